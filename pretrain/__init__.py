@@ -1,0 +1,1 @@
+"""Third floor of robrep: makes encoders."""

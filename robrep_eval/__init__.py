@@ -1,0 +1,1 @@
+"""Second floor of robrep: measures encoders."""

@@ -1,0 +1,1 @@
+"""Attacks: each proposes perturbed images; `zoo.evidence` decides what counts."""

@@ -1,0 +1,112 @@
+"""The one inner maximisation: ascend any objective inside any threat model.
+
+Evaluation attacks, the bound's displacement and every pretraining method call it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from zoo.ball import project, random_start, steepest
+from zoo.threat import ThreatModel
+
+Objective = Callable[[Tensor], Tensor]
+"""Maps images (N, C, H, W) to one value per example (N,), or to a scalar."""
+
+
+def ascend(
+    objective: Objective,
+    x: Tensor,
+    threat: ThreatModel,
+    *,
+    steps: int,
+    step_size: float,
+    start: Tensor | None = None,
+    generator: torch.Generator | None = None,
+    keep_best: bool = False,
+) -> Tensor:
+    """Projected steepest ascent from a random start.
+
+    Each step costs one forward pass and one backward pass to the input; no parameter
+    gradient is computed or touched. `keep_best` costs one more forward pass.
+
+    Args:
+        objective: What to maximise. Rows must not influence each other unless that is
+            meant (contrastive losses); the sum is differentiated.
+        x: Clean images (N, C, H, W) in [0, 1]; the ball is around these.
+        threat: Norm and radius.
+        steps: Number of steps; 0 returns the start.
+        step_size: Length of a step in the norm of the threat model.
+        start: First iterate; projected first. By default uniform in the ball.
+        generator: CPU source of the random start; required without `start`.
+        keep_best: Return, per example, the iterate of the highest objective instead
+            of the last one; the objective must then give one value per example.
+
+    Returns:
+        Images like `x`, detached, inside ball and box.
+
+    Source: Madry et al. 2018, arXiv 1706.06083, section 2.1.
+    """
+    x = x.detach()
+    if start is None:
+        if generator is None:
+            raise ValueError("ascend needs a start or a generator to draw one")
+        start = random_start(x, threat, generator)
+    current = project(start.detach(), x, threat)
+    best, best_value = current, None
+    for _ in range(steps):
+        gradient, value = _gradient(objective, current)
+        if keep_best:
+            best, best_value = _better(best, best_value, current, value)
+        current = project(
+            current + step_size * steepest(gradient, threat.norm), x, threat
+        )
+    if keep_best:
+        with torch.no_grad():
+            best, _ = _better(best, best_value, current, objective(current))
+        return best
+    return current
+
+
+def _gradient(objective: Objective, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradient of the summed objective with respect to the images alone."""
+    with torch.enable_grad():
+        leaf = x.detach().requires_grad_()
+        value = objective(leaf)
+        (gradient,) = torch.autograd.grad(value.sum(), leaf)
+    return gradient, value.detach()
+
+
+def _better(
+    best: Tensor, best_value: Tensor | None, new: Tensor, value: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Row by row, the one with the higher value."""
+    if best_value is None:
+        return new, value
+    higher = value > best_value
+    mask = higher.view(-1, *[1] * (new.ndim - 1))
+    return torch.where(mask, new, best), torch.where(higher, value, best_value)
+
+
+@contextmanager
+def frozen(*modules: nn.Module) -> Iterator[None]:
+    """Eval mode and no parameter gradients inside; every mode is restored after.
+
+    Without it an attack would move batch-norm statistics and compute weight gradients
+    only to discard them.
+    """
+    modes = [(m, m.training) for module in modules for m in module.modules()]
+    flags = [(p, p.requires_grad) for module in modules for p in module.parameters()]
+    try:
+        for module in modules:
+            module.eval().requires_grad_(False)
+        yield
+    finally:
+        for m, training in modes:
+            m.training = training
+        for p, flag in flags:
+            p.requires_grad_(flag)

@@ -1,0 +1,33 @@
+"""Ground floor of robrep: everything that has a name and can be checked again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from zoo._version import __version__
+from zoo.errors import RobrepError, UserError, VerificationError
+from zoo.threat import ThreatModel
+
+if TYPE_CHECKING:
+    from zoo.encoder import Encoder
+
+__all__ = [
+    "RobrepError",
+    "ThreatModel",
+    "UserError",
+    "VerificationError",
+    "__version__",
+    "load",
+]
+
+
+def load(name: str) -> Encoder:
+    """The encoder that the zoo publishes as `name`, in eval mode.
+
+    >>> import zoo
+    >>> zoo.load("tarrl-digits").dim
+    128
+    """
+    from zoo.store import load_encoder_by_name
+
+    return load_encoder_by_name(name)

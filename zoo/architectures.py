@@ -1,0 +1,135 @@
+"""The registry of backbones: names, and where the code that builds them lies.
+
+Listing it imports no torch; `build` imports the one module it needs. Other packages
+add rows through the entry point group `robrep.encoders`, whose entries name an
+`Architecture`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any
+
+from zoo.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from torch import nn
+
+TIMM = "timm:"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """How to build one backbone."""
+
+    name: str
+    build: str
+    """"module:function"; called with `in_channels` and the options, returns an
+    nn.Module that maps normalised images (N, C, H, W) to features (N, d)."""
+    summary: str
+    options: dict[str, Any] = field(default_factory=dict)
+    """Options with their defaults; each is recorded with every checkpoint."""
+
+
+_BUILT_IN = (
+    Architecture(
+        name="resnet18",
+        build="zoo.nets.resnet:resnet18",
+        summary="ResNet-18, 3x3 stem for 32x32 images; 512 features",
+        options={"stem": "cifar", "stem_padding": 1},
+    ),
+    Architecture(
+        name="preact_resnet18",
+        build="zoo.nets.resnet:preact_resnet18",
+        summary="pre-activation ResNet-18 for 32x32 images; 512 features",
+    ),
+    Architecture(
+        name="wide_resnet_28_10",
+        build="zoo.nets.resnet:wide_resnet",
+        summary="WideResNet-28-10 for 32x32 images; 640 features",
+        options={"depth": 28, "widen": 10},
+    ),
+    Architecture(
+        name="resnet_s8",
+        build="zoo.nets.small:small_resnet",
+        summary="small ResNet for 8x8 images (digits); trains in minutes on two cores",
+        options={"widths": [32, 64, 128], "blocks": [1, 1, 1], "stem_stride": 1},
+    ),
+    Architecture(
+        name="resnet_s28",
+        build="zoo.nets.small:small_resnet",
+        summary="small ResNet for 28x28 images, 13 million multiply-adds",
+        options={"widths": [16, 32, 64, 128], "blocks": [1, 1, 1, 1], "stem_stride": 1},
+    ),
+    Architecture(
+        name="resnet_s32",
+        build="zoo.nets.small:small_resnet",
+        summary="small ResNet for 32x32 images, 12 million multiply-adds",
+        options={"widths": [32, 64, 128], "blocks": [1, 1, 1], "stem_stride": 2},
+    ),
+)
+
+
+@cache
+def registry() -> dict[str, Architecture]:
+    """All known architectures by name, those of other packages included."""
+    found = {row.name: row for row in _BUILT_IN}
+    for entry in entry_points(group="robrep.encoders"):
+        row = entry.load()
+        if row.name in found:
+            raise UserError(
+                f"architecture '{row.name}' of entry point '{entry.value}' already "
+                "exists; give it another name"
+            )
+        found[row.name] = row
+    return found
+
+
+def get(name: str) -> Architecture:
+    """The row called `name`; raises `UserError` with the nearest names."""
+    try:
+        return registry()[name]
+    except KeyError:
+        raise UserError(
+            f"unknown architecture '{name}'; {nearest(name, registry())} "
+            "(timm:NAME builds any model of timm)"
+        ) from None
+
+
+def resolve_options(name: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Defaults of the architecture overlaid with `options`; unknown keys are errors."""
+    if name.startswith(TIMM):
+        return dict(options)
+    known = get(name).options
+    for key in options:
+        if key not in known:
+            raise UserError(
+                f"architecture '{name}' has no option '{key}'; {nearest(key, known)}"
+            )
+    return {**known, **options}
+
+
+def build(name: str, in_channels: int, options: dict[str, Any]) -> nn.Module:
+    """Builds the backbone with fresh weights.
+
+    Args:
+        name: A registered name, or `timm:NAME` for any model of timm (no weights
+            are downloaded).
+        in_channels: 1 for grey images, 3 for colour.
+        options: As returned by `resolve_options`.
+
+    Returns:
+        A module with an attribute `dim`, the number of features.
+    """
+    if name.startswith(TIMM):
+        from zoo.nets.timm_backbone import timm_backbone
+
+        return timm_backbone(name.removeprefix(TIMM), in_channels, **options)
+    module, function = get(name).build.split(":")
+    backbone: nn.Module = getattr(import_module(module), function)(
+        in_channels=in_channels, **options
+    )
+    return backbone

@@ -1,0 +1,74 @@
+"""A classifier: an encoder and a linear head, one module in eval mode.
+
+A leaderboard figure belongs to a classifier, so its head is published with it.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from zoo.errors import UserError
+
+
+class Classifier(nn.Module):
+    """Images (N, C, H, W), float32 in [0, 1], to logits (N, classes).
+
+    Frozen and in eval mode from the start: evaluation differentiates with respect to
+    images only, and batch statistics would let examples influence each other.
+
+    Args:
+        encoder: g. A ready-made classifier of someone else's is passed whole, with
+            `nn.Identity()` for the head: its logits are then its features.
+        head: W z + b.
+        classes: Number of classes.
+        shape: (C, H, W) of the images.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        head: nn.Module,
+        *,
+        classes: int,
+        shape: tuple[int, int, int],
+    ) -> None:
+        super().__init__()
+        if classes < 2:
+            raise UserError(f"a classifier needs at least 2 classes, not {classes}")
+        self.encoder = encoder
+        self.head = head
+        self.classes = classes
+        self.shape = shape
+        self.eval()
+        self.requires_grad_(False)
+
+    @property
+    def linear(self) -> nn.Linear | None:
+        """The linear head, or None for a ready-made classifier without a probe."""
+        return self.head if isinstance(self.head, nn.Linear) else None
+
+    def features(self, x: Tensor) -> Tensor:
+        """z = g(x), (N, d)."""
+        return self.encoder(x)  # type: ignore[no-any-return]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.encoder(x))  # type: ignore[no-any-return]
+
+
+def predict(
+    classifier: nn.Module, x: Tensor, *, batch_size: int = 256, device: str = "cpu"
+) -> Tensor:
+    """Logits of all of `x` on the CPU, computed batch by batch without gradients."""
+    with torch.inference_mode():
+        parts = [
+            classifier(part.to(device)).float().cpu() for part in x.split(batch_size)
+        ]
+    return torch.cat(parts)
+
+
+def double(classifier: nn.Module) -> nn.Module:
+    """A float64 copy, for decisions that float32 leaves open."""
+    return copy.deepcopy(classifier).double().eval()

@@ -1,0 +1,61 @@
+"""What all commands share: errors as one line, exit codes, a default verb."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import rich_click as click
+
+from zoo.errors import RobrepError
+
+
+class DefaultGroup(click.RichGroup):
+    """A group whose `default` command runs when no verb is named.
+
+    So `robrep-eval --model X` means `robrep-eval run --model X`.
+    """
+
+    def __init__(self, *args: Any, default: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.default = default
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        own = {name for param in self.params for name in param.opts}
+        own |= {"--help", "-h"}
+        if not args or (args[0] not in self.commands and args[0] not in own):
+            if args and not args[0].startswith("-"):
+                return super().parse_args(ctx, args)  # a mistyped verb: say so
+            args = [self.default, *args] if args else ["--help"]
+        return super().parse_args(ctx, args)
+
+
+def run(command: Callable[..., Any], name: str) -> None:
+    """Runs a click command; prints what people can mend as one line, no traceback.
+
+    Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted.
+    """
+    try:
+        code = command(prog_name=name, standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except RobrepError as error:
+        sys.exit(_fail(str(error), error.exit_code))
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(_fail("interrupted; the same command again goes on from here", 130))
+    except OSError as error:
+        sys.exit(_fail(_describe(error), 1))
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _describe(error: OSError) -> str:
+    """A full disk or a folder without permission, with its path."""
+    place = f" ({error.filename})" if error.filename else ""
+    return f"{error.strerror or error}{place}"
+
+
+def _fail(message: str, code: int) -> int:
+    click.echo(f"Error: {message}", err=True)
+    return code

@@ -1,0 +1,35 @@
+"""Datasets: one registry, one form (float32 NCHW in [0, 1], int64 labels).
+
+Listing imports no torch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from zoo.datasets.registry import DatasetInfo, get, registry
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from zoo.datasets.base import Dataset
+
+__all__ = ["DatasetInfo", "get", "load", "registry"]
+
+
+def load(name: str, split: str, *, data_dir: Path | None = None) -> Dataset:
+    """Reads a dataset.
+
+    Args:
+        name: A registered name, or `imagefolder:PATH`.
+        split: "train" or "test".
+        data_dir: Where a copy lies, or where to download to; by default robrep's
+            own folder under the platform's cache.
+
+    Raises:
+        UserError: unknown name or split; missing or broken files, with the place
+            searched and how to get them.
+    """
+    from zoo.datasets.registry import load as load_
+
+    return load_(name, split, data_dir)

@@ -1,0 +1,125 @@
+"""The table of datasets; other packages add rows by the group `robrep.datasets`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from zoo.errors import UserError, nearest
+from zoo.paths import home
+
+if TYPE_CHECKING:
+    from zoo.datasets.base import Dataset
+
+FOLDER = "imagefolder:"
+SPLITS = ("train", "test")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetInfo:
+    """One row: what a dataset is and which function reads it."""
+
+    name: str
+    read: str
+    """"module:function", called as f(name, split, data_dir)."""
+    shape: tuple[int, int, int]
+    classes: int
+    summary: str
+
+
+_TORCHVISION = "zoo.datasets.torchvision_sets:read"
+_BUILT_IN = (
+    DatasetInfo(
+        name="digits",
+        read="zoo.datasets.digits:read",
+        shape=(1, 8, 8),
+        classes=10,
+        summary="1,797 handwritten digits, embedded (scikit-learn); 1,437 / 360",
+    ),
+    DatasetInfo(
+        name="mnist",
+        read=_TORCHVISION,
+        shape=(1, 28, 28),
+        classes=10,
+        summary="handwritten digits, 60,000 / 10,000",
+    ),
+    DatasetInfo(
+        name="fashion-mnist",
+        read=_TORCHVISION,
+        shape=(1, 28, 28),
+        classes=10,
+        summary="clothing, 60,000 / 10,000; Debian's dataset-fashion-mnist also works",
+    ),
+    DatasetInfo(
+        name="cifar10",
+        read=_TORCHVISION,
+        shape=(3, 32, 32),
+        classes=10,
+        summary="small photographs, 50,000 / 10,000",
+    ),
+    DatasetInfo(
+        name="cifar100",
+        read=_TORCHVISION,
+        shape=(3, 32, 32),
+        classes=100,
+        summary="small photographs, 50,000 / 10,000",
+    ),
+    DatasetInfo(
+        name="svhn",
+        read=_TORCHVISION,
+        shape=(3, 32, 32),
+        classes=10,
+        summary="house numbers, 73,257 / 26,032",
+    ),
+    DatasetInfo(
+        name="stl10",
+        read=_TORCHVISION,
+        shape=(3, 96, 96),
+        classes=10,
+        summary="photographs, 5,000 / 8,000 labelled",
+    ),
+)
+
+
+@cache
+def registry() -> dict[str, DatasetInfo]:
+    """All known datasets by name, those of other packages included."""
+    found = {row.name: row for row in _BUILT_IN}
+    for entry in entry_points(group="robrep.datasets"):
+        row = entry.load()
+        if row.name in found:
+            raise UserError(
+                f"dataset '{row.name}' of entry point '{entry.value}' already exists; "
+                "give it another name"
+            )
+        found[row.name] = row
+    return found
+
+
+def get(name: str) -> DatasetInfo:
+    """The row called `name`; raises `UserError` with the nearest names."""
+    try:
+        return registry()[name]
+    except KeyError:
+        raise UserError(
+            f"unknown dataset '{name}'; {nearest(name, registry())} "
+            f"(your own images: {FOLDER}PATH)"
+        ) from None
+
+
+def load(name: str, split: str, data_dir: Path | None) -> Dataset:
+    """See `zoo.datasets.load`."""
+    if split not in SPLITS:
+        raise UserError(f"unknown split '{split}'; {nearest(split, SPLITS)}")
+    if name.startswith(FOLDER):
+        from zoo.datasets.folder import read as read_folder
+
+        return read_folder(Path(name.removeprefix(FOLDER)).expanduser(), split)
+    module, function = get(name).read.split(":")
+    read: Callable[[str, str, Path], Dataset] = getattr(import_module(module), function)
+    return read(name, split, data_dir or home() / "datasets")

@@ -1,0 +1,187 @@
+"""An encoder: input normalisation and backbone in one module, with its description."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import Tensor, nn
+
+from zoo import architectures
+from zoo.errors import UserError
+from zoo.files import read_tensors, write_tensors
+
+METADATA_KEY = "robrep.encoder"
+
+
+class EncoderSpec(BaseModel):
+    """All that is needed, with the weights, to rebuild an encoder."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    arch: str
+    """A name in `zoo.architectures`, or `timm:NAME`."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Options of the architecture, all of them (stem padding among them)."""
+    shape: tuple[int, int, int]
+    """Channels, height and width of the images it was trained on."""
+    mean: tuple[Annotated[float, Field(ge=0, le=1)], ...] = (0.0,)
+    """Subtracted per channel (one number serves all channels); pixels in [0, 1]."""
+    std: tuple[Annotated[float, Field(gt=0)], ...] = (1.0,)
+    """Divides per channel after the mean."""
+
+
+class Encoder(nn.Module):
+    """g: images (N, C, H, W), float32 in [0, 1], to features (N, dim).
+
+    Normalisation lives inside, so attacks and eps act on raw pixels.
+
+    Args:
+        spec: What to build; weights are fresh until loaded.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, spec: EncoderSpec) -> None:
+        super().__init__()
+        channels = spec.shape[0]
+        if len(spec.mean) not in (1, channels) or len(spec.std) not in (1, channels):
+            raise UserError(
+                f"mean {spec.mean} and std {spec.std} must have 1 or {channels} numbers"
+            )
+        options = architectures.resolve_options(spec.arch, spec.options)
+        self.spec = spec.model_copy(update={"options": options})
+        self.backbone = architectures.build(spec.arch, channels, options)
+        for name, values in (("mean", spec.mean), ("std", spec.std)):
+            buffer = torch.tensor(values, dtype=torch.float32).view(-1, 1, 1)
+            self.register_buffer(name, buffer, persistent=False)
+
+    @property
+    def dim(self) -> int:
+        """Number of features."""
+        return int(self.backbone.dim)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.backbone((x - self.mean) / self.std)  # type: ignore[no-any-return]
+
+
+def test_pattern(shape: tuple[int, int, int]) -> Tensor:
+    """Two fixed images (2, C, H, W) that exercise every pixel; no random generator."""
+    count = 2 * shape[0] * shape[1] * shape[2]
+    wave = torch.sin(torch.arange(count, dtype=torch.float64) * 12.9898) * 0.5 + 0.5
+    return wave.float().view(2, *shape)
+
+
+def feature_digest(encoder: Encoder) -> list[float]:
+    """Eight numbers that change when the function changes though shapes do not.
+
+    A wrong stem padding, batch-norm set or normalisation loads without complaint;
+    comparing these on load catches it.
+    """
+    was_training = encoder.training
+    encoder.eval()
+    device = next(encoder.parameters()).device
+    with torch.no_grad():
+        features = encoder(test_pattern(encoder.spec.shape).to(device)).double()
+    encoder.train(was_training)
+    return [float(v) for v in features.flatten()[:: max(1, features.numel() // 8)][:8]]
+
+
+def fingerprint(module: nn.Module) -> str:
+    """Hex SHA-256 over names, shapes and bytes of all weights and buffers."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        value = tensor.detach().cpu().contiguous()
+        digest.update(f"{name}|{value.dtype}|{tuple(value.shape)}|".encode())
+        digest.update(value.view(-1).view(torch.uint8).numpy().tobytes())
+    spec = getattr(module, "spec", None)
+    if isinstance(spec, BaseModel):
+        digest.update(json.dumps(spec.model_dump(mode="json"), sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+def save_encoder(encoder: Encoder, path: Path) -> None:
+    """Writes weights and description to one safetensors file, atomically."""
+    described = {
+        "spec": encoder.spec.model_dump(mode="json"),
+        "digest": feature_digest(encoder),
+    }
+    write_tensors(path, encoder.state_dict(), {METADATA_KEY: described})
+
+
+def load_encoder(path: Path) -> Encoder:
+    """Rebuilds what `save_encoder` wrote, in eval mode, and checks that it is the same.
+
+    Raises:
+        UserError: no such file; not safetensors; written by something else (pass an
+            architecture instead); weights that do not fit; NaN; features that differ
+            from those stored.
+    """
+    tensors, metadata = read_tensors(path)
+    described = metadata.get(METADATA_KEY)
+    if not isinstance(described, dict):
+        raise UserError(
+            f"{path} does not say which encoder it holds; name it with --arch"
+        )
+    try:
+        spec = EncoderSpec.model_validate(described.get("spec"))
+    except ValidationError as error:
+        raise UserError(f"{path} has a broken description: {error}") from None
+    encoder = Encoder(spec)
+    load_weights(encoder, tensors, source=str(path))
+    stored = torch.tensor(described.get("digest", []), dtype=torch.float64)
+    found = torch.tensor(feature_digest(encoder), dtype=torch.float64)
+    if stored.shape != found.shape or not torch.allclose(
+        stored, found, rtol=1e-3, atol=1e-3 * float(found.abs().max())
+    ):
+        raise UserError(
+            f"{path}: the features of the rebuilt encoder differ from those stored "
+            "with it; the file was altered, or the architecture has changed"
+        )
+    return encoder.eval()
+
+
+def load_weights(module: nn.Module, tensors: dict[str, Tensor], *, source: str) -> None:
+    """Copies weights strictly: every key, every shape, no NaN.
+
+    Raises:
+        UserError: says which keys are missing, unexpected, misshapen or not finite.
+    """
+    own = module.state_dict()
+    missing = sorted(own.keys() - tensors.keys())
+    unexpected = sorted(tensors.keys() - own.keys())
+    shapes = sorted(
+        f"{k} is {tuple(tensors[k].shape)}, not {tuple(own[k].shape)}"
+        for k in own.keys() & tensors.keys()
+        if own[k].shape != tensors[k].shape
+    )
+    faults = {
+        "missing": missing,
+        "unexpected": unexpected,
+        "of another shape": shapes,
+    }
+    if any(faults.values()):
+        parts = [
+            f"{len(keys)} {kind} ({', '.join(keys[:3])}{', ...' * (len(keys) > 3)})"
+            for kind, keys in faults.items()
+            if keys
+        ]
+        raise UserError(
+            f"the weights of {source} do not fit the architecture: {'; '.join(parts)}"
+        )
+    broken = [
+        key
+        for key, value in tensors.items()
+        if value.is_floating_point() and not bool(value.isfinite().all())
+    ]
+    if broken:
+        raise UserError(
+            f"the weights of {source} hold NaN or infinity in {broken[0]} "
+            f"({len(broken)} tensors); they cannot be evaluated"
+        )
+    module.load_state_dict(tensors)

@@ -1,0 +1,32 @@
+"""Errors that people see, each with one message that says what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class RobrepError(Exception):
+    """Something went wrong that the caller cannot mend; commands exit with 1."""
+
+    exit_code = 1
+
+
+class VerificationError(RobrepError):
+    """A claim does not hold when it is checked again."""
+
+
+class UserError(RobrepError, ValueError):
+    """Bad input: says what was wrong, with the value, and what to do. Exit code 2."""
+
+    exit_code = 2
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint that names the closest known names, or all when none is close."""
+    options = sorted(known)
+    lowered = {option.lower(): option for option in options}
+    close = get_close_matches(name.lower(), lowered, n=3, cutoff=0.5)
+    if close:
+        return "did you mean " + " or ".join(f"'{lowered[c]}'" for c in close) + "?"
+    return "known: " + (", ".join(options) if options else "none")

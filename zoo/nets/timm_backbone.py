@@ -1,0 +1,81 @@
+"""Any timm model as a backbone that returns pooled features."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zoo.errors import UserError, nearest
+
+
+class TimmBackbone(nn.Module):
+    """A timm model without classifier, fed at the size it was made for.
+
+    Args:
+        model: A timm model created with `num_classes=0`.
+        resize: Height and width that images are brought to (bilinear, antialiased
+            so that it stays differentiable and smooth), or None to leave them.
+    """
+
+    def __init__(self, model: nn.Module, resize: int | None) -> None:
+        super().__init__()
+        self.model = model
+        self.resize = resize
+        self.dim = int(model.num_features)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.resize is not None and x.shape[-2:] != (self.resize, self.resize):
+            x = F.interpolate(
+                x,
+                (self.resize, self.resize),
+                mode="bilinear",
+                antialias=True,
+                align_corners=False,
+            )
+        return self.model(x)  # type: ignore[no-any-return]
+
+
+def timm_backbone(
+    name: str,
+    in_channels: int,
+    *,
+    resize: int | None = None,
+    pretrained: bool = False,
+    **options: Any,
+) -> TimmBackbone:
+    """Creates `name` with timm; unknown names are errors with the nearest ones.
+
+    Args:
+        name: timm's `architecture` or `architecture.tag`.
+        in_channels: Channels of the images.
+        resize: See `TimmBackbone`.
+        pretrained: Download timm's weights (needs the network).
+        options: Passed on to the architecture.
+    """
+    import timm
+
+    if name.split(".")[0] not in timm.list_models():
+        raise UserError(
+            f"timm has no model '{name}'; {_near(name, timm.list_models())}"
+        )
+    try:
+        model = timm.create_model(
+            name,
+            pretrained=pretrained,
+            num_classes=0,
+            in_chans=in_channels,
+            **options,
+        )
+    except (RuntimeError, ValueError, OSError) as error:
+        raise UserError(
+            f"cannot get timm:{name}: {error}. If there is no network, fetch the "
+            "weights elsewhere and pass the file with --arch timm:NAME"
+        ) from None
+    return TimmBackbone(model, resize)
+
+
+def _near(name: str, known: list[str]) -> str:
+    hint = nearest(name, known)
+    return hint if hint.startswith("did") else "timm.list_models() names all"
