@@ -22,7 +22,7 @@ def lengths(delta: Tensor, norm: Norm) -> Tensor:
     if norm == "Linf":
         return flat.abs().amax(dim=1)
     if norm == "L2":
-        return torch.linalg.vector_norm(flat, dim=1)
+        return flat.square().sum(dim=1).sqrt()
     return flat.abs().sum(dim=1)
 
 
