@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch.nn.functional as F
@@ -79,3 +80,25 @@ def timm_backbone(
 def _near(name: str, known: list[str]) -> str:
     hint = nearest(name, known)
     return hint if hint.startswith("did") else "timm.list_models() names all"
+
+
+@dataclass(frozen=True)
+class PretrainedConfig:
+    """How a pretrained timm model wants its images."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    size: tuple[int, int]
+
+
+def pretrained_config(name: str) -> PretrainedConfig:
+    """Reads timm's own record of the weights; raises `UserError` without one."""
+    import timm
+
+    config = timm.models.get_pretrained_cfg(name)
+    if config is None:
+        raise UserError(
+            f"timm has no pretrained weights '{name}'; "
+            f"{_near(name, timm.list_models(pretrained=True))}"
+        )
+    return PretrainedConfig(config.mean, config.std, tuple(config.input_size[1:]))

@@ -1,0 +1,297 @@
+"""The standard linear probe (SLF) on frozen features, and k-NN as a sanity figure."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from zoo.classifier import Classifier
+from zoo.datasets.base import Dataset
+from zoo.encoder import Encoder
+from zoo.errors import UserError
+from zoo.records import ProbeRecord
+
+PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+"""Candidates for the L2 penalty per example; the best on held-out data is taken."""
+KNN_NEIGHBOURS = 20
+KNN_TEMPERATURE = 0.1
+MAX_KNN_TRAIN = 50_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeSettings:
+    """How the linear probe is fitted."""
+
+    penalties: tuple[float, ...] = PENALTIES
+    validation_share: float = 0.2
+    """Part of the training set held out to choose the penalty; never test data."""
+    tolerance: float = 1e-6
+    """L-BFGS stops when no gradient coordinate (of the mean loss) exceeds this."""
+    max_iterations: int = 5000
+    seed: int = 0
+    """Of the split into fitting and validation part."""
+
+
+def features(
+    encoder: nn.Module,
+    data: Dataset | Tensor,
+    *,
+    batch_size: int = 256,
+    device: str = "cpu",
+) -> Tensor:
+    """Features (N, d) of all images, float32 on the CPU, batch by batch.
+
+    Raises:
+        UserError: a feature is NaN or infinite.
+    """
+    parts = []
+    encoder.eval()
+    with torch.inference_mode():
+        for start in range(0, len(data), batch_size):
+            block = slice(start, start + batch_size)
+            x = data[block] if isinstance(data, Tensor) else data.images(block)
+            parts.append(encoder(x.to(device)).float().cpu())
+    z = torch.cat(parts).clone()
+    if not bool(z.isfinite().all()):
+        raise UserError(
+            "the encoder gives NaN or infinite features for "
+            f"{int((~z.isfinite().all(dim=1)).sum())} of {len(z)} images; "
+            "it cannot be probed"
+        )
+    return z
+
+
+def fit_linear(
+    z: Tensor,
+    y: Tensor,
+    *,
+    classes: int,
+    l2: float,
+    tolerance: float = 1e-6,
+    max_iterations: int = 5000,
+) -> nn.Linear:
+    """Multinomial logistic regression, run to convergence; deterministic.
+
+    Minimises the mean cross-entropy plus l2 / 2 * ||V||^2, where V are the weights on
+    standardised features (zero mean, unit deviation); the standardisation is folded
+    into the returned layer, which acts on plain features.
+
+    Args:
+        z: Features (N, d).
+        y: Labels (N,) in [0, classes).
+        classes: Number of classes, of which some may be absent from `y`.
+        l2: Penalty per example.
+        tolerance: Largest gradient coordinate at the solution.
+        max_iterations: Of L-BFGS.
+    """
+    from scipy.optimize import minimize
+
+    points = z.double().numpy()
+    center, scale = points.mean(axis=0), points.std(axis=0)
+    scale[scale < 1e-8 * max(1.0, float(scale.max(initial=0)))] = 1.0  # constant
+    standard = (points - center) / scale
+    targets = y.numpy()
+    shape = (classes, points.shape[1] + 1)
+
+    def objective(
+        flat: npt.NDArray[np.float64],
+    ) -> tuple[float, npt.NDArray[np.float64]]:
+        return _logistic(flat.reshape(shape), standard, targets, l2)
+
+    found = minimize(
+        objective,
+        np.zeros(shape).ravel(),
+        jac=True,
+        method="L-BFGS-B",
+        options={
+            "gtol": tolerance,
+            "ftol": 0.0,
+            "maxiter": max_iterations,
+            "maxfun": 2 * max_iterations,
+            "maxcor": 20,
+        },
+    )
+    solution = found.x.reshape(shape)
+    weight = solution[:, :-1] / scale
+    bias = solution[:, -1] - weight @ center
+    head = nn.Linear(points.shape[1], classes)
+    with torch.no_grad():
+        head.weight.copy_(torch.from_numpy(weight))
+        head.bias.copy_(torch.from_numpy(bias))
+    return head.requires_grad_(False)
+
+
+def _logistic(
+    parameters: npt.NDArray[np.float64],
+    z: npt.NDArray[np.float64],
+    y: npt.NDArray[np.int64],
+    l2: float,
+) -> tuple[float, npt.NDArray[np.float64]]:
+    """Penalised mean cross-entropy and its gradient; the bias is not penalised."""
+    from scipy.special import logsumexp
+
+    weight, bias = parameters[:, :-1], parameters[:, -1]
+    logits = z @ weight.T + bias  # (N, classes)
+    total = logsumexp(logits, axis=1, keepdims=True)
+    rows = np.arange(len(z))
+    loss = float((total[:, 0] - logits[rows, y]).mean())
+    residual = np.exp(logits - total)
+    residual[rows, y] -= 1
+    residual /= len(z)
+    gradient = np.empty_like(parameters)
+    gradient[:, :-1] = residual.T @ z + l2 * weight
+    gradient[:, -1] = residual.sum(axis=0)
+    return loss + l2 / 2 * float((weight**2).sum()), gradient.ravel()
+
+
+def split(y: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Positions for fitting and for validation, stratified by class, reproducible."""
+    generator = np.random.default_rng(seed)
+    order = generator.permutation(len(y))
+    held: list[int] = []
+    labels = y.numpy()
+    for label in np.unique(labels):
+        members = order[labels[order] == label]
+        if len(members) > 1:
+            held += members[: max(1, round(share * len(members)))].tolist()
+    mask = torch.zeros(len(y), dtype=torch.bool)
+    mask[held] = True
+    return (~mask).nonzero().flatten(), mask.nonzero().flatten()
+
+
+def accuracy(head: nn.Module, z: Tensor, y: Tensor) -> float:
+    """Share of rows whose largest logit is that of the label."""
+    with torch.inference_mode():
+        return float((head(z).argmax(dim=1) == y).float().mean())
+
+
+def fit_probe(
+    encoder: Encoder,
+    train: Dataset,
+    *,
+    settings: ProbeSettings | None = None,
+    batch_size: int = 256,
+    device: str = "cpu",
+) -> tuple[Classifier, ProbeRecord]:
+    """SLF: the penalty is chosen on a held-out part, then all training data are used.
+
+    Args:
+        encoder: Frozen; its features are computed once.
+        train: Training split.
+        settings: Candidates and split.
+        batch_size: Images per forward pass.
+        device: Where the encoder lives.
+
+    Returns:
+        The classifier, in eval mode on `device`, and the record of the fit.
+
+    Raises:
+        UserError: images of another shape than the encoder's; a class without any
+            training image; fewer than two classes.
+    """
+    settings = settings or ProbeSettings()
+    began = time.perf_counter()
+    check_fit(encoder, train)
+    y, classes = train.labels, len(train.classes)
+    z = features(encoder, train, batch_size=batch_size, device=device)
+    scores = validation_scores(z, y, classes, settings)
+    # The largest penalty among the best: the smaller head constant costs nothing.
+    best = max(scores, key=lambda penalty: (scores[penalty], penalty))
+    head = fit_linear(
+        z,
+        y,
+        classes=classes,
+        l2=best,
+        tolerance=settings.tolerance,
+        max_iterations=settings.max_iterations,
+    )
+    record = ProbeRecord(
+        protocol="SLF",
+        parameters={
+            "l2": best,
+            "validation_accuracy": {f"{p:g}": scores[p] for p in scores},
+            "validation_share": settings.validation_share,
+            "seed": settings.seed,
+            "solver": "L-BFGS, multinomial logistic regression, float64",
+            "tolerance": settings.tolerance,
+        },
+        train=f"{train.name}/{train.split}",
+        train_n=len(train),
+        train_accuracy=accuracy(head, z, y),
+        validation_accuracy=scores[best],
+        knn_accuracy=None,
+        seconds=time.perf_counter() - began,
+    )
+    classifier = Classifier(
+        encoder, head, classes=classes, shape=encoder.spec.shape
+    ).to(device)
+    return classifier, record
+
+
+def validation_scores(
+    z: Tensor, y: Tensor, classes: int, settings: ProbeSettings
+) -> dict[float, float]:
+    """Held-out accuracy of each candidate penalty."""
+    fitting, held = split(y, settings.validation_share, settings.seed)
+    scores = {}
+    for penalty in settings.penalties:
+        head = fit_linear(
+            z[fitting],
+            y[fitting],
+            classes=classes,
+            l2=penalty,
+            tolerance=settings.tolerance,
+            max_iterations=settings.max_iterations,
+        )
+        scores[penalty] = accuracy(head, z[held], y[held])
+    return scores
+
+
+def check_fit(encoder: Encoder, train: Dataset) -> None:
+    """Raises `UserError` if the encoder cannot be probed on this data."""
+    if train.shape != encoder.spec.shape and not _resizes(encoder, train.shape):
+        raise UserError(
+            f"the encoder takes images of shape {encoder.spec.shape} (C, H, W), "
+            f"but {train.name} has {train.shape}"
+        )
+    counts = torch.bincount(train.labels, minlength=len(train.classes))
+    empty = [train.classes[i] for i in (counts == 0).nonzero().flatten().tolist()]
+    if empty:
+        raise UserError(
+            f"{train.name}/{train.split} has no image of class "
+            f"{', '.join(map(repr, empty[:3]))}; a probe needs every class"
+        )
+
+
+def _resizes(encoder: Encoder, shape: tuple[int, int, int]) -> bool:
+    """Encoders that resize inside take any height and width."""
+    return (
+        bool(encoder.spec.options.get("resize")) and shape[0] == encoder.spec.shape[0]
+    )
+
+
+def knn_accuracy(
+    z_train: Tensor, y_train: Tensor, z_test: Tensor, y_test: Tensor
+) -> float:
+    """Cosine k-NN with weights exp(-distance / T), k = 20 (Wu et al. 2018, 1805.01978).
+
+    At most the first 50,000 training points are used.
+    """
+    from sklearn.neighbors import KNeighborsClassifier
+
+    def weigh(distance: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        return np.exp(-distance / KNN_TEMPERATURE)
+
+    model = KNeighborsClassifier(
+        min(KNN_NEIGHBOURS, len(z_train)),
+        metric="cosine",
+        algorithm="brute",
+        weights=weigh,
+    )
+    model.fit(z_train[:MAX_KNN_TRAIN].numpy(), y_train[:MAX_KNN_TRAIN].numpy())
+    return float((model.predict(z_test.numpy()) == y_test.numpy()).mean())
