@@ -1,1 +1,33 @@
-"""Second floor of robrep: measures encoders."""
+"""Second floor of robrep: measures encoders.
+
+>>> from robrep_eval import evaluate
+>>> result = evaluate("zoo:tarrl-digits", eps=0.1)  # doctest: +SKIP
+>>> print(result.clean, result.robust)  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from robrep_eval.adapters import to_art, to_robustbench
+    from robrep_eval.evaluate import evaluate
+    from robrep_eval.probes import fit_probe
+
+__all__ = ["evaluate", "fit_probe", "to_art", "to_robustbench"]
+
+_WHERE = {
+    "evaluate": "robrep_eval.evaluate",
+    "fit_probe": "robrep_eval.probes",
+    "to_art": "robrep_eval.adapters",
+    "to_robustbench": "robrep_eval.adapters",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports on first use, so that the command answers --help without torch."""
+    if name not in _WHERE:
+        raise AttributeError(f"module 'robrep_eval' has no attribute '{name}'")
+    from importlib import import_module
+
+    return getattr(import_module(_WHERE[name]), name)

@@ -174,6 +174,7 @@ def fit_probe(
     encoder: Encoder,
     train: Dataset,
     *,
+    test: Dataset | None = None,
     settings: ProbeSettings | None = None,
     batch_size: int = 256,
     device: str = "cpu",
@@ -183,6 +184,7 @@ def fit_probe(
     Args:
         encoder: Frozen; its features are computed once.
         train: Training split.
+        test: If given, k-NN accuracy on it is recorded beside the probe.
         settings: Candidates and split.
         batch_size: Images per forward pass.
         device: Where the encoder lives.
@@ -210,6 +212,10 @@ def fit_probe(
         tolerance=settings.tolerance,
         max_iterations=settings.max_iterations,
     )
+    knn = None
+    if test is not None:
+        z_test = features(encoder, test, batch_size=batch_size, device=device)
+        knn = knn_accuracy(z, y, z_test, test.labels)
     record = ProbeRecord(
         protocol="SLF",
         parameters={
@@ -224,7 +230,7 @@ def fit_probe(
         train_n=len(train),
         train_accuracy=accuracy(head, z, y),
         validation_accuracy=scores[best],
-        knn_accuracy=None,
+        knn_accuracy=knn,
         seconds=time.perf_counter() - began,
     )
     classifier = Classifier(

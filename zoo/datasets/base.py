@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,8 @@ from torch import Tensor
 
 from zoo.errors import UserError
 
-Fetch = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.uint8]]
+Pixels = npt.NDArray[Any]
+Fetch = Callable[[npt.NDArray[np.int64]], Pixels]
 
 
 class Dataset:
@@ -25,7 +27,8 @@ class Dataset:
     Args:
         name: Name in the registry.
         split: "train" or "test".
-        fetch: Maps an int64 array of positions to uint8 images (n, C, H, W).
+        fetch: Maps an int64 array of positions to images (n, C, H, W), uint8, or
+            float32 in [0, 1] with `levels` 1.
         labels: All labels, int64 (N,).
         classes: Names of the classes.
         shape: (C, H, W).
@@ -64,7 +67,7 @@ class Dataset:
         return torch.from_numpy(self._labels[self.positions])
 
     def integers(self, indices: Sequence[int] | slice | Tensor) -> Tensor:
-        """Images as published, uint8 (n, C, H, W)."""
+        """Images as published, (n, C, H, W), mostly uint8."""
         if isinstance(indices, Tensor):
             indices = indices.tolist()
         return torch.from_numpy(self._fetch(self.positions[indices]))
@@ -110,7 +113,7 @@ class Dataset:
 
 
 def from_array(
-    images: npt.NDArray[np.uint8],
+    images: Pixels,
     labels: npt.NDArray[np.int64],
     *,
     name: str,
@@ -143,3 +146,48 @@ def from_array(
         shape=(c, h, w),
         levels=levels,
     )
+
+
+def from_tensors(
+    x: Tensor, y: Tensor, *, name: str, classes: Sequence[str], split: str = "test"
+) -> Dataset:
+    """A dataset over people's own tensors.
+
+    Args:
+        x: Images (N, C, H, W) in [0, 1], any floating dtype.
+        y: Labels (N,), integers in [0, len(classes)).
+        name: For the record.
+        classes: Names of the classes.
+        split: "train" or "test".
+
+    Raises:
+        UserError: wrong rank, NaN, pixels outside [0, 1] (with the range found),
+            labels that do not fit.
+    """
+    if x.ndim != 4 or not x.is_floating_point():
+        raise UserError(
+            f"images must be floats of shape (N, C, H, W), not {x.dtype} of shape "
+            f"{tuple(x.shape)}"
+        )
+    check_pixels(x)
+    labels = y.detach().cpu().numpy().astype(np.int64)
+    return from_array(
+        x.detach().cpu().float().numpy(),
+        labels,
+        name=name,
+        split=split,
+        classes=classes,
+        levels=1,
+    )
+
+
+def check_pixels(x: Tensor) -> None:
+    """Raises `UserError` if a pixel is NaN or outside [0, 1]."""
+    if not bool(x.isfinite().all()):
+        raise UserError("images hold NaN or infinite pixels")
+    low, high = float(x.min()), float(x.max())
+    if low < 0 or high > 1:
+        raise UserError(
+            f"pixels span [{low:.3g}, {high:.3g}], not [0, 1]; pass raw images divided "
+            "by their largest value and let the model normalise them"
+        )

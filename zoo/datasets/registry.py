@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from zoo.errors import UserError, nearest
 from zoo.paths import home
+from zoo.threat import Norm
 
 if TYPE_CHECKING:
     from zoo.datasets.base import Dataset
@@ -30,6 +31,8 @@ class DatasetInfo:
     shape: tuple[int, int, int]
     classes: int
     summary: str
+    eps: dict[Norm, float] = field(default_factory=dict)
+    """Usual radius of each norm: RobustBench's for CIFAR, common ones elsewhere."""
 
 
 _TORCHVISION = "zoo.datasets.torchvision_sets:read"
@@ -40,6 +43,7 @@ _BUILT_IN = (
         shape=(1, 8, 8),
         classes=10,
         summary="1,797 handwritten digits, embedded (scikit-learn); 1,437 / 360",
+        eps={"Linf": 0.1},
     ),
     DatasetInfo(
         name="mnist",
@@ -47,6 +51,7 @@ _BUILT_IN = (
         shape=(1, 28, 28),
         classes=10,
         summary="handwritten digits, 60,000 / 10,000",
+        eps={"Linf": 0.3, "L2": 2.0},
     ),
     DatasetInfo(
         name="fashion-mnist",
@@ -54,6 +59,7 @@ _BUILT_IN = (
         shape=(1, 28, 28),
         classes=10,
         summary="clothing, 60,000 / 10,000; Debian's dataset-fashion-mnist also works",
+        eps={"Linf": 0.1},
     ),
     DatasetInfo(
         name="cifar10",
@@ -61,6 +67,7 @@ _BUILT_IN = (
         shape=(3, 32, 32),
         classes=10,
         summary="small photographs, 50,000 / 10,000",
+        eps={"Linf": 8 / 255, "L2": 0.5},
     ),
     DatasetInfo(
         name="cifar100",
@@ -68,6 +75,7 @@ _BUILT_IN = (
         shape=(3, 32, 32),
         classes=100,
         summary="small photographs, 50,000 / 10,000",
+        eps={"Linf": 8 / 255, "L2": 0.5},
     ),
     DatasetInfo(
         name="svhn",
@@ -75,6 +83,7 @@ _BUILT_IN = (
         shape=(3, 32, 32),
         classes=10,
         summary="house numbers, 73,257 / 26,032",
+        eps={"Linf": 8 / 255},
     ),
     DatasetInfo(
         name="stl10",
@@ -82,6 +91,7 @@ _BUILT_IN = (
         shape=(3, 96, 96),
         classes=10,
         summary="photographs, 5,000 / 8,000 labelled",
+        eps={"Linf": 8 / 255},
     ),
 )
 

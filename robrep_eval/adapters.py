@@ -1,0 +1,50 @@
+"""The classifier as other libraries want it: ART's estimator, RobustBench's module."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from zoo.classifier import Classifier
+from zoo.errors import UserError
+
+
+def to_art(classifier: Classifier) -> Any:
+    """Wraps as `art.estimators.classification.PyTorchClassifier`.
+
+    Predictions are the module's logits and loss gradients those of the mean
+    cross-entropy, with respect to pixels in [0, 1]; nothing is normalised twice.
+    """
+    from art.estimators.classification import PyTorchClassifier
+
+    on_cpu = next(classifier.parameters()).device.type == "cpu"
+    return PyTorchClassifier(
+        model=classifier,
+        loss=nn.CrossEntropyLoss(),
+        input_shape=classifier.shape,
+        nb_classes=classifier.classes,
+        clip_values=(0.0, 1.0),
+        device_type="cpu" if on_cpu else "gpu",
+    )
+
+
+def to_robustbench(classifier: Classifier) -> nn.Module:
+    """A plain torch module, images in [0, 1] to logits, that needs nothing of robrep.
+
+    The forward pass is recorded as a graph of torch's own layers and functions
+    (torch.fx), weights included: the module can be saved, and loaded where robrep is
+    not installed. RobustBench's `clean_accuracy` and AutoAttack take it as it is.
+
+    Raises:
+        UserError: the forward pass branches on its input and cannot be recorded.
+    """
+    try:
+        graph = torch.fx.symbolic_trace(classifier)
+    except (torch.fx.proxy.TraceError, TypeError, RuntimeError) as error:
+        raise UserError(
+            "the classifier's forward pass cannot be recorded as a plain torch graph: "
+            f"{error}"
+        ) from None
+    return graph.eval().requires_grad_(False)

@@ -1,0 +1,161 @@
+"""What is to be evaluated, looked up and checked before any work begins."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from robrep_eval.battery import Battery, build
+from robrep_eval.engine import Settings
+from robrep_eval.probes import ProbeSettings
+from zoo import datasets
+from zoo.classifier import Classifier
+from zoo.datasets.base import Dataset
+from zoo.encoder import Encoder, fingerprint
+from zoo.errors import UserError
+from zoo.references import Loaded, LoadOptions, load
+from zoo.threat import ThreatModel, parse_norm
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What to evaluate; every field has the default that the command has."""
+
+    model: str | Encoder | Classifier
+    """A reference, or a module at hand."""
+    dataset: str | Dataset | None = None
+    """By default the dataset that the encoder was trained on. A `Dataset` of your own
+    needs `train` as well unless the model is a ready-made classifier."""
+    train: Dataset | None = None
+    norm: str = "Linf"
+    eps: float | str | None = None
+    """By default the encoder's own threat model, else the dataset's usual radius."""
+    attacks: str = "standard"
+    engine: str = "reference"
+    limit: int | None = None
+    """First n test images; all by default."""
+    settings: Settings = field(default_factory=Settings)
+    probe: ProbeSettings = field(default_factory=ProbeSettings)
+    data_dir: Path | None = None
+    arch: str | None = None
+    arch_options: tuple[tuple[str, object], ...] = ()
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    output: Path | None = None
+    """Run folder; None keeps nothing but the returned result."""
+    overwrite: bool = False
+    command: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A request with everything looked up and checked."""
+
+    request: Request
+    loaded: Loaded
+    data: Dataset
+    threat: ThreatModel
+    battery: Battery
+    identity: dict[str, object]
+
+
+def prepare(request: Request) -> Plan:
+    """Checks all that can be checked before work begins.
+
+    Raises:
+        UserError: an unknown name, a radius in the wrong units, a model that does not
+            fit the data.
+    """
+    battery = build(request.attacks, request.engine)
+    norm = parse_norm(request.norm)
+    if request.eps is not None:
+        ThreatModel(norm=norm, eps=request.eps)
+    name = _dataset_name(request)
+    full = (
+        request.dataset
+        if isinstance(request.dataset, Dataset)
+        else datasets.load(name, "test", data_dir=request.data_dir)
+    )
+    data = full.take(request.limit)
+    loaded = _load(request, data)
+    threat = _threat(request, loaded, name)
+    threat.check_units(data.shape)
+    _check_ready_made(loaded, data)
+    module = loaded.encoder or loaded.classifier
+    assert module is not None
+    identity: dict[str, object] = {
+        "model": loaded.reference,
+        "weights": fingerprint(module),
+        "dataset": f"{data.name}/{data.split}",
+        "images": data.fingerprint(),
+        "threat": str(threat),
+        "attacks": battery.name,
+        "engine": battery.engine,
+        "seed": request.settings.seed,
+        "chunk_size": request.settings.chunk_size,
+    }
+    return Plan(
+        request=request,
+        loaded=loaded,
+        data=data,
+        threat=threat,
+        battery=battery,
+        identity=identity,
+    )
+
+
+def _dataset_name(request: Request) -> str:
+    """The dataset asked for, or the one that a zoo encoder was trained on."""
+    if isinstance(request.dataset, Dataset):
+        return request.dataset.name
+    if request.dataset is not None:
+        return request.dataset
+    if isinstance(request.model, str) and request.model.startswith("zoo:"):
+        from zoo.store import card
+
+        return card(request.model.removeprefix("zoo:")).training.dataset
+    raise UserError(f"name a dataset for model '{request.model}' (--dataset NAME)")
+
+
+def _load(request: Request, data: Dataset) -> Loaded:
+    if isinstance(request.model, Encoder):
+        return Loaded(reference="(encoder)", encoder=request.model)
+    if isinstance(request.model, Classifier):
+        return Loaded(reference="(classifier)", classifier=request.model)
+    options = LoadOptions(
+        shape=data.shape,
+        classes=len(data.classes),
+        arch=request.arch,
+        arch_options=request.arch_options,
+        mean=request.mean,
+        std=request.std,
+    )
+    return load(request.model, options)
+
+
+def _threat(request: Request, loaded: Loaded, dataset: str) -> ThreatModel:
+    norm = parse_norm(request.norm)
+    if request.eps is not None:
+        return ThreatModel(norm=norm, eps=request.eps)
+    trained = loaded.training and loaded.training.threat
+    if trained and trained.norm == norm:
+        return trained
+    row = datasets.registry().get(dataset)
+    if row is None or norm not in row.eps:
+        raise UserError(f"name a radius for {norm} on '{dataset}' (--eps, as 8/255)")
+    return ThreatModel(norm=norm, eps=row.eps[norm])
+
+
+def _check_ready_made(loaded: Loaded, data: Dataset) -> None:
+    """A classifier must take these images and know these classes."""
+    found = loaded.classifier
+    if found is not None and found.shape != data.shape:
+        raise UserError(
+            f"the classifier takes images of shape {found.shape}, but {data.name} has "
+            f"{data.shape}"
+        )
+    if found is not None and found.classes != len(data.classes):
+        raise UserError(
+            f"the classifier has {found.classes} classes, but {data.name} has "
+            f"{len(data.classes)}"
+        )

@@ -1,0 +1,147 @@
+"""The folder of one evaluation: what it holds, and whether it is this evaluation's.
+
+result.json               the record, written last
+classifier.safetensors    encoder and head
+adversarials.safetensors  every counted adversarial
+run.json, chunks/         identity and progress, so that a killed run resumes
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+from torch import Tensor
+
+from zoo.classifier import Classifier
+from zoo.classifier_file import load_classifier, save_classifier
+from zoo.errors import UserError
+from zoo.files import read_json, sha256_file, write_json, write_tensors
+from zoo.records import Evidence, ProbeRecord, Result, read_record, write_record
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Files of one evaluation; see the top of this file."""
+
+    path: Path
+    identity: Mapping[str, object]
+    """What makes two evaluations the same; compared before anything is reused."""
+
+    @classmethod
+    def open(cls, path: Path, identity: Mapping[str, object]) -> RunFolder:
+        """Creates the folder, or goes on with it if it holds the same evaluation.
+
+        Raises:
+            UserError: the folder cannot be written, or holds another evaluation (says
+                what differs).
+        """
+        folder = cls(path, identity)
+        if folder.run_path.exists():
+            folder._compare(read_json(folder.run_path))
+            return folder
+        if path.is_dir() and any(path.iterdir()):
+            raise UserError(
+                f"{path} is not empty and is no run folder; choose another --output"
+            )
+        try:
+            folder.chunks.mkdir(parents=True, exist_ok=True)
+            write_json(folder.run_path, {"identity": dict(identity), "probe": None})
+        except OSError as error:
+            raise UserError(
+                f"cannot write to {path}: {error.strerror}; choose another --output"
+            ) from None
+        return folder
+
+    @property
+    def run_path(self) -> Path:
+        return self.path / "run.json"
+
+    @property
+    def chunks(self) -> Path:
+        return self.path / "chunks"
+
+    @property
+    def classifier_path(self) -> Path:
+        return self.path / "classifier.safetensors"
+
+    @property
+    def evidence_path(self) -> Path:
+        return self.path / "adversarials.safetensors"
+
+    @property
+    def result_path(self) -> Path:
+        return self.path / "result.json"
+
+    def _compare(self, stored: object) -> None:
+        known = stored.get("identity") if isinstance(stored, dict) else None
+        if not isinstance(known, dict):
+            raise UserError(
+                f"{self.run_path} is damaged; use --overwrite to start anew"
+            )
+        keys = [k for k in self.identity if known.get(k) != self.identity[k]]
+        if keys:
+            parts = [f"{k}: {known.get(k)} there, {self.identity[k]} now" for k in keys]
+            raise UserError(
+                f"{self.path} holds another evaluation ({'; '.join(parts)}); choose "
+                "another --output, or --overwrite it"
+            )
+
+    def finished(self) -> Result | None:
+        """The result if the run is complete."""
+        if not self.result_path.exists():
+            return None
+        return read_record(self.result_path, Result)
+
+    def classifier(self) -> tuple[Classifier, ProbeRecord | None] | None:
+        """The classifier of an earlier, unfinished call."""
+        if not self.classifier_path.exists():
+            return None
+        probe = read_json(self.run_path)["probe"]
+        try:
+            record = None if probe is None else ProbeRecord.model_validate(probe)
+        except ValidationError:
+            raise UserError(
+                f"{self.run_path} is damaged; use --overwrite to start anew"
+            ) from None
+        return load_classifier(self.classifier_path), record
+
+    def save_classifier(
+        self, classifier: Classifier, probe: ProbeRecord | None, reference: str
+    ) -> None:
+        """Keeps the classifier for a resumed run, and for verification."""
+        described = None if probe is None else probe.model_dump(mode="json")
+        write_json(self.run_path, {"identity": dict(self.identity), "probe": described})
+        save_classifier(classifier, self.classifier_path, reference=reference)
+
+    def classifier_sha256(self) -> str:
+        return sha256_file(self.classifier_path)
+
+    def write_evidence(
+        self,
+        positions: Tensor,
+        attack_index: Tensor,
+        images: Tensor,
+        *,
+        tolerance: float,
+    ) -> Evidence:
+        """Saves the counted adversarials; see `zoo.verification.Claims`."""
+        write_tensors(
+            self.evidence_path,
+            {"positions": positions, "attack": attack_index, "images": images},
+            {},
+        )
+        return Evidence(
+            file=self.evidence_path.name,
+            file_sha256=sha256_file(self.evidence_path),
+            count=len(positions),
+            tolerance=tolerance,
+        )
+
+    def finish(self, result: Result) -> None:
+        """Writes the record; progress files are no longer needed."""
+        write_record(self.result_path, result)
+        shutil.rmtree(self.chunks, ignore_errors=True)
