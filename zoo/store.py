@@ -1,54 +1,73 @@
-"""The zoo as a collection of folders: a card and a weights file for each encoder."""
+"""The zoo as people use it: names, cards, weights and encoders of a collection."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zoo.errors import UserError, nearest
-from zoo.files import sha256_file
+from zoo.errors import UserError
+from zoo.index import CARD
 from zoo.records import Card, read_record
+from zoo.sources import Source, open_source
 
 if TYPE_CHECKING:
     from zoo.encoder import Encoder
 
-EMBEDDED = Path(__file__).parent / "embedded"
-CARD = "card.json"
+Where = Source | Path | str | None
+"""A collection: opened, or as `--source` names it; None: as the environment says."""
 
 
-def names(root: Path = EMBEDDED) -> list[str]:
-    """Names of all encoders under `root`, sorted."""
-    return sorted(path.parent.name for path in root.glob(f"*/{CARD}"))
+def opened(source: Where) -> Source:
+    """The collection itself."""
+    return source if isinstance(source, Source) else open_source(source)
 
 
-def card(name: str, root: Path = EMBEDDED) -> Card:
+def names(source: Where = None) -> list[str]:
+    """Names of all encoders of a collection, sorted."""
+    return opened(source).index.names()
+
+
+def card(name: str, source: Where = None) -> Card:
     """The card of `name`; raises `UserError` with the nearest names."""
-    if name not in names(root):
+    return opened(source).find(name).card
+
+
+def weights(name: str, source: Where = None) -> Path:
+    """Local path of the weights of `name`, fetched if need be and checked.
+
+    Raises:
+        UserError: unknown name, or a file that is not what index and card state.
+        RobrepError: the collection cannot be reached.
+    """
+    collection = opened(source)
+    row = collection.find(name)
+    if row.file(row.card.weights).sha256 != row.card.sha256:
         raise UserError(
-            f"the zoo has no encoder '{name}'; {nearest(name, names(root))}"
+            f"the weights of zoo:{name} do not have the SHA-256 that its card states; "
+            "they are damaged or were altered: get them again"
         )
-    found = read_record(root / name / CARD, Card)
-    if found.name != name:
-        raise UserError(f"{root / name / CARD} is the card of '{found.name}'")
-    return found
+    return collection.fetch(row, row.card.weights)
 
 
-def weights(name: str, root: Path = EMBEDDED) -> Path:
-    """Path of the weights of `name`, after their checksum has been compared."""
-    described = card(name, root)
-    path = root / name / described.weights
-    if not path.is_file():
-        raise UserError(f"the weights of zoo:{name} are missing: no file {path}")
-    if sha256_file(path) != described.sha256:
-        raise UserError(
-            f"{path} does not have the SHA-256 that its card states; "
-            "it is damaged or was altered: get it again"
-        )
-    return path
+def load_encoder_by_name(name: str, source: Where = None) -> Encoder:
+    """The encoder `name`, in eval mode, checked against its card.
 
-
-def load_encoder_by_name(name: str, root: Path = EMBEDDED) -> Encoder:
-    """The encoder `name`, in eval mode, checked against its card."""
+    Raises:
+        UserError: as `weights`; or the file holds another encoder than the card says.
+    """
     from zoo.encoder import load_encoder
 
-    return load_encoder(weights(name, root))
+    collection = opened(source)
+    row = collection.find(name)
+    path = weights(name, collection)
+    if read_record(collection.fetch(row, CARD), Card) != row.card:
+        raise UserError(f"the card of zoo:{name} is not the one that the index holds")
+    encoder = load_encoder(path)
+    found = (encoder.spec.arch, encoder.spec.shape, encoder.dim)
+    stated = (row.card.arch, row.card.shape, row.card.dim)
+    if found != stated:
+        raise UserError(
+            f"the card of zoo:{name} states (architecture, shape, features) {stated}, "
+            f"but its weights are {found}; one of them was altered"
+        )
+    return encoder

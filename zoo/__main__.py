@@ -1,0 +1,6 @@
+"""`python -m zoo` is `robrep-zoo`."""
+
+from zoo.cli import main
+
+if __name__ == "__main__":
+    main()

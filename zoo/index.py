@@ -1,0 +1,156 @@
+"""The index of a collection: what it holds, with the checksum of every file.
+
+A collection is a folder, on a disk, a web server or a hub:
+
+    index.json
+    NAME/card.json, config.json, model.safetensors, README.md
+    NAME/entries/ENTRY/entry.json, result.json, head.safetensors, deltas.safetensors
+
+Imports no torch, so that listing is quick.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from zoo.errors import UserError, nearest
+from zoo.files import sha256_file
+from zoo.records import Card, Name, Record, Sha256, read_record
+
+INDEX = "index.json"
+CARD = "card.json"
+ENTRIES = "entries"
+ENTRY = "entry.json"
+
+
+def _plain_path(path: str) -> str:
+    """A relative path of plain names: no parent, no root, nothing to interpret."""
+    plain = all(
+        part not in ("", ".", "..") and part.isascii() and part.isprintable()
+        for part in path.split("/")
+    )
+    if not plain or any(c in path for c in '\\:*?"<>|%#'):
+        raise ValueError(f"'{path}' is not a plain relative path")
+    return path
+
+
+PlainPath = Annotated[str, Field(max_length=240), AfterValidator(_plain_path)]
+
+
+class FileRecord(Record):
+    """One file: where it lies, and how to know that it is the right one."""
+
+    path: PlainPath
+    """Relative to the folder of its encoder."""
+    sha256: Sha256
+    size: Annotated[int, Field(ge=0)]
+    """Bytes."""
+
+    @classmethod
+    def of(cls, folder: Path, path: str) -> Self:
+        """Describes `folder / path`."""
+        file = folder / path
+        return cls(path=path, sha256=sha256_file(file), size=file.stat().st_size)
+
+
+class EncoderRow(Record):
+    """One encoder of a collection."""
+
+    card: Card
+    folder: Literal["."] | Name
+    """Beside the index; "." in a repository that holds one encoder alone."""
+    files: list[FileRecord]
+    entries: list[Name] = Field(default_factory=list)
+    """Names of its leaderboard entries: folders under entries/."""
+
+    def file(self, path: str) -> FileRecord:
+        """The row of `path`; raises `UserError` if the index does not list it."""
+        for row in self.files:
+            if row.path == path:
+                return row
+        raise UserError(f"the index lists no file '{path}' for zoo:{self.card.name}")
+
+    def located(self, path: str) -> str:
+        """`path`, relative to the index."""
+        return path if self.folder == "." else f"{self.folder}/{path}"
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        known = {row.path for row in self.files}
+        wanted = {CARD, self.card.weights}
+        wanted |= {f"{ENTRIES}/{entry}/{ENTRY}" for entry in self.entries}
+        if missing := sorted(wanted - known):
+            raise ValueError(f"{self.card.name} lists no file {missing[0]}")
+        return self
+
+
+class Index(Record):
+    """All encoders of a collection."""
+
+    schema_version: Literal[1] = 1
+    encoders: list[EncoderRow]
+
+    @model_validator(mode="after")
+    def _names_once(self) -> Self:
+        names = self.names()
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"'{min(twice)}' is listed twice")
+        return self
+
+    def names(self) -> list[str]:
+        """Names of all encoders, sorted."""
+        return sorted(row.card.name for row in self.encoders)
+
+    def find(self, name: str, source: str = "the zoo") -> EncoderRow:
+        """The row of encoder `name`; raises `UserError` with the nearest names."""
+        for row in self.encoders:
+            if row.card.name == name:
+                return row
+        raise UserError(
+            f"{source} has no encoder '{name}'; {nearest(name, self.names())}"
+        )
+
+
+def describe_folder(folder: Path, place: str) -> EncoderRow:
+    """The row of one encoder's folder, with fresh checksums of all its files.
+
+    Args:
+        folder: Holds card.json.
+        place: Where it will lie relative to the index.
+    """
+    card = read_record(folder / CARD, Card)
+    paths = sorted(
+        str(path.relative_to(folder).as_posix())
+        for path in folder.rglob("*")
+        if path.is_file() and not _is_scratch(path)
+    )
+    return EncoderRow(
+        card=card,
+        folder=place,
+        files=[FileRecord.of(folder, path) for path in paths],
+        entries=sorted(
+            path.parent.name for path in folder.glob(f"{ENTRIES}/*/{ENTRY}")
+        ),
+    )
+
+
+def _is_scratch(path: Path) -> bool:
+    return path.name.startswith(".") or path.suffix in (".lock", ".part")
+
+
+def scan(root: Path) -> Index:
+    """The index of a folder that has none: every folder in it with a card.
+
+    Raises:
+        UserError: a broken card, or a card under another name than its folder.
+    """
+    rows = []
+    for path in sorted(root.glob(f"*/{CARD}")):
+        row = describe_folder(path.parent, path.parent.name)
+        if row.card.name != path.parent.name:
+            raise UserError(f"{path} is the card of '{row.card.name}'")
+        rows.append(row)
+    return Index(encoders=rows)
