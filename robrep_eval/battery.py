@@ -56,6 +56,15 @@ KNOWN: dict[str, Callable[[], list[Attack]]] = {
 }
 """Names of attacks and of lists of attacks."""
 
+SUMMARIES = {
+    "standard": "AutoAttack: apgd-ce, apgd-t, fab-t, square",
+    "plus": "AutoAttack with more attacks and restarts",
+    "rand": "AutoAttack for randomised classifiers (averages gradients)",
+    "pgd": "40 steps of PGD, 5 random starts (ART)",
+    "fgsm": "one gradient step (ART)",
+    "none": "clean accuracy only",
+}
+
 
 def build(names: str | Sequence[str], engine: str = "reference") -> Battery:
     """Reads "standard" or "standard,pgd,fgsm" into a battery.

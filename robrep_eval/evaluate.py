@@ -55,24 +55,23 @@ def evaluate(
         UserError: anything the caller can mend, before any file is written.
     """
     request = Request(model=model, **options)  # type: ignore[arg-type]
-    return run(request, on_progress=on_progress, on_stage=on_stage)
+    return run_plan(prepare(request), on_progress=on_progress, on_stage=on_stage)
 
 
-def run(
-    request: Request,
+def run_plan(
+    plan: Plan,
     *,
     on_progress: Callable[[Progress], None] = lambda _: None,
     on_stage: Callable[[str], None] = lambda _: None,
 ) -> Result:
-    """As `evaluate`, from a `Request`."""
-    plan = prepare(request)
-    if request.output is None:
+    """Carries out what `prepare` planned; goes on with an unfinished run folder."""
+    if plan.output is None:
         with tempfile.TemporaryDirectory(prefix="robrep-") as temporary:
             folder = RunFolder.open(Path(temporary), plan.identity)
             return _run(plan, folder, on_progress, on_stage)
-    if request.overwrite:
-        shutil.rmtree(request.output, ignore_errors=True)
-    folder = RunFolder.open(request.output, plan.identity)
+    if plan.request.overwrite:
+        shutil.rmtree(plan.output, ignore_errors=True)
+    folder = RunFolder.open(plan.output, plan.identity)
     finished = folder.finished()
     if finished is not None:
         on_stage(f"nothing left to do: {folder.result_path} is complete")

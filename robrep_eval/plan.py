@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from robrep_eval.battery import Battery, build
 from robrep_eval.engine import Settings
@@ -14,7 +15,7 @@ from zoo.datasets.base import Dataset
 from zoo.encoder import Encoder, fingerprint
 from zoo.errors import UserError
 from zoo.references import Loaded, LoadOptions, load
-from zoo.threat import ThreatModel, parse_norm
+from zoo.threat import Norm, ThreatModel, parse_eps, parse_norm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +42,9 @@ class Request:
     arch_options: tuple[tuple[str, object], ...] = ()
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
-    output: Path | None = None
-    """Run folder; None keeps nothing but the returned result."""
+    output: Path | Literal["auto"] | None = None
+    """Run folder; "auto" derives one from the request, None keeps nothing but the
+    returned result."""
     overwrite: bool = False
     command: tuple[str, ...] = ()
 
@@ -57,6 +59,8 @@ class Plan:
     threat: ThreatModel
     battery: Battery
     identity: dict[str, object]
+    """What makes another run the same one."""
+    output: Path | None
 
 
 def prepare(request: Request) -> Plan:
@@ -68,8 +72,7 @@ def prepare(request: Request) -> Plan:
     """
     battery = build(request.attacks, request.engine)
     norm = parse_norm(request.norm)
-    if request.eps is not None:
-        ThreatModel(norm=norm, eps=request.eps)
+    eps = None if request.eps is None else parse_eps(request.eps)
     name = _dataset_name(request)
     full = (
         request.dataset
@@ -78,7 +81,7 @@ def prepare(request: Request) -> Plan:
     )
     data = full.take(request.limit)
     loaded = _load(request, data)
-    threat = _threat(request, loaded, name)
+    threat = _threat(norm, eps, loaded, name)
     threat.check_units(data.shape)
     _check_ready_made(loaded, data)
     module = loaded.encoder or loaded.classifier
@@ -101,6 +104,7 @@ def prepare(request: Request) -> Plan:
         threat=threat,
         battery=battery,
         identity=identity,
+        output=_output(request, data, threat),
     )
 
 
@@ -133,10 +137,10 @@ def _load(request: Request, data: Dataset) -> Loaded:
     return load(request.model, options)
 
 
-def _threat(request: Request, loaded: Loaded, dataset: str) -> ThreatModel:
-    norm = parse_norm(request.norm)
-    if request.eps is not None:
-        return ThreatModel(norm=norm, eps=request.eps)
+def _threat(norm: Norm, eps: float | None, loaded: Loaded, dataset: str) -> ThreatModel:
+    """The radius asked for, the encoder's own, or the usual one of the dataset."""
+    if eps is not None:
+        return ThreatModel(norm=norm, eps=eps)
     trained = loaded.training and loaded.training.threat
     if trained and trained.norm == norm:
         return trained
@@ -159,3 +163,20 @@ def _check_ready_made(loaded: Loaded, data: Dataset) -> None:
             f"the classifier has {found.classes} classes, but {data.name} has "
             f"{len(data.classes)}"
         )
+
+
+def _output(request: Request, data: Dataset, threat: ThreatModel) -> Path | None:
+    """runs/MODEL/DATASET-NORM-EPS, with what differs from the defaults appended."""
+    if request.output != "auto":
+        return request.output
+    model = request.model if isinstance(request.model, str) else "model"
+    words = [data.name, threat.norm.lower(), str(threat).split()[1]]
+    words += [request.attacks] * (request.attacks != Request.attacks)
+    words += [f"n{len(data)}"] * (request.limit is not None)
+    words += [f"seed{request.settings.seed}"] * (request.settings.seed != 0)
+    return Path("runs", _safe(model.removeprefix("zoo:")), _safe("-".join(words)))
+
+
+def _safe(text: str) -> str:
+    """Every character that is unsafe in a path replaced."""
+    return "".join(c if c.isalnum() or c in "._-" else "-" for c in text).strip(".")

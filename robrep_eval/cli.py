@@ -1,0 +1,233 @@
+"""The command `robrep-eval`. Imports no torch until a command runs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import rich_click as click
+
+from zoo._version import __version__
+from zoo.commands import DefaultGroup
+from zoo.commands import run as run_command
+from zoo.errors import UserError
+
+if TYPE_CHECKING:
+    from robrep_eval.plan import Request
+
+EPILOG = """
+Examples:
+
+  robrep-eval --model zoo:tarrl-digits
+
+  robrep-eval --model zoo:tarrl-digits --eps 0.05 --attacks standard,pgd --limit 100
+
+  robrep-eval --model encoder.safetensors --dataset fashion-mnist --eps 0.1
+
+  robrep-eval --model model_test.pt --arch resnet18 --dataset cifar10 --eps 8/255
+
+  robrep-eval verify runs/tarrl-digits/digits-linf-0.1
+"""
+
+
+@click.group(
+    cls=DefaultGroup,
+    default="run",
+    epilog=EPILOG,
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "auto_envvar_prefix": "ROBREP",
+        "token_normalize_func": lambda token: token.replace("_", "-"),
+    },
+)
+@click.version_option(__version__, prog_name="robrep-eval")
+def cli() -> None:
+    """Measures how robust an image encoder is, with evidence.
+
+    Fits a linear probe on frozen features, attacks the classifier with AutoAttack,
+    re-checks every adversarial, and saves a record that anyone can verify. Without a
+    verb, `run` is meant.
+    """
+
+
+def _complete(kind: str) -> Any:
+    """Shell completion from a registry, without torch."""
+
+    def complete(
+        ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[str]:
+        return [name for name in _known(kind) if name.startswith(incomplete)]
+
+    return complete
+
+
+def _known(kind: str) -> list[str]:
+    if kind == "model":
+        from zoo.store import names
+
+        return [f"zoo:{name}" for name in names()]
+    if kind == "dataset":
+        from zoo.datasets.registry import registry
+
+        return list(registry())
+    from robrep_eval.battery import KNOWN
+
+    return list(KNOWN)
+
+
+@cli.command(epilog=EPILOG)
+@click.option(
+    "--model",
+    required=True,
+    metavar="REF",
+    shell_complete=_complete("model"),
+    help="zoo:NAME, a .safetensors or .pt file, timm:NAME or robustbench:ID.",
+)
+@click.option(
+    "--dataset",
+    metavar="NAME",
+    shell_complete=_complete("dataset"),
+    help="A dataset, or imagefolder:PATH. Default: the encoder's own.",
+)
+@click.option("--norm", default="Linf", show_default=True, help="Linf, L2 or L1.")
+@click.option(
+    "--eps",
+    metavar="RADIUS",
+    help="For pixels in [0, 1], as 8/255 or 0.03. Default: the encoder's own.",
+)
+@click.option(
+    "--attacks",
+    "--battery",
+    "attacks",
+    default="standard",
+    show_default=True,
+    metavar="LIST",
+    shell_complete=_complete("attack"),
+    help="Batteries and attacks, separated by commas; `robrep-eval list` names them.",
+)
+@click.option(
+    "--limit",
+    "--n-examples",
+    "limit",
+    type=int,
+    metavar="N",
+    help="Only the first N test images.",
+)
+@click.option("--batch-size", default=256, show_default=True, metavar="N")
+@click.option(
+    "--chunk-size",
+    default=256,
+    show_default=True,
+    metavar="N",
+    help="Images per unit of progress; recorded, as the reference's verdicts vary "
+    "with it.",
+)
+@click.option("--seed", default=0, show_default=True, metavar="N")
+@click.option(
+    "--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ..."
+)
+@click.option(
+    "--data-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where a copy of the dataset lies, or is downloaded to.",
+)
+@click.option(
+    "--arch",
+    metavar="NAME",
+    help="Architecture of a checkpoint file that does not say it.",
+)
+@click.option(
+    "--arch-option",
+    "arch_options",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Option of the architecture, as stem_padding=2. May be repeated.",
+)
+@click.option(
+    "--normalize",
+    metavar="MEAN/STD",
+    help="Of a checkpoint file: cifar10, imagenet, or .5,.5,.5/.25,.25,.25. "
+    "Default: none.",
+)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Run folder. Default: runs/MODEL/DATASET-NORM-EPS.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace what the run folder holds.")
+@click.option("--json", "as_json", is_flag=True, help="Print result.json instead.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
+def run(**options: Any) -> None:
+    """Evaluates one model; the same command again resumes."""
+    quiet, as_json = options.pop("quiet"), options.pop("as_json")
+    from robrep_eval.display import LiveProgress, print_result
+    from robrep_eval.plan import prepare
+    from robrep_eval.request import read_request
+
+    request: Request = read_request(options, sys.argv[1:])
+    with LiveProgress(quiet=quiet) as progress:
+        progress.stage(f"loading {request.model}")
+        plan = prepare(request)
+        from robrep_eval.evaluate import run_plan
+
+        result = run_plan(plan, on_progress=progress.update, on_stage=progress.stage)
+        progress.stage(f"saved in {plan.output}")
+    if as_json:
+        click.echo(result.model_dump_json(indent=2))
+    else:
+        print_result(result)
+
+
+@cli.command()
+@click.argument("result", type=click.Path(path_type=Path))
+@click.option(
+    "--data-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where a copy of the dataset lies.",
+)
+@click.option("--device", default="cpu", show_default=True)
+def verify(result: Path, data_dir: Path | None, device: str) -> None:
+    """Re-checks a result from its saved files, with forward passes only.
+
+    RESULT is a run folder or its result.json. Exit code 1 if a claim does not hold.
+    """
+    from zoo.verification import RESULT, verify_folder
+
+    folder = result.parent if result.name == RESULT else result
+    if not (folder / RESULT).is_file():
+        raise UserError(f"no {RESULT} in {folder}")
+    for finding in verify_folder(folder, data_dir=data_dir, device=device):
+        click.echo(f"ok  {finding.check}: {finding.detail}")
+
+
+@cli.command("list")
+def list_() -> None:
+    """Names attacks, datasets, architectures and zoo encoders."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from robrep_eval.battery import SUMMARIES
+    from zoo.architectures import registry as architectures
+    from zoo.datasets.registry import registry as datasets
+    from zoo.store import card, names
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("kind", style="dim")
+    table.add_column("name", style="bold")
+    table.add_column("")
+    rows = [
+        *(("attacks", name, text) for name, text in SUMMARIES.items()),
+        *(("dataset", row.name, row.summary) for row in datasets().values()),
+        *(("model", f"zoo:{name}", card(name).description) for name in names()),
+        *(("arch", row.name, row.summary) for row in architectures().values()),
+    ]
+    for row in rows:
+        table.add_row(*row)
+    Console(width=None if sys.stdout.isatty() else 110).print(table)
+
+
+def main() -> None:
+    """Entry point of the command `robrep-eval`."""
+    run_command(cli, "robrep-eval")

@@ -1,0 +1,158 @@
+"""What a person sees: live progress on stderr, the table on stdout."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from robrep_eval.engine import Progress
+    from zoo.records import Result
+
+PLAIN_SECONDS = 10
+"""Seconds between lines where stderr is not a terminal."""
+
+
+class LiveProgress:
+    """A bar on a terminal, a line now and then elsewhere, nothing if quiet."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            TaskProgressColumn,
+            TextColumn,
+            TimeElapsedColumn,
+        )
+        from rich.progress import Progress as Bars
+
+        self.console = Console(stderr=True, quiet=quiet)
+        self.live = self.console.is_terminal and not quiet
+        self.bars = Bars(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[robust]}"),
+            TimeElapsedColumn(),
+            console=self.console,
+            disable=not self.live,
+        )
+        self.task = self.bars.add_task("", total=1.0, robust="", visible=False)
+        self.last = time.monotonic()
+
+    def __enter__(self) -> Self:
+        self.bars.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.bars.stop()
+
+    def stage(self, text: str) -> None:
+        """One line before each stage."""
+        self.console.print(text, highlight=False)
+
+    def update(self, progress: Progress) -> None:
+        """The attack under way and the robust accuracy so far."""
+        so_far = f"robust so far {progress.robust}/{progress.begun}"
+        label = f"{progress.attack or 'done'}: example {progress.done}/{progress.total}"
+        if self.live:
+            self.bars.update(
+                self.task,
+                description=label,
+                completed=progress.share,
+                robust=so_far,
+                visible=True,
+            )
+        elif time.monotonic() - self.last >= PLAIN_SECONDS:
+            self.last = time.monotonic()
+            self.stage(f"{label} ({progress.share:.0%}), {so_far}")
+
+
+def print_result(result: Result) -> None:
+    """The table of a result on stdout."""
+    from rich.console import Console
+
+    # Wide enough for whole lines in a pipe or a log file.
+    width = None if sys.stdout.isatty() else 100
+    console = Console(width=width, highlight=False)
+    console.print(result_table(result))
+    for line in footnotes(result):
+        console.print(line, style="dim", soft_wrap=True)
+
+
+def result_table(result: Result) -> Table:
+    """One row per attack; accuracies with exact 95% intervals."""
+    from rich.table import Table
+
+    data = result.dataset
+    table = Table(
+        title=f"{result.model.reference} on {data.name}/{data.split}, {data.n} images, "
+        f"{result.threat}",
+        title_justify="left",
+    )
+    table.add_column("attack")
+    table.add_column("fooled", justify="right")
+    table.add_column("accuracy [95% interval]", justify="right")
+    table.add_column("seconds", justify="right")
+    table.add_row("(clean)", "", str(result.clean), "")
+    for run in result.attacks:
+        table.add_row(
+            run.name,
+            f"{run.fooled}/{run.attempted}",
+            str(run.robust),
+            f"{run.seconds:.1f}",
+        )
+    table.add_section()
+    table.add_row(
+        f"robust ({result.battery})",
+        "",
+        str(result.robust),
+        f"{result.seconds['attacks']:.1f}",
+        style="bold",
+    )
+    return table
+
+
+def footnotes(result: Result) -> list[str]:
+    """What the table does not say."""
+    lines = [
+        (
+            f"Every adversarial re-checked: {result.evidence.count} inside the ball "
+            f"and [0, 1], misclassified; {result.undecided} examples undecided."
+        )
+    ]
+    if result.probe is not None:
+        knn = result.probe.knn_accuracy
+        lines.append(
+            f"Probe: {result.probe.protocol} on {result.probe.train_n} images of "
+            f"{result.probe.train}, l2 {result.probe.parameters['l2']:g}"
+            + (f"; k-NN sanity figure {knn:.1%}" if knn is not None else "")
+            + "."
+        )
+    engines = ", ".join(dict.fromkeys(run.engine for run in result.attacks))
+    lines.append(
+        f"Engine: {engines or 'none'}; seed {result.seed}, chunks of "
+        f"{result.chunk_size}; robrep {result.provenance.robrep}."
+    )
+    lines += [
+        f"{run.name}: {note}."
+        for run in result.attacks
+        for note in run.notes
+        if not note.startswith(f"{run.name}:")
+    ]
+    lines += [
+        f"{note}."
+        for run in result.attacks
+        for note in run.notes
+        if note.startswith(f"{run.name}:")
+    ]
+    return [*lines, *result.notes]
