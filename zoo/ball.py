@@ -47,11 +47,13 @@ def project(x: Tensor, origin: Tensor, threat: ThreatModel) -> Tensor:
     if threat.norm == "L2":
         size = _column(lengths(delta, "L2"), x).clamp(min=1e-12)
         return (origin + delta * (threat.eps / size).clamp(max=1)).clamp(0, 1)
-    return origin + _project_l1(delta, origin, threat.eps)
+    return origin + project_l1(delta, origin, threat.eps)
 
 
-def _project_l1(delta: Tensor, origin: Tensor, eps: float) -> Tensor:
+def project_l1(delta: Tensor, origin: Tensor, eps: float | Tensor) -> Tensor:
     """Nearest offset with L1 norm at most eps that keeps origin + offset in [0, 1].
+
+    eps may differ by row: (N, 1).
 
     The optimum is min(max(|d| - t, 0), room) with the sign of d, for the smallest
     t >= 0 whose total is at most eps (Croce & Hein 2021, arXiv 2103.01208, sec. 2.1).
