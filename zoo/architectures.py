@@ -70,6 +70,12 @@ _BUILT_IN = (
         summary="small ResNet for 32x32 images, 12 million multiply-adds",
         options={"widths": [32, 64, 128], "blocks": [1, 1, 1], "stem_stride": 2},
     ),
+    Architecture(
+        name="lipschitz_dense",
+        build="zoo.nets.lipschitz:lipschitz_dense",
+        summary="dense layers and MaxMin, for certificates from the weights",
+        options={"size": 8, "widths": [256, 256, 128]},
+    ),
 )
 
 

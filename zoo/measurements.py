@@ -1,0 +1,243 @@
+"""What a result may hold beside the attacks: typed, each under its own name.
+
+They are stored in `Result.extras`; `Measurements.of` reads them back.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any, Literal, Self
+
+from pydantic import Field, ValidationError
+
+from zoo.errors import UserError
+from zoo.records import Proportion, Record, Result
+
+
+class Limit(StrEnum):
+    """What keeps one example from passing the margin test."""
+
+    NONE = "none"
+    """It passes."""
+    FIT = "fit"
+    """It is misclassified when clean."""
+    HEAD = "head"
+    """The displacement crosses this head's boundary, yet stays on its own side of
+    the middle to the nearest feature of another class: another head could hold it."""
+    ENCODER = "encoder"
+    """The displacement passes that middle: no head that also serves the other class
+    equally can hold it."""
+
+
+class BoundEstimate(Record):
+    """The bound of `robrep_eval.bound`. R comes from attacks: estimates, no proof."""
+
+    clean_loss: float
+    """Mean cross-entropy, nats."""
+    adversarial_loss: float
+    """Mean cross-entropy of the worst image found for each example."""
+    b1: float
+    """Mean of clean loss + C_y R."""
+    b2: float
+    """Mean of the tighter form; never above b1."""
+    head_constant: float
+    """Mean C_y."""
+    displacement: float
+    """Mean R: how far features were moved, L2."""
+    relative_displacement: float
+    """Mean R over the median distance of two clean features: free of scale."""
+    tightness: float
+    """adversarial_loss / b2: 1 means that nothing is lost."""
+    estimated_robust: Proportion
+    """Correct and passing the margin test with the estimated R."""
+    limits: dict[Limit, int]
+    """Number of examples by what limits them."""
+    limited_by: Limit
+    """The most frequent limit among those that do not pass; "none" if all pass."""
+    strongest: dict[str, int]
+    """For how many examples each attack gave the largest displacement."""
+    examples: dict[str, list[float]]
+    """Per example: clean_loss, adversarial_loss, b1, b2, head_constant, displacement,
+    margin (distance of the feature to the nearest decision boundary)."""
+    settings: dict[str, Any]
+
+
+class Radii(Record):
+    """Certified accuracy against radius."""
+
+    radius: list[float]
+    certified: list[Proportion]
+
+
+class SmoothingCertificate(Record):
+    """Randomised smoothing: a proof about the SMOOTHED classifier, not its base."""
+
+    norm: Literal["L2"] = "L2"
+    sigma: float
+    n0: int
+    n: int
+    alpha: float
+    """Chance that one certificate is wrong."""
+    probe: str
+    """Which head was smoothed, e.g. "fitted on features of noisy images"."""
+    smoothed: Proportion
+    """Correct predictions of the smoothed classifier (an abstention is not correct)."""
+    abstained: int
+    curve: Radii
+    average_radius: float
+    """Mean over ALL examples, wrong and abstained ones counting 0 (MACER)."""
+    index: list[int]
+    """Position of each example in the evaluated set."""
+    prediction: list[int]
+    """-1: abstained."""
+    radius: list[float]
+    """0 where abstained."""
+
+
+class LipschitzCertificate(Record):
+    """Clean margin over head constant against the encoder's Lipschitz constant."""
+
+    norm: str
+    constant: float
+    """Upper bound on ||g(x) - g(x')||_2 / ||x - x'|| in that norm, from the weights."""
+    method: str
+    certified: Proportion
+    """At the eps of the result: no attack inside the ball changes the prediction."""
+    curve: Radii
+    radius: list[float]
+    """Per example, 0 where misclassified."""
+
+
+class LabelFree(Record):
+    """Robustness of the encoder without any probe (Petrov et al., 2210.04076)."""
+
+    universal_quantile: float
+    """Median over images of the share of clean pairs closer than the attack moved;
+    lower is more robust."""
+    remaining_distance_ratio: float
+    """Median of how much of the distance to a target image a targeted attack leaves;
+    higher is more robust."""
+    breakaway_risk: float
+    """Chance that another clean image is nearer to the attacked one than its own."""
+    nearest_top1: float
+    """Share of attacked images whose nearest clean image is their own."""
+    nearest_top5: float
+    overlap_risk: float
+    """Share of pairs where two images attacked towards each other pass each other."""
+    margin: float
+    """Median margin ratio of those pairs; larger is more robust."""
+    impersonation: float | None
+    """Share of targeted attacks in feature space that make a probe predict the
+    target's class; null without a probe."""
+    n: int
+    settings: dict[str, Any]
+
+
+class Status(StrEnum):
+    """Of one health check."""
+
+    PASS = "pass"
+    WARN = "warn"
+    FAIL = "fail"
+
+
+class Flag(Record):
+    """One health check: a status with its evidence."""
+
+    check: str
+    status: Status
+    summary: str
+    """One sentence: what was found and, unless it passed, what to do."""
+    value: float | None = None
+    """The number that was compared."""
+    limit: float | None = None
+    """What it was compared with."""
+    examples: list[int] = Field(default_factory=list)
+    """Positions in the published split of up to 20 examples that show it."""
+
+
+class HealthReport(Record):
+    """All checks of one run."""
+
+    level: Literal["default", "full"]
+    n: int
+    """Examples that the checks used."""
+    flags: list[Flag]
+
+    @property
+    def worst(self) -> Status:
+        """fail before warn before pass."""
+        found = {flag.status for flag in self.flags}
+        return next(s for s in (Status.FAIL, Status.WARN, Status.PASS) if s in found)
+
+    def flag(self, check: str) -> Flag:
+        """The flag of one check; raises `KeyError`."""
+        return {flag.check: flag for flag in self.flags}[check]
+
+
+class CorruptionCell(Record):
+    """Accuracy under one corruption at one severity."""
+
+    corruption: str
+    severity: int
+    accuracy: Proportion
+
+
+class Corruptions(Record):
+    """Accuracy under common corruptions; which images these were is always said."""
+
+    source: str
+    """"official CIFAR-10-C arrays" or "generated by imagecorruptions-imaug 1.1.5";
+    never compare one with the other."""
+    official: bool
+    mean: float
+    """Mean of all cells."""
+    cells: list[CorruptionCell]
+
+
+class EpsPoint(Record):
+    """Robust accuracy at one radius."""
+
+    eps: float
+    robust: Proportion
+
+
+class EpsCurve(Record):
+    """Accuracy against eps by one fixed attack, for the shape only."""
+
+    attack: str
+    points: list[EpsPoint]
+
+
+class Measurements(Record):
+    """All further measurements of a result; null where not asked for."""
+
+    bound: BoundEstimate | None = None
+    smoothing: SmoothingCertificate | None = None
+    lipschitz: LipschitzCertificate | None = None
+    label_free: LabelFree | None = None
+    health: HealthReport | None = None
+    corruptions: Corruptions | None = None
+    eps_curve: EpsCurve | None = None
+
+    @classmethod
+    def of(cls, result: Result) -> Self:
+        """Reads them from a result.
+
+        Raises:
+            UserError: a measurement that this robrep cannot read.
+        """
+        known = {k: v for k, v in result.extras.items() if k in cls.model_fields}
+        try:
+            return cls.model_validate(known)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise UserError(
+                f"the result holds a measurement that cannot be read: {where}: "
+                f"{first['msg']}; evaluate again with this robrep"
+            ) from None
+
+    def extras(self) -> dict[str, Any]:
+        """As `Result.extras` holds them."""
+        return self.model_dump(mode="json", exclude_none=True)
