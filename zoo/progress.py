@@ -1,0 +1,40 @@
+"""A progress bar on stderr, where somebody watches."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+WORTH_A_BAR = 1 << 20
+
+
+@contextmanager
+def byte_bar(what: str, size: int) -> Iterator[Callable[[int], None]]:
+    """Yields a function that is told how many bytes are there.
+
+    Args:
+        what: Shown beside the bar.
+        size: Bytes in all; small files get no bar.
+    """
+    if size < WORTH_A_BAR or not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TransferSpeedColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(what, total=size)
+        yield lambda have: progress.update(task, completed=have)
