@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from scipy.stats import norm
+from scipy.stats import binom, norm
 from statsmodels.stats.proportion import proportion_confint
 from torch import Tensor, nn
 
@@ -59,9 +59,11 @@ def test_radii_approach_the_true_distance_of_a_linear_classifier() -> None:
     assert sure.sum() > 25
     assert np.all(np.array(found.prediction)[sure] == y.numpy()[sure])
     assert np.all(radius <= distance + 1e-3)  # one in a thousand may exceed
-    # What the bound costs: Phi(d / sigma) lowered by about 3 standard errors.
+    # What the bound costs: an unlucky draw of the votes (one in 100,000), bounded by
+    # statsmodels' interval.
     p = norm.cdf(distance / settings.sigma)
-    allowed = p - 5.5 * np.sqrt(p * (1 - p) / settings.n) - 6 / settings.n
+    votes = binom.ppf(1e-5, settings.n, p)
+    allowed = proportion_confint(votes, settings.n, alpha=0.002, method="beta")[0]
     floor = settings.sigma * norm.ppf(np.clip(allowed, 0.5, 1 - 1e-9))
     assert np.all(radius[sure] >= floor[sure] - 1e-6)
     assert found.abstained == int((~sure).sum())
