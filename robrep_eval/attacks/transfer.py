@@ -1,0 +1,79 @@
+"""Transfer: adversarials made on another classifier, tried on this one.
+
+Where they fool more than the white-box attacks do, the evaluation is broken: the
+defence hides its gradient and holds nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from robrep_eval.attacks.base import Context
+from robrep_eval.attacks.pgd import ascend
+from zoo.classifier import Classifier
+from zoo.encoder import fingerprint
+from zoo.threat import ThreatModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransferAttack:
+    """PGD on a source classifier; see `robrep_eval.attacks.base.Attack`."""
+
+    source: Classifier
+    """Takes the same images and has the same classes, in the same order."""
+    reference: str
+    """What the source is, e.g. "zoo:simclr-digits"."""
+    steps: int = 50
+    relative_step: float = 0.1
+    """Length of a step as a share of eps."""
+    name: str = "transfer"
+    engine: str = "robrep"
+    sequence: bool = False
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        return {
+            "source": self.reference,
+            "source_sha256": fingerprint(self.source),
+            "steps": self.steps,
+            "relative_step": self.relative_step,
+            "loss": "cross-entropy of the source",
+            "start": "uniform in the ball",
+        }
+
+    def propose(
+        self,
+        classifier: Classifier,
+        x: Tensor,
+        y: Tensor,
+        threat: ThreatModel,
+        context: Context,
+    ) -> Tensor:
+        """The source's worst images; the attacked classifier is never asked."""
+        generator = torch.Generator().manual_seed(context.seed)
+        source = self.source.to(context.device)
+        parts = []
+        for start in range(0, len(x), context.batch_size):
+            rows = slice(start, start + context.batch_size)
+            labels = y[rows].to(context.device)
+
+            def loss(images: Tensor, labels: Tensor = labels) -> Tensor:
+                return cross_entropy(source(images), labels, reduction="none")
+
+            found = ascend(
+                loss,
+                x[rows].to(context.device),
+                threat,
+                steps=self.steps,
+                step_size=self.relative_step * threat.eps,
+                generator=generator,
+                keep_best=True,
+            )
+            parts.append(found.cpu())
+            context.progress(min(1.0, (start + context.batch_size) / len(x)))
+        return torch.cat(parts)
