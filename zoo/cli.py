@@ -6,6 +6,7 @@ Nothing here imports torch before a command needs it.
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import rich_click as click
 
@@ -19,6 +20,11 @@ SOURCE = click.option(
     envvar=VARIABLE,
     metavar="WHERE",
     help="embedded (default), a folder, https://HOST/PATH or hf://ORG/REPO.",
+)
+DATA_DIR = click.option(
+    "--data-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of the datasets, if not robrep's own.",
 )
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON only.")
 
@@ -116,6 +122,112 @@ def show(name: str, source: str | None, as_json: bool) -> None:
         table.add_row(Text(key, style="bold"), Text(_plain(value)))
     table.add_row(Text("entries", style="bold"), Text("\n".join(row.entries) or "none"))
     _print(table)
+
+
+@cli.command()
+@click.argument("name")
+@click.option(
+    "--to",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Also copy everything into this folder.",
+)
+@SOURCE
+def download(name: str, to: Path | None, source: str | None) -> None:
+    """Download the encoder NAME with card and entries; print where it lies.
+
+    A cut download goes on where it stopped. Checksums are compared before anything is
+    used.
+    """
+    from zoo.errors import UserError
+    from zoo.files import copy_file
+    from zoo.sources import open_source
+
+    collection = open_source(source)
+    row = collection.find(name)
+    if to is not None and (to / row.card.weights).exists():
+        raise UserError(f"{to} already holds {row.card.weights}; choose another --to")
+    for file in row.files:
+        path = collection.fetch(row, file.path)
+        if to is not None:
+            copy_file(path, to / file.path)
+    weights = collection.fetch(row, row.card.weights)
+    click.echo(weights if to is None else to / row.card.weights)
+
+
+@cli.command()
+@click.argument(
+    "runs",
+    nargs=-1,
+    required=True,
+    metavar="RUN...",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+)
+@click.option("--to", required=True, help="A folder, or hf://ORG/REPO.")
+@click.option("--entry", help="Name of the entry, if the usual one is taken.")
+@DATA_DIR
+@SOURCE
+def publish(
+    runs: tuple[Path, ...],
+    to: str,
+    entry: str | None,
+    data_dir: Path | None,
+    source: str | None,
+) -> None:
+    """Publish encoders and results, after every claim was verified again.
+
+    RUN is the folder of an evaluation, or of an encoder (card.json and weights). An
+    entry whose evidence does not hold is refused; a published name never changes.
+    """
+    from zoo.publish import Request
+    from zoo.publish import publish as publish_
+
+    request = Request(runs=runs, source=source, entry=entry, data_dir=data_dir)
+    receipt = publish_(request, to)
+    if receipt.new_encoder:
+        click.echo(f"published {receipt.encoder} to {receipt.where}")
+    for name in receipt.added:
+        click.echo(f"published entry {receipt.encoder}/{name}")
+    for name in receipt.known:
+        click.echo(f"entry {receipt.encoder}/{name} was there already")
+
+
+@cli.command()
+@click.argument("name", required=False)
+@click.option("--all", "everything", is_flag=True, help="Every encoder and entry.")
+@click.option("--device", default="cpu", show_default=True)
+@DATA_DIR
+@SOURCE
+@AS_JSON
+def verify(
+    name: str | None,
+    everything: bool,
+    device: str,
+    data_dir: Path | None,
+    source: str | None,
+    as_json: bool,
+) -> None:
+    """Recompute the claims of NAME from what is published, by forward passes alone.
+
+    NAME is an encoder, or ENCODER/ENTRY.
+    """
+    from zoo.audit import audit, plan
+    from zoo.errors import UserError, VerificationError
+    from zoo.sources import open_source
+
+    if (name is None) != everything:
+        raise UserError("give a NAME, or --all")
+    collection = open_source(source)
+    verdicts = []
+    for item in plan(collection, name):
+        verdict = audit(collection, item, data_dir=data_dir, device=device)
+        verdicts.append(verdict)
+        if not as_json:
+            _print(_plain(str(verdict)))
+    if as_json:
+        click.echo(json.dumps([verdict.as_json() for verdict in verdicts], indent=2))
+    failed = sum(not verdict.holds for verdict in verdicts)
+    if failed:
+        raise VerificationError(f"{failed} of {len(verdicts)} do not hold")
 
 
 def _facts(card: Card) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -57,6 +58,12 @@ def read_json(path: Path) -> Any:
         raise UserError(f"no file {path}") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid JSON ({error})") from None
+
+
+def copy_file(origin: Path, path: Path) -> None:
+    """Copies a file atomically."""
+    with atomic(path) as temporary:
+        shutil.copyfile(origin, temporary)
 
 
 def sha256_file(path: Path) -> str:

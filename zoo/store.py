@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoo.errors import UserError
+from zoo.files import sha256_file
 from zoo.index import CARD
 from zoo.records import Card, read_record
 from zoo.sources import Source, open_source
@@ -55,19 +56,35 @@ def load_encoder_by_name(name: str, source: Where = None) -> Encoder:
     Raises:
         UserError: as `weights`; or the file holds another encoder than the card says.
     """
-    from zoo.encoder import load_encoder
-
     collection = opened(source)
     row = collection.find(name)
     path = weights(name, collection)
     if read_record(collection.fetch(row, CARD), Card) != row.card:
         raise UserError(f"the card of zoo:{name} is not the one that the index holds")
+    return check_encoder(row.card, path)
+
+
+def check_encoder(card: Card, path: Path) -> Encoder:
+    """The encoder in `path`, if it is the one that `card` describes.
+
+    Raises:
+        UserError: another checksum, architecture, image shape or number of features.
+    """
+    from zoo.encoder import load_encoder
+
+    if not path.is_file():
+        raise UserError(f"the weights of zoo:{card.name} are missing: no file {path}")
+    if sha256_file(path) != card.sha256:
+        raise UserError(
+            f"{path} does not have the SHA-256 that the card of zoo:{card.name} "
+            "states; it is damaged or was altered: get it again"
+        )
     encoder = load_encoder(path)
     found = (encoder.spec.arch, encoder.spec.shape, encoder.dim)
-    stated = (row.card.arch, row.card.shape, row.card.dim)
+    stated = (card.arch, card.shape, card.dim)
     if found != stated:
         raise UserError(
-            f"the card of zoo:{name} states (architecture, shape, features) {stated}, "
-            f"but its weights are {found}; one of them was altered"
+            f"the card of zoo:{card.name} states (architecture, shape, features) "
+            f"{stated}, but its weights are {found}; one of them was altered"
         )
     return encoder

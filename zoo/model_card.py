@@ -1,0 +1,134 @@
+"""The page of an encoder on a hub: README.md with front matter, and .eval_results.
+
+Both are generated from card and entries, never edited. Other people's text is escaped:
+it can neither format the page nor break its tables.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from zoo.entries import Published
+from zoo.records import Card
+
+if TYPE_CHECKING:
+    import jinja2
+
+README = "README.md"
+EVAL_RESULTS = ".eval_results/robrep.yaml"
+PAGES = Path(__file__).parent / "pages"
+HUB_DATASETS = {
+    "cifar10": "uoft-cs/cifar10",
+    "cifar100": "uoft-cs/cifar100",
+    "mnist": "ylecun/mnist",
+    "fashion-mnist": "zalando-datasets/fashion_mnist",
+    "svhn": "ufldl-stanford/svhn",
+}
+"""Names that the hub gives to datasets; results on others have no place there."""
+
+
+def escape_markdown(text: object) -> str:
+    """Text that Markdown shows as it is, on one line."""
+    plain = " ".join(str(text).split())
+    return re.sub(r"([\\`*_{}\[\]<>|#~$&])", r"\\\1", plain)
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(PAGES),
+        autoescape=False,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters["md"] = escape_markdown
+    environment.filters["code"] = lambda text: str(text).replace("```", "'''")
+    return environment
+
+
+def readme(card: Card, entries: Sequence[Published]) -> str:
+    """README.md: front matter for the hub, then the card for people."""
+    template = _environment().get_template("model_card.md.j2")
+    head = yaml.safe_dump(front_matter(card, entries), sort_keys=False)
+    body = template.render(card=card, entries=entries)
+    return f"---\n{head}---\n\n{body.strip()}\n"
+
+
+def front_matter(card: Card, entries: Sequence[Published]) -> dict[str, Any]:
+    """What the hub indexes; results in the older form that it still reads."""
+    dataset = HUB_DATASETS.get(card.training.dataset)
+    found: dict[str, Any] = {
+        "license": card.licence.lower(),
+        "library_name": "robrep",
+        "pipeline_tag": "image-feature-extraction",
+        "tags": ["adversarial-robustness", "self-supervised", card.training.method],
+    }
+    if dataset:
+        found["datasets"] = [dataset]
+    if entries:
+        found["model-index"] = [
+            {"name": card.name, "results": [_model_index(entry) for entry in entries]}
+        ]
+    return found
+
+
+def _model_index(entry: Published) -> dict[str, Any]:
+    result = entry.result
+    name = result.dataset.name
+    return {
+        "task": {"type": "image-classification"},
+        "dataset": {
+            "name": name,
+            "type": HUB_DATASETS.get(name, name),
+            "split": result.dataset.split,
+        },
+        "metrics": [
+            {"type": "accuracy", "name": "clean accuracy", "value": result.clean.value},
+            {
+                "type": "accuracy",
+                "name": f"robust accuracy ({result.threat}, {result.battery})",
+                "value": result.robust.value,
+            },
+        ],
+    }
+
+
+def eval_results(entries: Sequence[Published]) -> str | None:
+    """.eval_results/robrep.yaml in the hub's form, or None if it has no place there."""
+    rows = [row for entry in entries for row in _eval_rows(entry)]
+    return yaml.safe_dump(rows, sort_keys=False) if rows else None
+
+
+def _eval_rows(entry: Published) -> list[dict[str, Any]]:
+    from huggingface_hub import EvalResultEntry
+    from huggingface_hub import eval_result_entries_to_yaml as as_rows
+
+    result = entry.result
+    dataset = HUB_DATASETS.get(result.dataset.name)
+    if dataset is None:
+        return []
+    tasks = {"clean_accuracy": result.clean, "robust_accuracy": result.robust}
+    return as_rows(
+        [
+            EvalResultEntry(
+                dataset_id=dataset,
+                task_id=task,
+                value=figure.value,
+                date=result.provenance.created.isoformat(),
+                notes=f"{result.threat}, {result.battery}, "
+                f"{entry.entry.protocol.upper()}, n={figure.n}, "
+                f"95% [{figure.low:.4f}, {figure.high:.4f}]; "
+                f"check it: robrep-zoo verify {entry.entry.encoder}",
+            )
+            for task, figure in tasks.items()
+        ]
+    )
