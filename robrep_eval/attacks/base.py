@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
+from robrep_eval.attacks.pool import Journal
 from zoo.classifier import Classifier
 from zoo.threat import ThreatModel
 
@@ -31,6 +32,10 @@ class Context:
     """Called with the share of the work done, in [0, 1]."""
     note: Callable[[str], None] = _ignore
     """Called with anything the result should say, e.g. that targets were clamped."""
+    undecided: Callable[[Tensor], None] = _ignore
+    """Called with rows (k,) whose logits or gradients were not finite."""
+    journal: Journal = field(default_factory=Journal)
+    """Where an attack may keep unfinished work, to go on after a kill."""
 
 
 @runtime_checkable

@@ -33,9 +33,7 @@ _MIX2 = np.uint64(0x94D049BB133111EB)
 class Noise(Protocol):
     """The draws of one attack, in the order in which the attack asks for them."""
 
-    def images(
-        self, kind: Kind, run: int, ids: Tensor, shape: tuple[int, ...]
-    ) -> Rows:
+    def images(self, kind: Kind, run: int, ids: Tensor, shape: tuple[int, ...]) -> Rows:
         """Draws of `shape` for each of the tasks that belong to `ids`.
 
         Args:
@@ -80,9 +78,7 @@ class PerExample:
         name = int.from_bytes(hashlib.sha256(attack.encode()).digest()[:8], "little")
         self.key = _chain(np.array([seed % 2**64], np.uint64), np.uint64(name))
 
-    def images(
-        self, kind: Kind, run: int, ids: Tensor, shape: tuple[int, ...]
-    ) -> Rows:
+    def images(self, kind: Kind, run: int, ids: Tensor, shape: tuple[int, ...]) -> Rows:
         keys = self._keys(run, ids)
         size = math.prod(shape)
 
@@ -146,9 +142,7 @@ class Official:
     def __init__(self, seed: int) -> None:
         self.generator = torch.Generator().manual_seed(seed)
 
-    def images(
-        self, kind: Kind, run: int, ids: Tensor, shape: tuple[int, ...]
-    ) -> Rows:
+    def images(self, kind: Kind, run: int, ids: Tensor, shape: tuple[int, ...]) -> Rows:
         draws = self._draw(kind, (len(ids), *shape))
         return lambda tasks: draws[tasks.cpu()]
 

@@ -1,0 +1,221 @@
+"""What an attack works on: the examples still standing, and a model made fast.
+
+`prepare` gives a frozen copy for proposing, with batch norm folded into the
+convolutions and memory laid out channels last. Its logits differ from the original's
+in the last bits; the difference is measured, an example retires only beyond a
+multiple of that, and every claim is checked again on the original.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+
+from robrep_eval.attacks.losses import Loss, margin
+from zoo.classifier import Classifier
+from zoo.threat import ThreatModel
+
+log = logging.getLogger(__name__)
+
+GUARD = 4.0
+"""The guard, in multiples of the largest change of a logit seen (two would do)."""
+FOLD_LIMIT = 1e-3
+"""Relative change of logits above which a folded copy is not used."""
+CACHED_PIXELS = 32 * 28 * 28
+"""Pixels per physical batch on a CPU: the activations of small networks then stay in
+the cache, which measured 10-20% faster than 128 images of 28x28."""
+
+
+class Model:
+    """Logits and gradients of a prepared classifier; counts the passes it makes.
+
+    Args:
+        module: Images to logits; eval mode, frozen.
+        guard: Margin within which a misclassification is not trusted.
+        channels_last: Whether images are handed over in that layout.
+    """
+
+    def __init__(self, module: nn.Module, guard: float, channels_last: bool) -> None:
+        self.module = module
+        self.guard = guard
+        self.format = torch.channels_last if channels_last else torch.contiguous_format
+        self.forward_rows = 0
+        self.backward_rows = 0
+
+    def logits(self, x: Tensor, batch_size: int | None = None) -> Tensor:
+        """Logits without a graph, float32 or wider, in parts of `batch_size`."""
+        self.forward_rows += len(x)
+        with torch.no_grad():
+            parts = x.split(batch_size) if batch_size else (x,)
+            outputs = [
+                self.module(p.contiguous(memory_format=self.format)) for p in parts
+            ]
+        return _wide(torch.cat(outputs) if len(outputs) > 1 else outputs[0])
+
+    def gradient(
+        self, x: Tensor, objective: Callable[[Tensor], Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits, `objective(logits)` (n,), and its gradient by the images."""
+        self.forward_rows += len(x)
+        self.backward_rows += len(x)
+        with torch.enable_grad():
+            leaf = x.detach().contiguous(memory_format=self.format).requires_grad_()
+            logits = _wide(self.module(leaf))
+            value = objective(logits)
+            (gradient,) = torch.autograd.grad(value.sum(), leaf)
+        return logits.detach(), value.detach(), gradient.contiguous()
+
+    def jacobian(self, x: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (n, K), and gradients (n, m, C, H, W) of those of `classes` (n, m).
+
+        One forward pass, and one backward pass per column of `classes`.
+        """
+        self.forward_rows += len(x)
+        self.backward_rows += classes.numel()
+        with torch.enable_grad():
+            leaf = x.detach().contiguous(memory_format=self.format).requires_grad_()
+            logits = _wide(self.module(leaf))
+            picked = logits.gather(1, classes)
+            rows = [
+                torch.autograd.grad(column.sum(), leaf, retain_graph=True)[0]
+                for column in picked.unbind(dim=1)
+            ]
+        return logits.detach(), torch.stack([r.contiguous() for r in rows], dim=1)
+
+
+@dataclass
+class Problem:
+    """Examples under attack, all on one device.
+
+    `x` (n, C, H, W), `y` and `ids` (n,), `target` (n,) the class that targeted losses
+    name (any class for others).
+    """
+
+    model: Model
+    x: Tensor
+    y: Tensor
+    ids: Tensor
+    threat: ThreatModel
+    target: Tensor
+
+    def objective(self, loss: Loss, y: Tensor, t: Tensor) -> Callable[[Tensor], Tensor]:
+        """The loss as a function of logits alone."""
+        return lambda logits: loss(logits, y, t)
+
+
+def fooled(logits: Tensor, y: Tensor, guard: float) -> tuple[Tensor, Tensor]:
+    """Which rows are misclassified, and which of them beyond the guard; bool (n,)."""
+    wrong = logits.argmax(dim=1) != y
+    return wrong, wrong & (margin(logits, y) <= -guard)
+
+
+def physical_batch(x: Tensor, batch_size: int) -> int:
+    """Rows per pass: on a CPU no more than what the caches hold, at least 16."""
+    if x.device.type != "cpu":
+        return batch_size
+    pixels = x.shape[-1] * x.shape[-2]
+    return max(1, min(batch_size, max(16, CACHED_PIXELS // pixels)))
+
+
+_prepared: WeakKeyDictionary[Classifier, Model] = WeakKeyDictionary()
+
+
+def prepare(classifier: Classifier, *, exact: bool = False) -> Model:
+    """A model for proposing, made once per classifier.
+
+    The guard is measured on fixed images, so that it does not depend on the examples.
+
+    Args:
+        classifier: The original; not changed.
+        exact: The original itself, without any rounding of its own: for replaying
+            the reference.
+    """
+    if exact:
+        return Model(classifier, 0.0, channels_last=False)
+    if classifier not in _prepared:
+        generator = torch.Generator().manual_seed(0)
+        noise = torch.rand((32, *classifier.shape), generator=generator)
+        shades = torch.linspace(0, 1, 32).view(-1, 1, 1, 1)
+        sample = (noise * shades).to(_device(classifier))
+        with torch.no_grad():
+            want = _wide(classifier(sample))
+        quick = _folded(classifier, sample, want)
+        quick = quick.to(memory_format=torch.channels_last)
+        model = Model(quick, 0.0, channels_last=True)
+        model.guard = GUARD * _spread(classifier, model, sample, want)
+        _prepared[classifier] = model
+    return _prepared[classifier]
+
+
+def _device(module: nn.Module) -> torch.device:
+    weights = next(module.parameters(), None)
+    return torch.device("cpu") if weights is None else weights.device
+
+
+def _wide(logits: Tensor) -> Tensor:
+    """Half-precision logits as float32: the losses need its range."""
+    return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+
+
+def _spread(classifier: Classifier, model: Model, x: Tensor, want: Tensor) -> float:
+    """Largest change of a logit by batch composition and preparation."""
+    parts = [want, model.logits(x), model.logits(x, max(1, len(x) // 3))]
+    with torch.no_grad():
+        alone = torch.cat([_wide(classifier(row[None])) for row in x[:4]])
+    changes = [float((part - want).abs().max()) for part in parts[1:]]
+    changes.append(float((alone - want[:4]).abs().max()))
+    return max(changes)
+
+
+def _folded(classifier: Classifier, sample: Tensor, want: Tensor) -> nn.Module:
+    """A copy with batch norm folded and activations in place, if it can be traced."""
+    from torch.fx.experimental.optimization import fuse
+
+    plain = copy.deepcopy(classifier).eval().requires_grad_(False)
+    try:
+        graph = fuse(plain)
+        if isinstance(graph, fx.GraphModule):
+            _in_place(graph)
+        graph.requires_grad_(False)
+        with torch.no_grad():
+            got = _wide(graph(sample))
+    except Exception as error:  # tracing foreign modules fails in many ways
+        log.debug("batch norm is not folded: %s", error)
+        return plain
+    scale = want.abs().max().clamp(min=1e-12)
+    if got.shape == want.shape and bool((got - want).abs().max() <= FOLD_LIMIT * scale):
+        return graph
+    return plain
+
+
+_ACTIVATIONS = (F.relu, torch.relu)
+_FRESH = (operator.add, torch.add)
+
+
+def _in_place(graph: fx.GraphModule) -> None:
+    """Lets ReLUs overwrite inputs that nobody else reads: saves the allocation.
+
+    Safe for gradients: neither a convolution nor a sum needs its own output.
+    """
+    modules = dict(graph.named_modules())
+    for node in graph.graph.nodes:
+        if node.op != "call_function" or node.target not in _ACTIVATIONS:
+            continue
+        source = node.args[0]
+        convolved = source.op == "call_module" and isinstance(
+            modules[source.target], nn.Conv2d
+        )
+        summed = source.op == "call_function" and source.target in _FRESH
+        if len(source.users) == 1 and (convolved or summed):
+            node.target = F.relu
+            node.kwargs = {"inplace": True}
+            node.args = (source,)
+    graph.recompile()
