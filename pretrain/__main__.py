@@ -1,0 +1,5 @@
+"""`python -m pretrain`, as torchrun starts it."""
+
+from pretrain.cli import main
+
+main()

@@ -1,0 +1,166 @@
+"""From a validated recipe to a method with its networks, and what it will cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from pretrain import methods
+from pretrain.augment import preset
+from pretrain.methods.base import Cost, Method, Setting
+from pretrain.randomness import generator
+from pretrain.recipe import AugmentSettings, Recipe
+from zoo import architectures
+from zoo.datasets.base import Dataset
+from zoo.encoder import Encoder, EncoderSpec
+from zoo.errors import UserError
+
+STATISTICS = 10_000
+"""Images from which mean and deviation of the pixels are taken."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How long a run takes, in every unit."""
+
+    epochs: int
+    steps_per_epoch: int
+    cost: Cost
+    teacher_passes: float = 0.0
+
+    @property
+    def steps(self) -> int:
+        """Of the optimiser."""
+        return self.epochs * self.steps_per_epoch
+
+    @property
+    def passes(self) -> float:
+        """Forward equivalents per training image, teacher included."""
+        return self.epochs * self.cost.passes + self.teacher_passes
+
+
+def check(recipe: Recipe, data: Dataset) -> None:
+    """Everything about a recipe that can be known before the first step.
+
+    Raises:
+        UserError: options, architecture or threat model that do not fit.
+    """
+    methods.options(recipe)
+    architectures.resolve_options(recipe.arch, recipe.arch_options)
+    if recipe.threat is not None:
+        recipe.threat.check_units(data.shape)
+
+
+def build_method(recipe: Recipe, train: Dataset, teacher: Encoder | None) -> Method:
+    """A method whose fresh weights follow from the seed alone.
+
+    Args:
+        recipe: Validated.
+        train: For shape, number of classes, mean and deviation of the pixels.
+        teacher: For methods that need one; the encoder starts from its weights.
+    """
+    options = methods.options(recipe)
+    with torch.random.fork_rng(devices=[]):
+        draws = generator(recipe.seed, "weights")
+        torch.manual_seed(int(torch.randint(2**62, (1,), generator=draws)))
+        encoder = Encoder(_spec(recipe, train))
+        if teacher is not None:
+            _copy(teacher, encoder)
+        return methods.get(recipe.method)(
+            Setting(
+                encoder=encoder,
+                options=options,
+                threat=recipe.threat,
+                attack=recipe.attack,
+                projector=recipe.projector,
+                augment=augmentation(recipe, train),
+                classes=len(train.classes),
+                teacher=teacher,
+            )
+        )
+
+
+def augmentation(recipe: Recipe, data: Dataset) -> AugmentSettings:
+    """As the recipe says, or the preset of the dataset."""
+    if isinstance(recipe.augment, AugmentSettings):
+        return recipe.augment
+    return preset(recipe.data, data.shape[0])
+
+
+def plan(
+    recipe: Recipe, method: Method, steps_per_epoch: int, teacher_passes: float
+) -> Plan:
+    """Epochs as given, or as many as the passes pay for.
+
+    Raises:
+        UserError: the passes do not pay for one epoch.
+    """
+    cost = method.cost(recipe.attack)
+    epochs = recipe.epochs
+    if epochs is None:
+        assert recipe.passes is not None, "a recipe has one of the two"
+        left = recipe.passes - teacher_passes
+        epochs = round(left / cost.passes)
+        if epochs < 1:
+            raise UserError(
+                f"{recipe.passes:g} passes do not pay for one epoch of "
+                f"'{recipe.method}': {cost.passes:g} an epoch"
+                + (f" after {teacher_passes:g} for the teacher" * bool(teacher_passes))
+            )
+    return Plan(
+        epochs=epochs,
+        steps_per_epoch=steps_per_epoch,
+        cost=cost,
+        teacher_passes=teacher_passes,
+    )
+
+
+def find_teacher(reference: str) -> tuple[Encoder, float]:
+    """A trained encoder by reference, and the passes that went into it (0: unknown)."""
+    from zoo import store
+    from zoo.encoder import load_encoder
+    from zoo.records import Card, read_record
+
+    if reference.startswith("zoo:"):
+        name = reference.removeprefix("zoo:")
+        return (
+            store.load_encoder_by_name(name),
+            store.card(name).training.passes or 0.0,
+        )
+    path = Path(reference).expanduser()
+    folder = path if path.is_dir() else path.parent
+    described = folder / store.CARD
+    passes = 0.0
+    if described.is_file():
+        passes = read_record(described, Card).training.passes or 0.0
+    return load_encoder(path / "model.safetensors" if path.is_dir() else path), passes
+
+
+def _spec(recipe: Recipe, train: Dataset) -> EncoderSpec:
+    some = train.images(slice(0, STATISTICS)).double()
+    mean = some.mean(dim=(0, 2, 3))
+    deviation = some.std(dim=(0, 2, 3)).clamp(min=1e-3)
+    return EncoderSpec(
+        arch=recipe.arch,
+        options=recipe.arch_options,
+        shape=train.shape,
+        mean=tuple(round(float(v), 4) for v in mean),
+        std=tuple(round(float(v), 4) for v in deviation),
+    )
+
+
+def _copy(teacher: Encoder, encoder: Encoder) -> None:
+    own, other = encoder.spec, teacher.spec
+    if (own.arch, own.options, own.shape) != (other.arch, other.options, other.shape):
+        raise UserError(
+            f"the teacher is a {other.arch} {other.options} for {other.shape} images, "
+            f"but the recipe builds a {own.arch} {own.options} for {own.shape}; "
+            "student and teacher must have the same architecture"
+        )
+    encoder.load_state_dict(teacher.state_dict())
+    encoder.spec = encoder.spec.model_copy(
+        update={"mean": other.mean, "std": other.std}
+    )
+    encoder.mean, encoder.std = teacher.mean.clone(), teacher.std.clone()

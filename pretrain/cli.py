@@ -1,0 +1,209 @@
+"""The command robrep-pretrain."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import rich_click as click
+
+from zoo.commands import run
+from zoo.errors import UserError
+
+if TYPE_CHECKING:
+    from pretrain.progress import Reporter
+    from pretrain.recipe import Recipe
+
+EXAMPLES = """\b
+Examples:
+  robrep-pretrain tarrl-digits
+  robrep-pretrain my-recipe.yaml -o seed=1 -o attack.steps=3 --output runs/seed1
+  robrep-pretrain --method tarrl --data fashion-mnist --arch resnet_s28 \\
+      --norm Linf --eps 0.1 --epochs 20
+  torchrun --nproc-per-node 2 -m pretrain tarrl-cifar10 --device cuda
+"""
+
+
+@click.command(
+    epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]}
+)
+@click.argument("recipe", required=False, shell_complete=lambda *_: _recipe_names())
+@click.option("--method", help="simclr, tarrl, ...; see --list.")
+@click.option("--data", help="A dataset of the registry, or imagefolder:PATH.")
+@click.option("--arch", help="An architecture of the registry, or timm:NAME.")
+@click.option("--norm", help="Threat model: Linf, L2 or L1.")
+@click.option("--eps", help="Radius in pixels of [0, 1], e.g. 8/255.")
+@click.option("--epochs", type=int, help="Passes over the training images.")
+@click.option("--passes", type=float, help="Budget in forward passes per image.")
+@click.option("--batch", type=int, help="Images per step over all processes.")
+@click.option("--seed", type=int, help="Decides weights, order, views and starts.")
+@click.option("--name", help="Of the encoder.")
+@click.option(
+    "-o",
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Any other setting, e.g. -o optimizer.lr=0.5; may be repeated.",
+)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Run folder.  [default: runs/NAME]",
+)
+@click.option(
+    "--data-dir", type=click.Path(path_type=Path), help="Where the dataset lies."
+)
+@click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
+@click.option("--explain", is_flag=True, help="Print the whole recipe and stop.")
+@click.option("--list", "show", is_flag=True, help="List methods and recipes.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+def command(
+    recipe: str | None,
+    overrides: tuple[str, ...],
+    output: Path | None,
+    data_dir: Path | None,
+    device: str,
+    explain: bool,
+    show: bool,
+    quiet: bool,
+    **flags: Any,
+) -> None:
+    """Trains an encoder by a recipe, or goes on with a run that was cut off.
+
+    RECIPE is a YAML file or the name of a recipe that comes with robrep; flags and
+    -o change it. The run folder holds metrics, curves, a checkpoint, and the best and
+    last encoder with their cards: use one with robrep-eval --model RUN/last.
+    """
+    if show:
+        _print_list()
+        return
+    chosen = assemble(recipe, flags, overrides)
+    if explain:
+        _print_recipe(chosen)
+        return
+    folder = output or Path("runs") / chosen.name
+    _train(chosen, folder, data_dir, device, quiet, _command(recipe, flags, overrides))
+
+
+def assemble(
+    source: str | None, flags: dict[str, Any], overrides: tuple[str, ...]
+) -> Recipe:
+    """Recipe file, then flags, then -o; validated."""
+    from pretrain.recipe import load_recipe, merge, parse_override, validate
+
+    content: dict[str, Any] = load_recipe(source) if source else {}
+    given = {key: value for key, value in flags.items() if value is not None}
+    norm, eps = given.pop("norm", None), given.pop("eps", None)
+    if norm is not None or eps is not None:
+        given["threat"] = _threat(norm, eps, content.get("threat") or {})
+    content = merge(content, given)
+    for text in overrides:
+        content = merge(content, parse_override(text))
+    if "method" not in content:
+        raise UserError("name a recipe or a --method; --list shows them")
+    content.setdefault("name", f"{content['method']}-{_slug(content)}")
+    if "epochs" not in content and "passes" not in content:
+        content["epochs"] = 100
+    return validate(content)
+
+
+def _threat(norm: str | None, eps: str | None, base: dict[str, Any]) -> dict[str, Any]:
+    from zoo.threat import parse_eps, parse_norm
+
+    threat = {"norm": "Linf", **base}
+    if norm is not None:
+        threat["norm"] = parse_norm(norm)
+    if eps is not None:
+        threat["eps"] = parse_eps(eps)
+    if "eps" not in threat:
+        raise UserError("a threat model needs a radius: --eps 8/255")
+    return threat
+
+
+def _slug(content: dict[str, Any]) -> str:
+    """The dataset as part of a name."""
+    data = str(content.get("data", "digits"))
+    return Path(data.removeprefix("imagefolder:")).name.lower().replace(" ", "-")
+
+
+def _train(
+    recipe: Recipe,
+    folder: Path,
+    data_dir: Path | None,
+    device: str,
+    quiet: bool,
+    text: str,
+) -> None:
+    from pretrain import distributed
+    from pretrain.train import Surroundings, train
+
+    chosen = distributed.device(device)
+    with distributed.process_group(chosen):
+        reporter, close = _reporter(quiet or distributed.rank() > 0)
+        try:
+            around = Surroundings(
+                data_dir=data_dir, device=str(chosen), command=text, report=reporter
+            )
+            result = train(recipe, folder, around)
+        finally:
+            close()
+        if distributed.rank() == 0:
+            click.echo(str(result))
+
+
+def _reporter(quiet: bool) -> tuple[Reporter, Any]:
+    from pretrain.progress import Lines, Live, Silent
+
+    if quiet:
+        return Silent(), lambda: None
+    if not sys.stderr.isatty():
+        return Lines(), lambda: None
+    live = Live()
+    live.__enter__()
+    return live, lambda: live.__exit__(None, None, None)
+
+
+def _command(
+    source: str | None, flags: dict[str, Any], overrides: tuple[str, ...]
+) -> str:
+    """The command that reproduces the run, without what is only local."""
+    import shlex
+
+    words = ["robrep-pretrain", *([source] if source else [])]
+    for key, value in flags.items():
+        if value is not None:
+            words += [f"--{key}", str(value)]
+    for text in overrides:
+        words += ["-o", text]
+    return shlex.join(words)
+
+
+def _print_recipe(recipe: Recipe) -> None:
+    from pretrain import methods
+    from pretrain.recipe import dump
+
+    full = recipe.model_copy(
+        update={"options": methods.options(recipe).model_dump(mode="json")}
+    )
+    click.echo(dump(full), nl=False)
+
+
+def _print_list() -> None:
+    from pretrain import methods
+    from pretrain.recipe import built_in
+
+    click.echo("methods: " + ", ".join(sorted(methods.registry())))
+    click.echo("recipes: " + ", ".join(built_in()))
+
+
+def _recipe_names() -> list[str]:
+    from pretrain.recipe import built_in
+
+    return built_in()
+
+
+def main() -> None:
+    """Entry point of robrep-pretrain."""
+    run(command, "robrep-pretrain")

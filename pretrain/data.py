@@ -1,0 +1,113 @@
+"""Training images: which of them, in which order, and how they reach a step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pretrain import distributed
+from pretrain.randomness import generator
+from pretrain.recipe import Recipe
+from zoo.datasets.base import Dataset
+from zoo.errors import UserError
+
+IN_MEMORY = 1 << 30
+"""Bytes of pixels up to which a set is read once and kept; larger ones are streamed,
+so memory does not grow with the dataset."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What training sees, and what it never sees."""
+
+    train: Dataset
+    held_out: Dataset
+
+
+def divide(data: Dataset, recipe: Recipe) -> Parts:
+    """A random part is held out to watch the training; it never reaches a step.
+
+    Raises:
+        UserError: too few images for one batch.
+    """
+    data = data.take(recipe.limit)
+    order = torch.randperm(len(data), generator=generator(recipe.seed, "split"))
+    held = round(recipe.monitor.held_out * len(data)) if recipe.monitor.every else 0
+    left = len(data) - held
+    if left < recipe.batch:
+        raise UserError(
+            f"batch {recipe.batch} is larger than the {left} training images of "
+            f"'{data.name}' ({len(data)} less {held} held out); use a smaller batch"
+        )
+    if recipe.batch % distributed.world():
+        raise UserError(
+            f"batch {recipe.batch} cannot be divided among "
+            f"{distributed.world()} processes; use a multiple"
+        )
+    return Parts(
+        train=data.subset(order[held:].sort().values),
+        held_out=data.subset(order[:held].sort().values),
+    )
+
+
+class Batches:
+    """Batches of one process, reproducible from seed and epoch alone.
+
+    Args:
+        data: Training part.
+        labels: (N, k) or (N, 0), row i for image i.
+        recipe: For batch size and seed.
+        device: Where images and labels go.
+        in_memory: Bytes up to which the pixels are kept.
+    """
+
+    def __init__(
+        self,
+        data: Dataset,
+        labels: Tensor,
+        recipe: Recipe,
+        device: torch.device,
+        in_memory: int = IN_MEMORY,
+    ) -> None:
+        self.data, self.labels, self.device = data, labels, device
+        self.batch, self.seed = recipe.batch, recipe.seed
+        size = len(data) * data.shape[0] * data.shape[1] * data.shape[2]
+        self.kept = data.integers(slice(None)) if size <= in_memory else None
+
+    def __len__(self) -> int:
+        return len(self.data) // self.batch
+
+    def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images (n, C, H, W) in [0, 1] and labels (n, k) of each step."""
+        shuffle = generator(self.seed, "order", number)
+        order = torch.randperm(len(self.data), generator=shuffle)
+        share = self.batch // distributed.world()
+        first = distributed.rank() * share
+        rows = [
+            order[i * self.batch + first : i * self.batch + first + share]
+            for i in range(len(self))
+        ]
+        for chosen, pixels in zip(rows, self._pixels(rows), strict=True):
+            x = pixels.to(self.device, non_blocking=True)
+            yield (
+                x.float().div_(self.data.levels),
+                self.labels[chosen].to(self.device),
+            )
+
+    def _pixels(self, rows: list[Tensor]) -> Iterator[Tensor]:
+        """Batches of uint8 pixels; streamed ones are read while the last is used."""
+        if self.kept is not None:
+            for chosen in rows:
+                yield self.kept[chosen]
+            return
+        with ThreadPoolExecutor(1) as reader:
+            ahead = reader.submit(self.data.integers, rows[0])
+            for following in rows[1:]:
+                pixels = ahead.result()
+                ahead = reader.submit(self.data.integers, following)
+                yield pixels
+            yield ahead.result()

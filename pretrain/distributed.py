@@ -1,0 +1,107 @@
+"""Several processes under torchrun; with one process every function is the identity."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from zoo.errors import UserError
+
+
+def active() -> bool:
+    """True inside a process group."""
+    return dist.is_available() and dist.is_initialized()
+
+
+def rank() -> int:
+    """Of this process, from 0."""
+    return dist.get_rank() if active() else 0
+
+
+def world() -> int:
+    """Number of processes."""
+    return dist.get_world_size() if active() else 1
+
+
+def launched() -> bool:
+    """True if torchrun started this process."""
+    return "WORLD_SIZE" in os.environ and "RANK" in os.environ
+
+
+def device(name: str) -> torch.device:
+    """The device called `name`, under torchrun the one of this process.
+
+    Raises:
+        UserError: torch does not know it, or it is not there.
+    """
+    try:
+        found = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"unknown device '{name}'; use cpu or cuda") from None
+    if found.type == "cuda":
+        if not torch.cuda.is_available():
+            raise UserError(f"device '{name}' was asked for, but torch sees no GPU")
+        if launched():
+            found = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+            torch.cuda.set_device(found)
+    return found
+
+
+@contextmanager
+def process_group(device: torch.device) -> Iterator[None]:
+    """Joins the group that torchrun prepared: NCCL on GPUs, gloo on CPUs."""
+    if not launched():
+        yield
+        return
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+class _Gather(torch.autograd.Function):
+    """Rows of all processes, in the order of their ranks, with gradients.
+
+    Each process computes the same loss on the gathered rows. DDP averages the
+    parameter gradients, so the rows of this process must carry `world` times the
+    gradient for the average to be that of the global loss.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        ctx.count = len(rows)
+        parts = [torch.empty_like(rows) for _ in range(world())]
+        dist.all_gather(parts, rows.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        start = rank() * ctx.count
+        return gradients[0][start : start + ctx.count] * world()
+
+
+def gather(rows: Tensor) -> Tensor:
+    """(n, ...) to (n * world, ...); every process must hold n rows."""
+    return _Gather.apply(rows) if world() > 1 else rows  # type: ignore[no-any-return]
+
+
+def mean(values: Tensor) -> Tensor:
+    """Average over processes, without gradients."""
+    if world() == 1:
+        return values.detach()
+    total = values.detach().clone()
+    dist.all_reduce(total)
+    return total / world()
+
+
+def barrier() -> None:
+    """Waits for all processes."""
+    if world() > 1:
+        dist.barrier()

@@ -1,0 +1,81 @@
+"""The registry of methods; each is one small file that reads like its equations.
+
+Other packages add methods by the entry point group `robrep.methods`, whose entries
+name a subclass of `pretrain.methods.base.Method`. Listing imports no torch.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from zoo.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from pretrain.methods.base import Method
+    from pretrain.recipe import Recipe, Settings
+
+_BUILT_IN = {
+    "simclr": "pretrain.methods.simclr:SimCLR",
+    "tarrl": "pretrain.methods.tarrl:TARRL",
+}
+
+
+@cache
+def registry() -> dict[str, str]:
+    """All known methods: name to "module:class", those of other packages included."""
+    found = dict(_BUILT_IN)
+    for entry in entry_points(group="robrep.methods"):
+        if entry.name in found:
+            raise UserError(
+                f"method '{entry.name}' of entry point '{entry.value}' already exists; "
+                "give it another name"
+            )
+        found[entry.name] = entry.value
+    return found
+
+
+def get(name: str) -> type[Method]:
+    """The class of the method; raises `UserError` with the nearest names."""
+    try:
+        module, attribute = registry()[name].split(":")
+    except KeyError:
+        raise UserError(
+            f"unknown method '{name}'; {nearest(name, registry())}"
+        ) from None
+    kind: type[Method] = getattr(import_module(module), attribute)
+    return kind
+
+
+def options(recipe: Recipe) -> Settings:
+    """The method's own settings, validated.
+
+    Raises:
+        UserError: unknown method or option, wrong type or range; a threat model that
+            is missing or pointless; a teacher that is missing or pointless.
+    """
+    from pretrain.recipe import explain
+
+    kind = get(recipe.method)
+    try:
+        chosen = kind.Options.model_validate(recipe.options)
+    except ValidationError as error:
+        raise UserError(
+            f"options of '{recipe.method}': {explain(error, kind.Options)}"
+        ) from None
+    if kind.adversarial and recipe.threat is None:
+        raise UserError(
+            f"method '{recipe.method}' needs a threat model: --norm Linf --eps 8/255"
+        )
+    if kind.needs_teacher(chosen) and recipe.teacher is None:
+        raise UserError(
+            f"method '{recipe.method}' starts from a trained encoder: set teacher to "
+            "zoo:NAME, a file, or settings such as {method: simclr, epochs: 100}"
+        )
+    if not kind.needs_teacher(chosen) and recipe.teacher is not None:
+        raise UserError(f"method '{recipe.method}' with these options uses no teacher")
+    return chosen

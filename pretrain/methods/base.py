@@ -1,0 +1,225 @@
+"""What a method is: networks, the views it looks at, and the loss of one batch."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from pretrain import batchnorm, heads
+from pretrain.augment import augment, weak, weakened
+from pretrain.recipe import (
+    AttackSettings,
+    AugmentSettings,
+    ProjectorSettings,
+    Settings,
+)
+from robrep_eval.attacks.pgd import ascend, frozen
+from zoo.ball import random_start
+from zoo.encoder import Encoder
+from zoo.threat import ThreatModel
+
+Parts = dict[str, Tensor]
+"""Loss terms by name, weights included: the loss is their sum."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Network passes per training image and step, and what they cost.
+
+    A forward pass, a backward pass to the images and one to the weights cost the same
+    (three convolutions of equal size), so a full backward pass counts 2.
+    """
+
+    forward: float
+    to_input: float
+    full: float
+    """Backward passes through input and weights."""
+
+    @property
+    def passes(self) -> float:
+        """In forward equivalents."""
+        return self.forward + self.to_input + 2 * self.full
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What a method is built from."""
+
+    encoder: Encoder
+    options: Settings
+    threat: ThreatModel | None
+    attack: AttackSettings
+    projector: ProjectorSettings
+    augment: AugmentSettings
+    classes: int
+    teacher: Encoder | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """One step's work."""
+
+    x: Tensor
+    """Images as published, (N, C, H, W) in [0, 1]."""
+    y: Tensor
+    """Labels or pseudo-labels (N, k), or (N, 0) for methods without."""
+    generator: torch.Generator
+    """Source of everything random in this step."""
+    progress: float = 0.0
+    """Share of the training that lies behind, in [0, 1)."""
+
+
+class NoOptions(Settings):
+    """For methods without settings of their own."""
+
+
+class Method(nn.Module):
+    """Base of all methods; a subclass gives `forward` and `cost`.
+
+    `forward(batch)` draws its views, runs its inner maximisation and returns the loss
+    parts; it is what DDP wraps, so everything that needs gradients happens inside.
+    """
+
+    Options: ClassVar[type[Settings]] = NoOptions
+    labels: ClassVar[bool] = False
+    """True if class labels are used."""
+    adversarial: ClassVar[bool] = True
+    """True if a threat model is needed."""
+    projects: ClassVar[bool] = True
+    """True if there is a projector."""
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__()
+        self.setting = setting.augment, setting.threat, setting.attack
+        self.options: Any = setting.options
+        self.classes = setting.classes
+        self.encoder: nn.Module = setting.encoder
+        self.projector: nn.Module = (
+            heads.projector(setting.encoder.dim, setting.projector)
+            if self.projects
+            else nn.Identity()
+        )
+        for network in (self.encoder, self.projector):
+            batchnorm.split(network, self.sets())
+        self.teacher: nn.Module | None = None
+        if setting.teacher is not None:
+            teacher = copy.deepcopy(setting.teacher)
+            self.teacher = teacher.eval().requires_grad_(False)
+
+    # What a subclass may say about itself.
+
+    @classmethod
+    def needs_teacher(cls, options: Settings) -> bool:
+        """True if the method starts from a trained encoder."""
+        return False
+
+    def sets(self) -> int:
+        """Batch norms in place of each one; see `pretrain.batchnorm`."""
+        return 1
+
+    def exported(self) -> int:
+        """The set that the published encoder keeps."""
+        return batchnorm.ADVERSARIAL if self.sets() > 1 else batchnorm.CLEAN
+
+    def cost(self, attack: AttackSettings) -> Cost:
+        """Passes per image and step, for an attack with so many steps."""
+        raise NotImplementedError
+
+    def pseudo_labels(self, z: Tensor, seed: int) -> Tensor | None:
+        """Labels (N, k) made from a teacher's clean features (N, d), or None."""
+        return None
+
+    def after_step(self) -> None:
+        """Called after each optimiser step."""
+
+    def forward(self, batch: Batch) -> Parts:
+        """Loss parts of one batch."""
+        raise NotImplementedError
+
+    # What subclasses are written with.
+
+    def train(self, mode: bool = True) -> Method:
+        """As usual, but a teacher stays in eval mode."""
+        super().train(mode)
+        if self.teacher is not None:
+            self.teacher.eval()
+        return self
+
+    def project(self, x: Tensor) -> Tensor:
+        """u = h(g(x))."""
+        return self.projector(self.encoder(x))  # type: ignore[no-any-return]
+
+    def view(self, batch: Batch, strength: float = 1.0) -> Tensor:
+        """One strong random view of each image."""
+        settings = self.setting[0]
+        if strength < 1:
+            settings = weakened(settings, strength)
+        return _contiguous(augment(batch.x, settings, batch.generator))
+
+    def weak_view(self, batch: Batch) -> Tensor:
+        """One weak random view (shift and mirror image) of each image."""
+        return _contiguous(augment(batch.x, weak(self.setting[0]), batch.generator))
+
+    def attack(
+        self,
+        objective: Callable[[Tensor], Tensor],
+        x: Tensor,
+        batch: Batch,
+        *networks: nn.Module,
+        norms: int = batchnorm.CLEAN,
+    ) -> Tensor:
+        """The one inner maximisation: images in the ball around `x` that raise it.
+
+        Args:
+            objective: As for `robrep_eval.attacks.pgd.ascend`.
+            x: Clean views (N, C, H, W).
+            batch: For its generator.
+            networks: What the objective runs, by default encoder and projector; in
+                eval mode inside (unless the recipe asks for train mode), without
+                parameter gradients.
+            norms: Set of batch norms in use.
+        """
+        _, threat, settings = self.setting
+        assert threat is not None, "checked when the method is built"
+        networks = networks or (self.encoder, self.projector)
+        start = random_start(x, threat, batch.generator)
+        with frozen(*networks), batchnorm.using(norms, *networks):
+            if settings.mode == "train":
+                for network in networks:
+                    network.train()
+            found = ascend(
+                objective,
+                x,
+                threat,
+                steps=settings.steps,
+                step_size=step_size(settings, threat),
+                start=start,
+            )
+        return _contiguous(found)
+
+    def export(self, encoder: nn.Module | None = None) -> Encoder:
+        """An encoder as it is published: one batch norm, eval mode.
+
+        Args:
+            encoder: By default that of the method; or an average of it over time.
+        """
+        plain = batchnorm.collapsed(encoder or self.encoder, self.exported())
+        assert isinstance(plain, Encoder)
+        return plain.eval()
+
+
+def step_size(settings: AttackSettings, threat: ThreatModel) -> float:
+    """As given, or such that the steps together reach across the ball."""
+    if settings.step_size is not None:
+        return settings.step_size
+    return min(threat.eps, 2 * threat.eps / settings.steps)
+
+
+def _contiguous(x: Tensor) -> Tensor:
+    """channels_last wherever it means something: on CPUs worth a factor of 2 to 3."""
+    return x.contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,54 @@
+"""Optimiser and schedule, from the recipe to torch's and timm's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from pretrain.recipe import OptimizerSettings
+
+
+def build_optimizer(
+    module: nn.Module, settings: OptimizerSettings
+) -> torch.optim.Optimizer:
+    """Batch norm and biases get no weight decay, and with LARS no adaptation."""
+    trained = [p for p in module.parameters() if p.requires_grad]
+    groups: list[dict[str, Any]] = [
+        {
+            "params": [p for p in trained if p.ndim > 1],
+            "weight_decay": settings.weight_decay,
+        },
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    if settings.name == "sgd":
+        return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum)
+    if settings.name == "adamw":
+        return torch.optim.AdamW(groups, lr=settings.lr)
+    from timm.optim import Lars
+
+    lars: torch.optim.Optimizer = Lars(
+        groups, lr=settings.lr, momentum=settings.momentum, trust_coeff=0.001
+    )
+    return lars
+
+
+def build_schedule(
+    optimizer: torch.optim.Optimizer, settings: OptimizerSettings, steps: int
+) -> Any:
+    """timm's scheduler; `step_update(n)` sets the rate of step n, so it has no state."""
+    from timm.scheduler import CosineLRScheduler, MultiStepLRScheduler
+
+    warmup = {
+        "warmup_t": round(settings.warmup * steps),
+        "warmup_lr_init": 0.0,
+        "t_in_epochs": False,
+    }
+    if settings.schedule == "cosine":
+        return CosineLRScheduler(
+            optimizer, t_initial=steps, lr_min=0.0, warmup_prefix=False, **warmup
+        )
+    drops = [steps // 2, 3 * steps // 4] if settings.schedule == "steps" else []
+    return MultiStepLRScheduler(optimizer, decay_t=drops, decay_rate=0.1, **warmup)

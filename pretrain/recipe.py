@@ -1,0 +1,322 @@
+"""A recipe: every setting of one pretraining, validated, enough to repeat it.
+
+Imports no torch. Recipes are YAML; `base:` names a recipe that this one changes, and
+`-o key=value` changes it further. Options that only one method knows stand under
+`options` and are validated by that method.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from zoo.errors import UserError, nearest
+from zoo.threat import ThreatModel, parse_eps
+
+RECIPES = Path(__file__).parent / "recipes"
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Settings(BaseModel):
+    """Base of all settings: immutable, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class AttackSettings(Settings):
+    """The inner maximisation that every adversarial method shares."""
+
+    steps: Annotated[int, Field(ge=1)] = 5
+    """Each costs one forward and one backward pass of every attacked image."""
+    step_size: Positive | None = None
+    """In pixels of [0, 1]; by default 2 eps / steps, at most eps."""
+    mode: Literal["eval", "train"] = "eval"
+    """Batch norm during the attack: running statistics, or those of the batch."""
+
+
+class AugmentSettings(Settings):
+    """Random views; each number is the strongest that can be drawn."""
+
+    crop: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Smallest area of a random crop, as a share of the image; 1 switches it off."""
+    shift: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Largest shift, as a share of the side; black comes in at the border."""
+    rotate: Annotated[float, Field(ge=0, le=180)] = 0.0
+    """Degrees."""
+    flip: Share = 0.0
+    """Probability of a horizontal mirror image."""
+    jitter: tuple[Share, Share, Share, Annotated[float, Field(ge=0, le=0.5)]] = (
+        0.0,
+        0.0,
+        0.0,
+        0.0,
+    )
+    """Brightness, contrast, saturation, hue; the last two act on colour images."""
+    jitter_p: Share = 0.8
+    gray: Share = 0.0
+    """Probability of grey instead of colour."""
+    blur: Share = 0.0
+    """Probability of a Gaussian blur."""
+
+
+class OptimizerSettings(Settings):
+    """Optimiser and schedule; the schedule moves per step."""
+
+    name: Literal["sgd", "lars", "adamw"] = "sgd"
+    lr: Positive = 0.1
+    """Peak."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
+    """Not applied to batch norm and biases."""
+    warmup: Share = 0.05
+    """Share of all steps with a linear rise from 0."""
+    schedule: Literal["cosine", "constant", "steps"] = "cosine"
+    """"steps": divided by 10 after half and after three quarters."""
+    clip: Positive | None = None
+    """Largest norm of the whole gradient."""
+
+
+class ProjectorSettings(Settings):
+    """The network h between features and contrastive loss; thrown away afterwards."""
+
+    hidden: Count = 512
+    out: Count = 128
+    layers: Annotated[int, Field(ge=1, le=4)] = 2
+
+
+class MonitorSettings(Settings):
+    """The quick look at the encoder while it trains; decides nothing but "best"."""
+
+    every: Annotated[int, Field(ge=0)] = 10
+    """Epochs; 0 switches it off."""
+    held_out: Annotated[float, Field(gt=0, lt=0.5)] = 0.1
+    """Share of the training images that training never sees."""
+    limit: Count = 1000
+    """Most held-out images attacked."""
+    fit: Count = 5000
+    """Most training images that the quick probe is fitted on."""
+    steps: Count = 10
+    """Of PGD on the probe."""
+
+
+class Recipe(Settings):
+    """One pretraining."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=96)]
+    """Of the encoder in a zoo; also the default name of the run folder."""
+    method: str
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Of the method; `robrep-pretrain --method NAME --explain` lists them."""
+    teacher: str | dict[str, Any] | None = None
+    """For methods that start from a trained encoder: a reference (zoo:NAME, a file or
+    folder), or the settings in which its recipe differs from this one: it is then
+    trained first, in the folder `teacher` of the run."""
+    data: str = "digits"
+    arch: str = "resnet_s8"
+    arch_options: dict[str, Any] = Field(default_factory=dict)
+    augment: AugmentSettings | Literal["auto"] = "auto"
+    """"auto" takes the preset of the dataset."""
+    threat: ThreatModel | None = None
+    attack: AttackSettings = AttackSettings()
+    projector: ProjectorSettings = ProjectorSettings()
+    batch: Annotated[int, Field(ge=2)] = 256
+    """Images per step over all processes; an incomplete last batch is dropped."""
+    epochs: Count | None = None
+    passes: Positive | None = None
+    """Instead of epochs: forward equivalents per training image, teacher included."""
+    optimizer: OptimizerSettings = OptimizerSettings()
+    average: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Decay of an exponential average of the weights, which is then exported."""
+    limit: Count | None = None
+    """Use only this many training images."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    precision: Literal["fp32", "bf16"] = "fp32"
+    compile: bool = False
+    """torch.compile the encoder; pays on GPUs, and on CPUs for larger networks."""
+    monitor: MonitorSettings = MonitorSettings()
+    checkpoint_minutes: Annotated[float, Field(ge=0)] = 5.0
+    """Between checkpoints; they are written at the ends of epochs."""
+    licence: str = "Apache-2.0"
+    """Of the published encoder."""
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Recipe:
+        if (self.epochs is None) == (self.passes is None):
+            raise ValueError("give either epochs or passes, not both and not neither")
+        return self
+
+
+def load_recipe(source: str | Path) -> dict[str, Any]:
+    """Reads a YAML recipe and what it is based on; validation comes later.
+
+    Args:
+        source: A path, or the name of a recipe that comes with robrep.
+
+    Raises:
+        UserError: no such recipe (with the nearest names), not YAML, not a mapping,
+            or a circle of bases.
+    """
+    return _load(_find(str(source), Path()), ())
+
+
+def parse_override(text: str) -> dict[str, Any]:
+    """`a.b=value` to {"a": {"b": value}}; the value is read as YAML."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise UserError(f"-o takes key=value, not '{text}'")
+    try:
+        content: Any = yaml.safe_load(value)
+    except yaml.YAMLError:
+        content = value
+    for part in reversed(key.strip().split(".")):
+        content = {part: content}
+    return dict(content)
+
+
+def merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` overlaid with `change`; nested mappings merge.
+
+    `epochs` and `passes` exclude each other, so giving one removes the other's
+    default; another `method` leaves the options of the old one behind.
+    """
+    merged = dict(base)
+    if "method" in change and change["method"] != base.get("method"):
+        merged.pop("options", None)
+    for mine, other in (("epochs", "passes"), ("passes", "epochs")):
+        if change.get(mine) is not None:
+            merged.pop(other, None)
+    for key, value in change.items():
+        old = merged.get(key)
+        nested = isinstance(old, Mapping) and isinstance(value, Mapping)
+        merged[key] = merge(old, value) if nested else value  # type: ignore[arg-type]
+    return merged
+
+
+def validate(content: Mapping[str, Any]) -> Recipe:
+    """Checks every key, type and range.
+
+    Raises:
+        UserError: names the first wrong key, its value, and the nearest known key.
+    """
+    prepared = _fractions(content)
+    try:
+        return Recipe.model_validate(prepared)
+    except ValidationError as error:
+        raise UserError(f"recipe: {explain(error, Recipe)}") from None
+
+
+def explain(error: ValidationError, model: type[BaseModel]) -> str:
+    """The first fault in one sentence, with the key, the value and a near key."""
+    faults = error.errors()
+    # An unknown key explains the others best: it is usually a mistyped known one.
+    first = next((f for f in faults if f["type"] == "extra_forbidden"), faults[0])
+    path = [str(p) for p in first["loc"] if not _is_branch(str(p))]
+    where = ".".join(path)
+    if first["type"] == "extra_forbidden":
+        known = _fields_at(model, path[:-1])
+        return f"unknown key '{where}'; {nearest(path[-1], known)}"
+    message = first["msg"].removeprefix("Value error, ")
+    if not where:
+        return message
+    if first["type"] == "missing":
+        return f"'{where}' is missing"
+    return f"'{where}': {message[0].lower()}{message[1:]}, not {first['input']!r}"
+
+
+def differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Dotted keys whose values differ, sorted."""
+    flat_old, flat_new = dict(_flatten(old)), dict(_flatten(new))
+    keys = flat_old.keys() | flat_new.keys()
+    return sorted(k for k in keys if flat_old.get(k) != flat_new.get(k))
+
+
+def dump(recipe: Recipe) -> str:
+    """The recipe as YAML, every setting in force."""
+    text: str = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
+    return text
+
+
+def built_in() -> list[str]:
+    """Names of the recipes that come with robrep."""
+    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+
+
+def _find(source: str, folder: Path) -> Path:
+    for path in (folder / source, RECIPES / f"{source}.yaml"):
+        if path.is_file():
+            return path
+    raise UserError(
+        f"no recipe '{source}': neither a file nor one of robrep's own; "
+        f"{nearest(source, built_in())}"
+    )
+
+
+def _load(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    if path.resolve() in seen:
+        raise UserError(f"recipe {path} is based on itself")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        text = " ".join(str(error).split())
+        raise UserError(f"recipe {path} is not valid YAML: {text}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"recipe {path} must be a mapping of keys to values")
+    base = content.pop("base", None)
+    if base is None:
+        return content
+    parent = _load(_find(str(base), path.parent), (*seen, path.resolve()))
+    return merge(parent, content)
+
+
+def _fractions(content: Mapping[str, Any]) -> dict[str, Any]:
+    """`attack.step_size: 2/255` to a number, as eps is read."""
+    prepared = dict(content)
+    attack = prepared.get("attack")
+    if isinstance(attack, Mapping) and isinstance(attack.get("step_size"), str):
+        prepared["attack"] = {**attack, "step_size": parse_eps(attack["step_size"])}
+    return prepared
+
+
+def _is_branch(part: str) -> bool:
+    """Names that pydantic adds to a location for the branch of a union."""
+    return (
+        part.endswith("Settings")
+        or part.startswith(("literal[", "dict["))
+        or (part in ("str", "constrained-str"))
+    )
+
+
+def _fields_at(model: type[BaseModel], path: Iterable[str]) -> list[str]:
+    """Names of the fields of the model that lies at `path`."""
+    for part in path:
+        for candidate in (field_type(model, part),):
+            if candidate is None:
+                return []
+            model = candidate
+    return list(model.model_fields)
+
+
+def field_type(model: type[BaseModel], name: str) -> type[BaseModel] | None:
+    """The model behind a field, also inside a union; None for plain values."""
+    if name not in model.model_fields:
+        return None
+    annotation = model.model_fields[name].annotation
+    for option in (annotation, *getattr(annotation, "__args__", ())):
+        if isinstance(option, type) and issubclass(option, BaseModel):
+            return option
+    return None
+
+
+def _flatten(content: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for key, value in content.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", list(value) if isinstance(value, tuple) else value

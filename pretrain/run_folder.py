@@ -1,0 +1,139 @@
+"""What a run leaves behind: recipe, metrics, checkpoint, encoders with cards, curves.
+
+RUN/recipe.yaml         every setting in force
+RUN/metrics.jsonl       one line per epoch
+RUN/checkpoint.pt       state to resume from, readable with weights_only=True
+RUN/last, RUN/best      card.json and model.safetensors, ready for a zoo
+RUN/curves.svg          loss parts, rate and accuracies over epochs
+RUN/teacher             the run of the teacher, if the recipe trains one
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from pretrain.recipe import Recipe, differing, dump
+from zoo.encoder import Encoder, save_encoder
+from zoo.errors import UserError
+from zoo.files import atomic, sha256_file, write_text
+from zoo.records import Card, Training, write_record
+from zoo.store import CARD
+
+WEIGHTS = "model.safetensors"
+
+
+class RunFolder:
+    """One run on disk.
+
+    Args:
+        path: Created if needed; if it holds a run, that must have the same recipe.
+
+    Raises:
+        UserError: it holds a run with another recipe (the keys are named), or cannot
+            be written.
+    """
+
+    def __init__(self, path: Path, recipe: Recipe) -> None:
+        self.path = path
+        self.recipe_file = path / "recipe.yaml"
+        self.metrics_file = path / "metrics.jsonl"
+        self.checkpoint_file = path / "checkpoint.pt"
+        self.curves_file = path / "curves.svg"
+        if path.exists() and not path.is_dir():
+            raise UserError(f"{path} is not a folder; choose another with --output")
+        self._check_same(recipe)
+
+    def create(self, recipe: Recipe) -> None:
+        """Makes the folder and notes the recipe in it."""
+        if not self.recipe_file.exists():
+            write_text(self.recipe_file, dump(recipe))
+
+    def _check_same(self, recipe: Recipe) -> None:
+        if not self.recipe_file.is_file():
+            return
+        old = yaml.safe_load(self.recipe_file.read_text(encoding="utf-8"))
+        keys = differing(old, recipe.model_dump(mode="json"))
+        if keys:
+            raise UserError(
+                f"{self.path} holds a run with other settings of {', '.join(keys)}; "
+                "use those to go on with it, or another folder with --output"
+            )
+
+    def load(self) -> dict[str, Any] | None:
+        """The last checkpoint, or None; metrics written after it are dropped."""
+        if not self.checkpoint_file.is_file():
+            self._keep_metrics(before=0)
+            return None
+        try:
+            state: dict[str, Any] = torch.load(
+                self.checkpoint_file, map_location="cpu", weights_only=True
+            )
+        except Exception as error:  # torch raises many kinds on a damaged file
+            raise UserError(
+                f"{self.checkpoint_file} cannot be read "
+                f"({type(error).__name__}); remove it to start again"
+            ) from None
+        self._keep_metrics(before=state["epoch"])
+        return state
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Replaces the checkpoint; if that fails, the old one is still there."""
+        with atomic(self.checkpoint_file) as temporary:
+            torch.save(state, temporary)
+
+    def log(self, line: dict[str, Any]) -> None:
+        """Appends one line of metrics."""
+        with self.metrics_file.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(line) + "\n")
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """All lines so far; a last one that a kill cut short is left out."""
+        if not self.metrics_file.is_file():
+            return []
+        lines = []
+        for text in self.metrics_file.read_text(encoding="utf-8").splitlines():
+            try:
+                lines.append(json.loads(text))
+            except json.JSONDecodeError:
+                break
+        return lines
+
+    def publish(
+        self, kind: str, encoder: Encoder, recipe: Recipe, training: Training
+    ) -> Path:
+        """Writes an encoder and its card to RUN/`kind`; returns that folder."""
+        folder = self.path / kind
+        save_encoder(encoder, folder / WEIGHTS)
+        card = Card(
+            name=recipe.name,
+            description=describe(training),
+            arch=recipe.arch,
+            shape=encoder.spec.shape,
+            dim=encoder.dim,
+            training=training,
+            weights=WEIGHTS,
+            sha256=sha256_file(folder / WEIGHTS),
+            licence=recipe.licence,
+        )
+        write_record(folder / CARD, card)
+        return folder
+
+    def _keep_metrics(self, before: int) -> None:
+        lines = [line for line in self.metrics() if line["epoch"] <= before]
+        if self.metrics_file.is_file():
+            write_text(self.metrics_file, "".join(json.dumps(x) + "\n" for x in lines))
+
+
+def describe(training: Training) -> str:
+    """One sentence for people."""
+    threat = f" against {training.threat}" if training.threat else ""
+    labels = "with labels" if training.labels else "without labels"
+    return (
+        f"{training.method} pretrained on {training.dataset}{threat}, {labels}, "
+        f"{training.epochs} epochs, {training.passes:g} passes per image"
+    )
