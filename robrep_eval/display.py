@@ -58,7 +58,7 @@ class LiveProgress:
 
     def stage(self, text: str) -> None:
         """One line before each stage."""
-        self.console.print(text, highlight=False)
+        self.console.print(text, highlight=False, soft_wrap=True, markup=False)
 
     def update(self, progress: Progress) -> None:
         """The attack under way and the robust accuracy so far."""

@@ -170,11 +170,12 @@ def _output(request: Request, data: Dataset, threat: ThreatModel) -> Path | None
     if request.output != "auto":
         return request.output
     model = request.model if isinstance(request.model, str) else "model"
+    model = Path(model).stem if Path(model).is_file() else model.removeprefix("zoo:")
     words = [data.name, threat.norm.lower(), str(threat).split()[1]]
     words += [request.attacks] * (request.attacks != Request.attacks)
     words += [f"n{len(data)}"] * (request.limit is not None)
     words += [f"seed{request.settings.seed}"] * (request.settings.seed != 0)
-    return Path("runs", _safe(model.removeprefix("zoo:")), _safe("-".join(words)))
+    return Path("runs", _safe(model), _safe("-".join(words)))
 
 
 def _safe(text: str) -> str:

@@ -1,0 +1,211 @@
+"""Datasets reach models in one form; broken ones say what to do."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from zoo import datasets
+from zoo.datasets.base import Dataset, from_array, from_tensors
+from zoo.datasets.idx import read_idx
+from zoo.errors import UserError
+
+
+def _write_idx(path: Path, array: np.ndarray) -> None:  # type: ignore[type-arg]
+    header = struct.pack(">BBBB", 0, 0, 8, array.ndim)
+    header += struct.pack(f">{array.ndim}I", *array.shape)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    raw = header + array.astype(np.uint8).tobytes()
+    path.write_bytes(gzip.compress(raw) if path.suffix == ".gz" else raw)
+
+
+def test_digits_are_scikit_learns_split_without_overlap(
+    digits_train: Dataset, digits_test: Dataset
+) -> None:
+    assert (len(digits_train), len(digits_test)) == (1437, 360)
+    x = digits_test.images(slice(None))
+    assert x.dtype == torch.float32
+    assert x.shape == (360, 1, 8, 8)
+    assert (float(x.min()), float(x.max())) == (0.0, 1.0)
+    bunch = load_digits()
+    np.testing.assert_array_equal(x[3, 0].numpy() * 16, bunch.images[15])
+    assert digits_test.labels.dtype == torch.int64
+    assert digits_test.labels[3] == bunch.target[15]
+
+
+def test_subsets_read_the_same_images_and_have_their_own_fingerprint(
+    digits_test: Dataset,
+) -> None:
+    part = digits_test.subset([5, 2, 9]).subset([2, 0])
+    assert torch.equal(part.images(slice(None)), digits_test.images([9, 5]))
+    assert part.labels.tolist() == digits_test.labels[[9, 5]].tolist()
+    assert part.positions.tolist() == [9, 5]
+    same = digits_test.subset([9, 5])
+    other = digits_test.subset([5, 9])
+    assert part.fingerprint() == same.fingerprint() != other.fingerprint()
+
+
+def test_take_gives_the_first_images_or_evenly_spaced_ones_if_sorted(
+    digits_test: Dataset,
+) -> None:
+    assert digits_test.take(10).positions.tolist() == list(range(10))
+    labels = np.repeat(np.arange(4), 25)
+    pixels = np.zeros((100, 1, 2, 2), np.uint8)
+    ordered = from_array(pixels, labels, name="s", split="test", classes=list("abcd"))
+    assert torch.bincount(ordered.take(8).labels).tolist() == [2, 2, 2, 2]
+    with pytest.raises(UserError, match="positive, not 0"):
+        digits_test.take(0)
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_idx_files_as_packaged_load_without_torchvision(
+    tmp_path: Path, suffix: str
+) -> None:
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (7, 28, 28))
+    labels = np.arange(7)
+    _write_idx(tmp_path / f"t10k-images-idx3-ubyte{suffix}", pixels)
+    _write_idx(tmp_path / f"t10k-labels-idx1-ubyte{suffix}", labels)
+    data = datasets.load("fashion-mnist", "test", data_dir=tmp_path)
+    np.testing.assert_allclose(
+        data.images(slice(None))[:, 0].numpy(), pixels / 255, atol=1e-7
+    )
+    assert data.labels.tolist() == labels.tolist()
+    assert data.classes[9] == "Ankle boot"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "not an IDX file"),
+        (b"<html>", "not an IDX file"),
+        (struct.pack(">BBBBI", 0, 0, 8, 1, 9) + b"abc", "3 bytes where"),
+    ],
+)
+def test_broken_idx_files_are_named(
+    tmp_path: Path, content: bytes, message: str
+) -> None:
+    path = tmp_path / "x-idx1-ubyte"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=message) as caught:
+        read_idx(path)
+    assert str(path) in str(caught.value)
+    zipped = tmp_path / "y.gz"
+    zipped.write_bytes(gzip.compress(content)[:-5])
+    with pytest.raises(UserError, match="get the file again"):
+        read_idx(zipped)
+
+
+def test_missing_data_say_where_and_how(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ROBREP_OFFLINE", "1")
+    with pytest.raises(UserError, match="offline mode is on") as caught:
+        datasets.load("cifar10", "test", data_dir=tmp_path)
+    assert str(tmp_path) in str(caught.value)
+    assert "--data-dir" in str(caught.value)
+    with pytest.raises(UserError, match="did you mean 'cifar10' or 'cifar100'"):
+        datasets.load("cifar", "test")
+    with pytest.raises(UserError, match="unknown split 'tset'; did you mean 'test'"):
+        datasets.load("digits", "tset")
+
+
+def test_torchvision_files_load_from_a_folder(tmp_path: Path) -> None:
+    import hashlib
+    import pickle
+    from unittest import mock
+
+    from torchvision.datasets import CIFAR10
+
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (5, 3072), dtype=np.uint8)
+    folder = tmp_path / CIFAR10.base_folder
+    folder.mkdir()
+    batch = pickle.dumps({"data": pixels, "labels": [0, 1, 2, 3, 9]})
+    meta = pickle.dumps({"label_names": [f"class {i}" for i in range(10)]})
+    (folder / "test_batch").write_bytes(batch)
+    (folder / "batches.meta").write_bytes(meta)
+    hashes = {
+        "test_list": [["test_batch", hashlib.md5(batch).hexdigest()]],
+        "train_list": [],
+        "meta": {
+            "filename": "batches.meta",
+            "key": "label_names",
+            "md5": hashlib.md5(meta).hexdigest(),
+        },
+    }
+    with mock.patch.multiple(CIFAR10, **hashes):
+        data = datasets.load("cifar10", "test", data_dir=tmp_path)
+    want = pixels.reshape(5, 3, 32, 32) / 255
+    np.testing.assert_allclose(data.images(slice(None)).numpy(), want, atol=1e-7)
+    assert data.labels.tolist() == [0, 1, 2, 3, 9]
+
+
+def _image_folder(root: Path) -> Path:
+    rng = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for label in ("cat", "dog"):
+            folder = root / split / label
+            folder.mkdir(parents=True)
+            for i in range(3):
+                pixels = rng.integers(0, 256, (6, 5, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{i}.png")
+    return root
+
+
+def test_image_folders_are_read_from_disk_as_needed(tmp_path: Path) -> None:
+    root = _image_folder(tmp_path)
+    data = datasets.load(f"imagefolder:{root}", "test")
+    assert data.classes == ("cat", "dog")
+    assert data.shape == (3, 6, 5)
+    with Image.open(root / "test" / "dog" / "1.png") as image:
+        want = np.asarray(image).transpose(2, 0, 1) / 255
+    np.testing.assert_allclose(data.images([4])[0].numpy(), want, atol=1e-7)
+    assert data.labels.tolist() == [0, 0, 0, 1, 1, 1]
+
+
+def test_broken_image_folders_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no folder"):
+        datasets.load(f"imagefolder:{tmp_path}/none", "test")
+    root = _image_folder(tmp_path)
+    (root / "test" / "dog" / "1.png").write_bytes(b"not an image")
+    data = datasets.load(f"imagefolder:{root}", "test")
+    with pytest.raises(UserError, match=r"cannot read image .*dog/1\.png"):
+        data.images(slice(None))
+    Image.new("RGB", (9, 9)).save(root / "test" / "dog" / "1.png")
+    with pytest.raises(UserError, match="is 9x9, but the first image is 5x6"):
+        data.images(slice(None))
+
+
+def test_tensors_outside_the_pixel_range_are_refused() -> None:
+    x, y = torch.rand(4, 1, 2, 2), torch.tensor([0, 1, 0, 1])
+    data = from_tensors(x, y, name="own", classes=["a", "b"])
+    assert torch.equal(data.images(slice(None)), x)
+    with pytest.raises(UserError, match=r"pixels span \[.*255\], not \[0, 1\]"):
+        from_tensors(
+            torch.tensor([0.0, 255.0]).view(2, 1, 1, 1), y[:2], name="o", classes="ab"
+        )
+    broken = x.clone()
+    broken[0, 0, 0, 0] = torch.nan
+    with pytest.raises(UserError, match="NaN"):
+        from_tensors(broken, y, name="own", classes=["a", "b"])
+    with pytest.raises(UserError, match="labels from 0 to 1 but 1 classes"):
+        from_tensors(x, y, name="own", classes=["a"])
+
+
+def test_listing_imports_no_torch() -> None:
+    code = (
+        "import sys, zoo, zoo.datasets, zoo.architectures, zoo.records; "
+        "zoo.datasets.registry(); zoo.architectures.registry(); "
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

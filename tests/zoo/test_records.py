@@ -1,0 +1,111 @@
+"""Records: intervals, schema errors, verdicts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+
+from zoo.errors import UserError
+from zoo.files import atomic, write_json
+from zoo.records import (
+    Card,
+    Outcome,
+    Proportion,
+    Training,
+    Verdict,
+    read_record,
+    write_record,
+)
+from zoo.verdicts import verdict
+
+CARD = Card(
+    name="a-b",
+    description="d",
+    arch="resnet_s8",
+    shape=(1, 8, 8),
+    dim=4,
+    training=Training(method="simclr", dataset="digits"),
+    sha256="0" * 64,
+    licence="MIT",
+)
+
+
+@given(st.integers(1, 3000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_intervals_are_clopper_pearson(case: tuple[int, int]) -> None:
+    k, n = case
+    got = Proportion.of(k, n)
+    want = binomtest(k, n).proportion_ci(confidence_level=0.95, method="exact")
+    assert got.low == pytest.approx(want.low, abs=1e-10)
+    assert got.high == pytest.approx(want.high, abs=1e-10)
+    assert got.low <= got.value <= got.high
+
+
+def test_no_examples_have_no_proportion() -> None:
+    with pytest.raises(ValueError, match="0 of 0"):
+        Proportion.of(0, 0)
+
+
+def test_records_round_trip_and_name_the_wrong_field(tmp_path: Path) -> None:
+    path = tmp_path / "card.json"
+    write_record(path, CARD)
+    assert read_record(path, Card) == CARD
+    write_json(path, {**CARD.model_dump(mode="json"), "sha256": "xyz"})
+    with pytest.raises(UserError, match="not a valid card: sha256"):
+        read_record(path, Card)
+    write_json(path, {**CARD.model_dump(mode="json"), "schema_version": 9})
+    with pytest.raises(UserError, match="schema version 9"):
+        read_record(path, Card)
+    path.write_text("{")
+    with pytest.raises(UserError, match="not valid JSON"):
+        read_record(path, Card)
+
+
+@pytest.mark.parametrize("name", ["../x", "/x", "X", "", ".hidden", "a b", "a/b"])
+def test_names_that_could_escape_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="name"):
+        Card.model_validate({**CARD.model_dump(mode="json"), "name": name})
+
+
+F, H, R, U, S = (
+    Outcome.FOOLED,
+    Outcome.HELD,
+    Outcome.REFUSED,
+    Outcome.UNDECIDED,
+    Outcome.SKIPPED,
+)
+
+
+@pytest.mark.parametrize(
+    ("clean", "outcomes", "want"),
+    [
+        (0, [H, H], Verdict.ROBUST),
+        (0, [], Verdict.ROBUST),
+        (0, [F, S], Verdict.FOOLED),
+        (0, [U, F], Verdict.FOOLED),
+        (0, [H, U], Verdict.UNDECIDED),
+        (0, [R, H], Verdict.UNDECIDED),
+        (1, [S, S], Verdict.MISCLASSIFIED),
+        (-1, [S], Verdict.UNDECIDED),
+    ],
+)
+def test_verdicts(clean: int, outcomes: list[Outcome], want: Verdict) -> None:
+    assert verdict(0, clean, outcomes) is want
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "f.txt"
+    path.write_text("old")
+
+    def write_half() -> None:
+        with atomic(path) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError("disk full")
+
+    with pytest.raises(RuntimeError, match="disk full"):
+        write_half()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
