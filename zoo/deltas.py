@@ -26,10 +26,8 @@ from zoo.verification import BLOCK, Claims
 
 LEVELS = (1, 7, 127, 32767)
 """Largest integer of each grid: signs alone, then 4, 8 and 16 bits."""
-EXACT = 255
-"""Code of an example that is stored as floats."""
-WIDE = 3
-"""Grids from this position on need 16 bits."""
+NARROW, WIDE, EXACT = 0, 1, 2
+"""How an example is stored: 8-bit integers, 16-bit integers, or floats."""
 MARGIN = 1e-3
 """By how much the wrong logit must win, as a share of the spread of the logits."""
 
@@ -74,8 +72,8 @@ def pack(
         "attack": claims.attack_index.to(torch.uint8),
         "code": code,
         "scale": scale,
-        "narrow": _squeeze(grid[code < WIDE].to(torch.int8)),
-        "wide": _squeeze(grid[(code >= WIDE) & (code != EXACT)]),
+        "narrow": _squeeze(grid[code == NARROW].to(torch.int8)),
+        "wide": _squeeze(grid[code == WIDE]),
         "exact": claims.images[code == EXACT],
     }
 
@@ -102,7 +100,7 @@ def unpack(tensors: dict[str, Tensor], data: Dataset) -> Claims:
         positions = tensors["positions"].long()
         if not bool(((positions >= 0) & (positions < len(data))).all()):
             raise VerificationError("the perturbations name images beyond the data")
-        narrow, wide = code < WIDE, (code >= WIDE) & (code != EXACT)
+        narrow, wide = code == NARROW, code == WIDE
         grid = torch.zeros(count, *data.shape)
         grid[narrow] = _unsqueeze(tensors["narrow"], int(narrow.sum()), data.shape, 1)
         grid[wide] = _unsqueeze(tensors["wide"], int(wide.sum()), data.shape, 2)
@@ -123,13 +121,13 @@ def _pack_block(block: _Block) -> tuple[Tensor, Tensor, Tensor]:
     scale = torch.zeros(n)
     grid = torch.zeros(block.x.shape, dtype=torch.int16)
     open_rows = torch.arange(n)
-    for at, q, s in _candidates(block):
+    for levels, q, s in _candidates(block):
         if not len(open_rows):
             break
         q, s = q[open_rows], s[open_rows]
         good = _convincing(block, open_rows, q, s)
         done = open_rows[good]
-        code[done], scale[done] = at, s[good]
+        code[done], scale[done] = NARROW if levels < 128 else WIDE, s[good]
         grid[done] = q[good].to(torch.int16)
         open_rows = open_rows[~good]
     return code, scale, grid
@@ -144,11 +142,11 @@ def _candidates(block: _Block) -> Iterator[tuple[int, Tensor, Tensor]]:
     delta = block.exact - block.x
     own = lengths(delta, block.threat.norm)
     largest = delta.flatten(1).abs().amax(dim=1).clamp(min=1e-30)
-    for at, levels in enumerate(LEVELS):
+    for levels in LEVELS:
         q = (delta / largest.view(-1, 1, 1, 1) * levels).round()
         size = lengths(q, block.threat.norm).clamp(min=1)
-        yield at, q, block.threat.eps / size
-        yield at, q, own / size
+        yield levels, q, block.threat.eps / size
+        yield levels, q, own / size
 
 
 def _convincing(block: _Block, rows: Tensor, q: Tensor, s: Tensor) -> Tensor:

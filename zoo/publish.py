@@ -206,7 +206,7 @@ def merge(stage: Path, name: str, target: Source, place: str) -> Merged:
     Raises:
         UserError: a name is taken by other content.
     """
-    new = describe_folder(stage / name, place)
+    new = describe_folder(stage / name, name)
     others = [row for row in target.index.encoders if row.card.name != name]
     old = next((r for r in target.index.encoders if r.card.name == name), None)
     if old is not None and old.card != new.card:

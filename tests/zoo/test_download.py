@@ -106,7 +106,7 @@ def test_a_later_call_goes_on(
         (serving.status(403), UserError, "403"),
         (serving.status(500), RobrepError, "3 attempts: the server answered 500"),
         (serving.status(418), RobrepError, "418"),
-        (serving.instead(lambda c: c[:-1] + b"?"), UserError, "SHA-256"),
+        (serving.instead(lambda c: c[:-1] + b"!"), UserError, "SHA-256"),
         (serving.instead(lambda c: c + b"more"), UserError, "larger than the 300000"),
         (serving.instead(lambda c: c[:1000]), RobrepError, "ended after 1000 of"),
         (serving.endless, UserError, "larger than the 300000"),
