@@ -5,10 +5,11 @@ They are stored in `Result.extras`; `Measurements.of` reads them back.
 
 from __future__ import annotations
 
+import math
 from enum import StrEnum
 from typing import Any, Literal, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from zoo.errors import UserError
 from zoo.records import Proportion, Record, Result
@@ -155,6 +156,12 @@ class Flag(Record):
     examples: list[int] = Field(default_factory=list)
     """Positions in the published split of up to 20 examples that show it."""
 
+    @field_validator("value")
+    @classmethod
+    def _finite(cls, value: float | None) -> float | None:
+        """A number that is none (logits not finite) is absent."""
+        return value if value is not None and math.isfinite(value) else None
+
 
 class HealthReport(Record):
     """All checks of one run."""
@@ -169,6 +176,11 @@ class HealthReport(Record):
         """fail before warn before pass."""
         found = {flag.status for flag in self.flags}
         return next(s for s in (Status.FAIL, Status.WARN, Status.PASS) if s in found)
+
+    @property
+    def cause(self) -> Flag | None:
+        """The first failing check: they are ordered from causes to consequences."""
+        return next((f for f in self.flags if f.status is Status.FAIL), None)
 
     def flag(self, check: str) -> Flag:
         """The flag of one check; raises `KeyError`."""

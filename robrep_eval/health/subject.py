@@ -1,0 +1,77 @@
+"""What health checks look at, and the few quantities that several of them share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zoo.classifier import Classifier
+from zoo.records import Examples
+from zoo.threat import ThreatModel
+
+AGREEMENT = 1e-4
+"""Largest difference of logits, relative to their spread, that counts as equal."""
+MAX_SHOWN = 20
+"""Examples that a flag names at most."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """What is checked, and on which images."""
+
+    classifier: Classifier
+    x: Tensor
+    """A few hundred clean images (N, C, H, W)."""
+    y: Tensor
+    ids: list[int]
+    """Position of each image in the published split."""
+    threat: ThreatModel
+    seed: int = 0
+    batch_size: int = 256
+    device: str = "cpu"
+    examples: Examples | None = None
+    """Outcomes of the battery on the whole set, once it has run."""
+    sequence: tuple[str, ...] = ()
+    """Names of the attacks that ran one after another on the survivors."""
+    adversarials: Tensor | None = None
+    """Counted adversarials (k, C, H, W) ..."""
+    origins: Tensor | None = None
+    """... and the clean images they came from."""
+    cache: dict[str, Any] = field(default_factory=dict)
+    """Work that several checks share."""
+
+    def logits(self, x: Tensor, *, batch_size: int | None = None) -> Tensor:
+        """Without gradients but not in inference mode, which strangers may break."""
+        with torch.no_grad():
+            parts = [
+                self.classifier(part.to(self.device)).cpu()
+                for part in x.split(batch_size or self.batch_size)
+            ]
+        return torch.cat(parts)
+
+    def shown(self, rows: Tensor) -> list[int]:
+        """Ids of the first rows where the mask (N,) is true."""
+        return [self.ids[i] for i in rows.nonzero().flatten().tolist()[:MAX_SHOWN]]
+
+    def generator(self) -> torch.Generator:
+        return torch.Generator().manual_seed(self.seed)
+
+
+def spread(logits: Tensor) -> Tensor:
+    """Largest minus smallest logit per row (N,), the scale of a difference."""
+    return (logits.amax(dim=1) - logits.amin(dim=1)).clamp(min=1e-12)
+
+
+def difference(a: Tensor, b: Tensor) -> Tensor:
+    """Largest difference per row relative to the spread (N,)."""
+    return (a - b).abs().amax(dim=1) / spread(a)
+
+
+def margin(logits: Tensor, y: Tensor) -> Tensor:
+    """Logit of the label minus the largest other (N,); negative: misclassified."""
+    own = logits.gather(1, y.unsqueeze(1))
+    others = logits.scatter(1, y.unsqueeze(1), -torch.inf)
+    return own.squeeze(1) - others.amax(dim=1)
