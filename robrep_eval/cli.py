@@ -170,7 +170,7 @@ def run(**options: Any) -> None:
     with LiveProgress(quiet=quiet) as progress:
         progress.stage(f"loading {request.model}")
         plan = prepare(request)
-        from robrep_eval.evaluate import run_plan
+        from robrep_eval.evaluation import run_plan
 
         result = run_plan(plan, on_progress=progress.update, on_stage=progress.stage)
         progress.stage(f"saved in {plan.output}")

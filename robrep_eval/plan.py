@@ -14,7 +14,7 @@ from zoo.classifier import Classifier
 from zoo.datasets.base import Dataset
 from zoo.encoder import Encoder, fingerprint
 from zoo.errors import UserError
-from zoo.references import Loaded, LoadOptions, load
+from zoo.references import Loaded, LoadOptions, check, load
 from zoo.threat import Norm, ThreatModel, parse_eps, parse_norm
 
 
@@ -73,6 +73,8 @@ def prepare(request: Request) -> Plan:
     battery = build(request.attacks, request.engine)
     norm = parse_norm(request.norm)
     eps = None if request.eps is None else parse_eps(request.eps)
+    if isinstance(request.model, str):
+        check(request.model)
     name = _dataset_name(request)
     full = (
         request.dataset

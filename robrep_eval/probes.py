@@ -91,21 +91,22 @@ def fit_linear(
     """
     from scipy.optimize import minimize
 
-    points = z.double().numpy()
-    center, scale = points.mean(axis=0), points.std(axis=0)
-    scale[scale < 1e-8 * max(1.0, float(scale.max(initial=0)))] = 1.0  # constant
+    points = z.double()
+    center, scale = points.mean(dim=0), points.std(dim=0, correction=0)
+    floor = 1e-8 * max(1.0, float(scale.max()))
+    scale = torch.where(scale > floor, scale, 1.0)  # constant features stay zero
     standard = (points - center) / scale
-    targets = y.numpy()
     shape = (classes, points.shape[1] + 1)
 
     def objective(
         flat: npt.NDArray[np.float64],
     ) -> tuple[float, npt.NDArray[np.float64]]:
-        return _logistic(flat.reshape(shape), standard, targets, l2)
+        loss, gradient = _logistic(torch.from_numpy(flat).view(shape), standard, y, l2)
+        return loss, gradient.flatten().numpy()
 
     found = minimize(
         objective,
-        np.zeros(shape).ravel(),
+        np.zeros(shape[0] * shape[1]),
         jac=True,
         method="L-BFGS-B",
         options={
@@ -116,37 +117,29 @@ def fit_linear(
             "maxcor": 20,
         },
     )
-    solution = found.x.reshape(shape)
-    weight = solution[:, :-1] / scale
-    bias = solution[:, -1] - weight @ center
+    solution = torch.from_numpy(found.x).view(shape)
     head = nn.Linear(points.shape[1], classes)
     with torch.no_grad():
-        head.weight.copy_(torch.from_numpy(weight))
-        head.bias.copy_(torch.from_numpy(bias))
+        weight = solution[:, :-1] / scale
+        head.weight.copy_(weight)
+        head.bias.copy_(solution[:, -1] - weight @ center)
     return head.requires_grad_(False)
 
 
 def _logistic(
-    parameters: npt.NDArray[np.float64],
-    z: npt.NDArray[np.float64],
-    y: npt.NDArray[np.int64],
-    l2: float,
-) -> tuple[float, npt.NDArray[np.float64]]:
+    parameters: Tensor, z: Tensor, y: Tensor, l2: float
+) -> tuple[float, Tensor]:
     """Penalised mean cross-entropy and its gradient; the bias is not penalised."""
-    from scipy.special import logsumexp
-
     weight, bias = parameters[:, :-1], parameters[:, -1]
-    logits = z @ weight.T + bias  # (N, classes)
-    total = logsumexp(logits, axis=1, keepdims=True)
-    rows = np.arange(len(z))
-    loss = float((total[:, 0] - logits[rows, y]).mean())
-    residual = np.exp(logits - total)
-    residual[rows, y] -= 1
-    residual /= len(z)
-    gradient = np.empty_like(parameters)
+    log_p = torch.addmm(bias, z, weight.T).log_softmax(dim=1)  # (N, classes)
+    loss = float(nn.functional.nll_loss(log_p, y))
+    residual = log_p.exp()
+    residual[torch.arange(len(y)), y] -= 1
+    residual /= len(y)
+    gradient = torch.empty_like(parameters)
     gradient[:, :-1] = residual.T @ z + l2 * weight
-    gradient[:, -1] = residual.sum(axis=0)
-    return loss + l2 / 2 * float((weight**2).sum()), gradient.ravel()
+    gradient[:, -1] = residual.sum(dim=0)
+    return loss + l2 / 2 * float(weight.square().sum()), gradient
 
 
 def split(y: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:

@@ -58,6 +58,20 @@ class LoadOptions:
     std: tuple[float, ...] = (1.0,)
 
 
+def check(reference: str) -> None:
+    """Raises `UserError` at once for a reference that leads nowhere."""
+    if reference.startswith("zoo:"):
+        from zoo.store import card
+
+        card(reference.removeprefix("zoo:"))
+    elif not reference.startswith(PREFIXES):
+        path = Path(reference).expanduser()
+        if not path.is_file() and path.suffix in SUFFIXES:
+            raise UserError(f"no file {path}")
+        if not path.is_file():
+            raise UserError(_unknown(reference))
+
+
 def load(reference: str, options: LoadOptions) -> Loaded:
     """Follows a reference.
 
@@ -71,10 +85,8 @@ def load(reference: str, options: LoadOptions) -> Loaded:
         return _from_timm(reference, options)
     if reference.startswith("robustbench:"):
         return _from_robustbench(reference, options)
-    path = Path(reference).expanduser()
-    if path.suffix in SUFFIXES or path.exists():
-        return _from_file(reference, path, options)
-    raise UserError(_unknown(reference))
+    check(reference)
+    return _from_file(reference, Path(reference).expanduser(), options)
 
 
 def _unknown(reference: str) -> str:
@@ -190,8 +202,6 @@ def _load_robustbench(name: str, dataset: str, norm: str) -> nn.Module:
 
 def _from_file(reference: str, path: Path, options: LoadOptions) -> Loaded:
     """An encoder or a classifier from a checkpoint file."""
-    if not path.is_file():
-        raise UserError(f"no file {path}")
     if path.suffix == ".safetensors" and options.arch is None:
         return _described_file(reference, path)
     if options.arch is None:

@@ -2,36 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
-from dataclasses import dataclass
-from pathlib import Path
-
 import pytest
-from zoo_collection import add_encoder
+from robrep_eval import evaluate
+from zoo_collection import Evaluated, add_encoder
 
-from robrep_eval.evaluate import evaluate
 from zoo.publish import Request, publish
-from zoo.records import Result
-
-
-@dataclass(frozen=True)
-class Evaluated:
-    """A plain collection, two evaluations, and what was published of the first."""
-
-    plain: Path
-    run: Path
-    other_run: Path
-    published: Path
-    result: Result
-
-    def copy(self, to: Path) -> Path:
-        """The published collection once more, to be tampered with."""
-        shutil.copytree(self.published, to)
-        return to
-
-
-ENTRY = "digits-linf-0.02-slf"
-"""Name of the published entry."""
 
 
 @pytest.fixture(scope="session")
