@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
-XX
+from torch import Tensor
 
 from robrep_eval.attacks.pool import Journal
 from zoo.classifier import Classifier
