@@ -230,6 +230,53 @@ def verify(
         raise VerificationError(f"{failed} of {len(verdicts)} do not hold")
 
 
+@cli.command()
+@click.option(
+    "--html",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write one self-contained page to this file.",
+)
+@click.option("--markdown", "form", flag_value="markdown", help="Print Markdown.")
+@click.option("--latex", "form", flag_value="latex", help="Print a LaTeX tabular.")
+@click.option("--json", "form", flag_value="json", help="Print JSON only.")
+@click.option("--dataset", "datasets", multiple=True, help="Only this one; repeatable.")
+@click.option("--verify", is_flag=True, help="Recompute every entry first.")
+@DATA_DIR
+@SOURCE
+def leaderboard(
+    html: Path | None,
+    form: str | None,
+    datasets: tuple[str, ...],
+    verify: bool,
+    data_dir: Path | None,
+    source: str | None,
+) -> None:
+    """Rank the entries of the zoo, with intervals, ties shown as ties."""
+    from zoo import leaderboard_text
+    from zoo.files import write_text
+    from zoo.leaderboard import build
+    from zoo.sources import open_source
+
+    board = build(
+        open_source(source), datasets=datasets, verify=verify, data_dir=data_dir
+    )
+    for reference, reason in board.left_out.items():
+        click.echo(_plain(f"left out: {reference}: {reason}"), err=True)
+    if html is not None:
+        from zoo.leaderboard_page import page
+
+        write_text(html, page(board))
+        click.echo(f"wrote {html} ({len(board.rows)} entries)", err=True)
+    if form == "json":
+        click.echo(json.dumps(board.model_dump(mode="json"), indent=2))
+    elif form == "markdown":
+        click.echo(leaderboard_text.markdown(board), nl=False)
+    elif form == "latex":
+        click.echo(leaderboard_text.latex(board), nl=False)
+    elif html is None:
+        _print(leaderboard_text.terminal(board))
+
+
 def _facts(card: Card) -> dict[str, str]:
     """What a card says, absent things left out."""
     facts: dict[str, object] = {

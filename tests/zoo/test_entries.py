@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import ENTRY, Evaluated
 from safetensors.torch import load_file, save_file
+from zoo_collection import ENTRY, Evaluated
 
 from zoo.audit import Audit, audit, plan
 from zoo.deltas import EXACT, pack, unpack

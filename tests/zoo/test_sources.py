@@ -10,8 +10,7 @@ import hub_stub
 import pytest
 import serving
 import torch
-from conftest import ENTRY, Evaluated
-from zoo_collection import add_encoder, tiny_encoder
+from zoo_collection import ENTRY, Evaluated, add_encoder, tiny_encoder
 
 import zoo
 from zoo.audit import audit, plan

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import torch
 
 from zoo.encoder import Encoder, EncoderSpec, save_encoder
 from zoo.files import sha256_file
-from zoo.records import Card, Training, write_record
+from zoo.records import Card, Result, Training, write_record
 from zoo.threat import ThreatModel
 
 TINY = {"widths": [4, 8], "blocks": [1, 1]}
@@ -52,3 +54,23 @@ def add_encoder(root: Path, name: str, seed: int = 0, **fields: Any) -> Encoder:
     save_encoder(encoder, path)
     write_record(root / name / "card.json", card_of(encoder, name, path, **fields))
     return encoder
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A plain collection, two evaluations, and what was published of the first."""
+
+    plain: Path
+    run: Path
+    other_run: Path
+    published: Path
+    result: Result
+
+    def copy(self, to: Path) -> Path:
+        """The published collection once more, to be tampered with."""
+        shutil.copytree(self.published, to)
+        return to
+
+
+ENTRY = "digits-linf-0.02-slf"
+"""Name of the published entry."""

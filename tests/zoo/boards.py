@@ -1,0 +1,97 @@
+"""Leaderboards with made-up figures, for tests of how they are shown."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from zoo.leaderboard import Board, Row
+from zoo.records import Card, Proportion, Training
+from zoo.threat import ThreatModel
+
+HOSTILE = "</script><script>window.owned=1</script><img src=x onerror=owned=1>\"'&|_{}"
+
+
+def card(name: str, **fields: Any) -> Card:
+    """A card; `fields` replace what it usually says."""
+    method = fields.pop("method", "tarrl")
+    return Card.model_validate(
+        {
+            "name": name,
+            "description": f"the encoder {name}",
+            "arch": "resnet18",
+            "shape": (3, 32, 32),
+            "dim": 512,
+            "training": Training(
+                method=method, dataset="cifar10", command="robrep-pretrain run recipe"
+            ),
+            "sha256": "0" * 64,
+            "licence": "Apache-2.0",
+            **fields,
+        }
+    )
+
+
+def row(name: str, clean: int, robust: int, n: int = 1000, **fields: Any) -> Row:
+    """A row with counts out of n."""
+    values: dict[str, Any] = {
+        "reference": f"{name}/entry",
+        "rank": 1,
+        "ties": [],
+        "dataset": "cifar10",
+        "split": "test",
+        "threat": ThreatModel(norm="Linf", eps=8 / 255),
+        "battery": "standard",
+        "engine": "reference",
+        "protocol": "SLF",
+        "clean": Proportion.of(clean, n),
+        "robust": Proportion.of(robust, n),
+        "undecided": 0,
+        "created": datetime(2026, 1, 1, tzinfo=UTC),
+        "parameters": 11_000_000,
+        "card": card(name, **fields.pop("card", {})),
+    }
+    return Row.model_validate({**values, **fields})
+
+
+def board() -> Board:
+    """Seven rows in three groups, one of them hostile."""
+    l2 = ThreatModel(norm="L2", eps=0.5)
+    return Board(
+        source="https://example.org/zoo",
+        rows=[
+            row("dynacl-cifar10", 771, 463, rank=1, card={"method": "dynacl"}),
+            row(
+                "deacl-cifar10",
+                801,
+                452,
+                rank=1,
+                ties=["tarrl-cifar10/entry"],
+                card={"method": "deacl"},
+            ),
+            row("tarrl-cifar10", 782, 449, rank=1, ties=["deacl-cifar10/entry"]),
+            row("simclr-cifar10", 907, 4, rank=4, card={"method": "simclr"}),
+            row(
+                "tarrl-cifar10-l2",
+                765,
+                605,
+                threat=l2,
+                protocol="AFF",
+                card={"source": "https://example.org/paper"},
+            ),
+            row(
+                "hostile",
+                700,
+                300,
+                dataset="digits",
+                card={
+                    "description": HOSTILE,
+                    "method": HOSTILE,
+                    "arch": HOSTILE,
+                    "source": "javascript:window.owned=1",
+                    "notes": HOSTILE,
+                },
+            ),
+            row("plain-digits", 940, 610, dataset="digits", protocol="ALF"),
+        ],
+    )

@@ -1,0 +1,107 @@
+"""Clean against robust accuracy, as coordinates for an SVG."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from zoo.leaderboard import Row
+from zoo.records import Proportion
+
+WIDTH, HEIGHT = 640, 400
+LEFT, RIGHT, TOP, BOTTOM = 56, 16, 12, 46
+STEP = 0.1
+MARKS = 6
+"""Shapes and colours in the style sheet; further groups start over."""
+
+
+@dataclass(frozen=True)
+class Tick:
+    """A mark on an axis."""
+
+    at: float
+    label: str
+
+
+@dataclass(frozen=True)
+class Axis:
+    """An axis over [low, high], from one end of the picture to the other."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+
+    def __call__(self, value: float) -> float:
+        share = (min(max(value, self.low), self.high) - self.low) / (
+            self.high - self.low
+        )
+        return round(self.start + share * (self.end - self.start), 1)
+
+    @property
+    def ticks(self) -> list[Tick]:
+        """One every ten points, or every five if there are few."""
+        step = STEP if self.high - self.low > 3.5 * STEP else STEP / 2
+        count = round((self.high - self.low) / step)
+        values = [self.low + i * step for i in range(count + 1)]
+        return [Tick(self(value), f"{100 * value:.0f}") for value in values]
+
+
+@dataclass(frozen=True)
+class Point:
+    """One entry."""
+
+    at: int
+    """Position of its row in the table."""
+    label: str
+    group: int
+    x: float
+    y: float
+    x_low: float
+    x_high: float
+    y_low: float
+    y_high: float
+
+
+@dataclass(frozen=True)
+class Plot:
+    """All that the template draws."""
+
+    width: int
+    height: int
+    x: Axis
+    y: Axis
+    points: list[Point]
+    groups: list[str]
+
+
+def scatter(rows: Sequence[Row]) -> Plot:
+    """Places every row; groups are those within which rows are ranked."""
+    x = _axis([row.clean for row in rows], LEFT, WIDTH - RIGHT)
+    y = _axis([row.robust for row in rows], HEIGHT - BOTTOM, TOP)
+    groups = list(dict.fromkeys(row.group for row in rows))
+    points = [
+        Point(
+            at=at,
+            label=f"{row.card.name}: clean {row.clean}, robust {row.robust}",
+            group=groups.index(row.group) % MARKS,
+            x=x(row.clean.value),
+            y=y(row.robust.value),
+            x_low=x(row.clean.low),
+            x_high=x(row.clean.high),
+            y_low=y(row.robust.low),
+            y_high=y(row.robust.high),
+        )
+        for at, row in enumerate(rows)
+    ]
+    return Plot(WIDTH, HEIGHT, x, y, points, groups)
+
+
+def _axis(figures: Sequence[Proportion], start: float, end: float) -> Axis:
+    """Whole tens around all intervals."""
+    low = min((figure.low for figure in figures), default=0.0)
+    high = max((figure.high for figure in figures), default=1.0)
+    low = math.floor(low / STEP + 1e-9) * STEP
+    high = math.ceil(high / STEP - 1e-9) * STEP
+    return Axis(low, max(high, low + STEP), start, end)
