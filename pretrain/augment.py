@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -126,7 +126,7 @@ def _colours(settings: AugmentSettings, channels: int) -> AugmentationSequential
     brightness, contrast, saturation, hue = settings.jitter
     if channels != 3:
         saturation, hue = 0.0, 0.0
-    steps: list[nn.Module] = []
+    steps: list[Any] = []
     if brightness or contrast or saturation or hue:
         kind = K.ColorJitter
         steps.append(kind(brightness, contrast, saturation, hue, p=settings.jitter_p))

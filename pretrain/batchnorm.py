@@ -1,4 +1,4 @@
-"""Several batch norms in one network: clean and adversarial images have other statistics.
+"""Several batch norms in one network: adversarial images have other statistics.
 
 Every batch norm is replaced by a set of them, of which one is in use at a time; all
 other weights are shared. For the zoo, one set is kept and the network is plain again.

@@ -61,14 +61,14 @@ def build_method(recipe: Recipe, train: Dataset, teacher: Encoder | None) -> Met
         train: For shape, number of classes, mean and deviation of the pixels.
         teacher: For methods that need one; the encoder starts from its weights.
     """
-    options = methods.options(recipe)
+    options, kind = methods.options(recipe), methods.get(recipe.method)
     with torch.random.fork_rng(devices=[]):
         draws = generator(recipe.seed, "weights")
         torch.manual_seed(int(torch.randint(2**62, (1,), generator=draws)))
         encoder = Encoder(_spec(recipe, train))
-        if teacher is not None:
+        if teacher is not None and kind.starts_from_teacher:
             _copy(teacher, encoder)
-        return methods.get(recipe.method)(
+        return kind(
             Setting(
                 encoder=encoder,
                 options=options,
@@ -121,6 +121,7 @@ def find_teacher(reference: str) -> tuple[Encoder, float]:
     """A trained encoder by reference, and the passes that went into it (0: unknown)."""
     from zoo import store
     from zoo.encoder import load_encoder
+    from zoo.index import CARD
     from zoo.records import Card, read_record
 
     if reference.startswith("zoo:"):
@@ -131,7 +132,7 @@ def find_teacher(reference: str) -> tuple[Encoder, float]:
         )
     path = Path(reference).expanduser()
     folder = path if path.is_dir() else path.parent
-    described = folder / store.CARD
+    described = folder / CARD
     passes = 0.0
     if described.is_file():
         passes = read_record(described, Card).training.passes or 0.0

@@ -89,7 +89,7 @@ class _Gather(torch.autograd.Function):
 
 def gather(rows: Tensor) -> Tensor:
     """(n, ...) to (n * world, ...); every process must hold n rows."""
-    return _Gather.apply(rows) if world() > 1 else rows  # type: ignore[no-any-return]
+    return _Gather.apply(rows) if world() > 1 else rows
 
 
 def mean(values: Tensor) -> Tensor:

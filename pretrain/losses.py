@@ -65,11 +65,6 @@ def multi_positive(views: list[Tensor], *, temperature: float) -> Tensor:
     return -ratio[positive].sum() / (total * (count - 1))
 
 
-def nt_xent_asymmetric(q: Tensor, k: Tensor, *, temperature: float) -> Tensor:
-    """NT-Xent whose second branch carries no gradient (a momentum encoder)."""
-    return nt_xent(q, k.detach(), temperature=temperature)
-
-
 @dataclass(frozen=True)
 class Spread:
     """Mean and deviation of features per coordinate, (d,) each.
@@ -123,3 +118,8 @@ def kl(clean: Tensor, other: Tensor) -> Tensor:
     """KL(p_clean || p_other) of logits, per row (N,); zero if they are equal."""
     p, q = F.log_softmax(clean, dim=1), F.log_softmax(other, dim=1)
     return (p.exp() * (p - q)).sum(dim=1)
+
+
+def cosine_loss(z: Tensor, reference: Tensor) -> Tensor:
+    """Minus the cosine similarity of each row with its reference, (N,)."""
+    return -F.cosine_similarity(z, reference, dim=1)

@@ -38,7 +38,7 @@ def build_optimizer(
 def build_schedule(
     optimizer: torch.optim.Optimizer, settings: OptimizerSettings, steps: int
 ) -> Any:
-    """timm's scheduler; `step_update(n)` sets the rate of step n, so it has no state."""
+    """timm's scheduler; `step_update(n)` sets the rate of step n: it has no state."""
     from timm.scheduler import CosineLRScheduler, MultiStepLRScheduler
 
     warmup = {

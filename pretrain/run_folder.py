@@ -4,7 +4,8 @@ RUN/recipe.yaml         every setting in force
 RUN/metrics.jsonl       one line per epoch
 RUN/checkpoint.pt       state to resume from, readable with weights_only=True
 RUN/last, RUN/best      card.json and model.safetensors, ready for a zoo
-RUN/curves.svg          loss parts, rate and accuracies over epochs
+RUN/curves.svg          loss parts and accuracies over epochs
+RUN/tensorboard         the metrics again, if TensorBoard is installed
 RUN/teacher             the run of the teacher, if the recipe trains one
 """
 
@@ -17,12 +18,13 @@ from typing import Any
 import torch
 import yaml
 
+from pretrain.curves import draw
 from pretrain.recipe import Recipe, differing, dump
 from zoo.encoder import Encoder, save_encoder
 from zoo.errors import UserError
 from zoo.files import atomic, sha256_file, write_text
+from zoo.index import CARD
 from zoo.records import Card, Training, write_record
-from zoo.store import CARD
 
 WEIGHTS = "model.safetensors"
 
@@ -46,6 +48,7 @@ class RunFolder:
         self.curves_file = path / "curves.svg"
         if path.exists() and not path.is_dir():
             raise UserError(f"{path} is not a folder; choose another with --output")
+        self.board: Any = None
         self._check_same(recipe)
 
     def create(self, recipe: Recipe) -> None:
@@ -64,10 +67,15 @@ class RunFolder:
                 "use those to go on with it, or another folder with --output"
             )
 
-    def load(self) -> dict[str, Any] | None:
-        """The last checkpoint, or None; metrics written after it are dropped."""
+    def load(self, *, truncate: bool) -> dict[str, Any] | None:
+        """The last checkpoint, or None.
+
+        Args:
+            truncate: Drop metrics of epochs after the checkpoint: they come again.
+        """
         if not self.checkpoint_file.is_file():
-            self._keep_metrics(before=0)
+            if truncate:
+                self._keep_metrics(before=0)
             return None
         try:
             state: dict[str, Any] = torch.load(
@@ -78,18 +86,30 @@ class RunFolder:
                 f"{self.checkpoint_file} cannot be read "
                 f"({type(error).__name__}); remove it to start again"
             ) from None
-        self._keep_metrics(before=state["epoch"])
+        if truncate:
+            self._keep_metrics(before=state["epoch"])
         return state
 
     def save(self, state: dict[str, Any]) -> None:
         """Replaces the checkpoint; if that fails, the old one is still there."""
-        with atomic(self.checkpoint_file) as temporary:
-            torch.save(state, temporary)
+        # Through a Python file: a full disk is then an OSError that says so.
+        with atomic(self.checkpoint_file) as temporary, temporary.open("wb") as stream:
+            torch.save(state, stream)
 
     def log(self, line: dict[str, Any]) -> None:
         """Appends one line of metrics."""
         with self.metrics_file.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(line) + "\n")
+        if self.board is None:
+            self.board = _tensorboard(self.path / "tensorboard")
+        if self.board:
+            for key, value in line.items():
+                if isinstance(value, int | float):
+                    self.board.add_scalar(key, value, line["epoch"])
+
+    def draw(self, title: str) -> None:
+        """Brings the curves up to date."""
+        draw(self.metrics(), self.curves_file, title)
 
     def metrics(self) -> list[dict[str, Any]]:
         """All lines so far; a last one that a kill cut short is left out."""
@@ -127,6 +147,15 @@ class RunFolder:
         lines = [line for line in self.metrics() if line["epoch"] <= before]
         if self.metrics_file.is_file():
             write_text(self.metrics_file, "".join(json.dumps(x) + "\n" for x in lines))
+
+
+def _tensorboard(folder: Path) -> Any:
+    """A writer if TensorBoard is installed, else False."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return False
+    return SummaryWriter(str(folder))
 
 
 def describe(training: Training) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pretrain import distributed, methods
+from pretrain import distributed
 from pretrain.build import build_method, check, find_teacher, plan
 from pretrain.data import Batches, divide
 from pretrain.data import Parts as Data
@@ -27,6 +27,7 @@ from pretrain.progress import Reporter, Silent
 from pretrain.randomness import generator
 from pretrain.recipe import Recipe, merge, validate
 from pretrain.run_folder import RunFolder
+from robrep_eval.probes import features
 from zoo.datasets import load as load_dataset
 from zoo.datasets.base import Dataset
 from zoo.encoder import Encoder
@@ -118,7 +119,7 @@ class Session:
         self.recipe, self.data, self.run, self.around = recipe, data, run, around
         self.device = torch.device(around.device)
         method = build_method(recipe, data.train, teacher).to(self.device)
-        self.method = method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.method = method.to(memory_format=torch.channels_last)
         if recipe.compile:
             self.method.encoder.compile()
         labels = _labels(self.method, data.train, recipe, self.device)
@@ -129,7 +130,7 @@ class Session:
         self.schedule = build_schedule(
             self.optimizer, recipe.optimizer, self.plan.steps
         )
-        self.average = _average(self.method.encoder, recipe)
+        self.average = _average(self.method.published(), recipe)
         self.state = State()
 
     def run_to_the_end(self) -> Path:
@@ -184,9 +185,8 @@ class Session:
                 self.method.parameters(), self.recipe.optimizer.clip
             )
         self.optimizer.step()
-        self.method.after_step()
         if self.average is not None:
-            self.average.update(self.method.encoder, done)
+            self.average.update(self.method.published(), done)
         return values
 
     def _finite(self, parts: Parts, done: int) -> dict[str, float]:
@@ -263,10 +263,11 @@ class Session:
                 "average": average,
             }
         )
+        self.run.draw(self.recipe.name)
 
     def resume(self) -> None:
         """Takes up the last checkpoint, if there is one."""
-        saved = self.run.load()
+        saved = self.run.load(truncate=distributed.rank() == 0)
         if saved is None:
             return
         self.method.load_state_dict(saved["method"])
@@ -309,8 +310,8 @@ class Session:
             say(f"{self.run.path} is complete: nothing left to do")
             return
         say(
-            f"{self.recipe.method} on {self.recipe.data}: {len(self.data.train)} images "
-            f"({len(self.data.held_out)} held out), {plan.epochs} epochs of "
+            f"{self.recipe.method} on {self.recipe.data}: {len(self.data.train)} "
+            f"images ({len(self.data.held_out)} held out), {plan.epochs} epochs of "
             f"{plan.steps_per_epoch} steps, {plan.passes:g} passes per image"
             + (f"; resumed after epoch {state.epoch}" * bool(state.epoch))
         )
@@ -337,6 +338,11 @@ def _labels(
     """(N, 1) class labels, (N, k) pseudo-labels, or (N, 0)."""
     if method.labels:
         return train.labels[:, None]
+    if method.teacher is not None:
+        z = features(method.teacher, train, device=str(device))
+        made = method.prepare(z, recipe.seed)
+        if made is not None:
+            return made
     return torch.empty(len(train), 0, dtype=torch.long)
 
 

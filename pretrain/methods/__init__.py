@@ -22,6 +22,14 @@ if TYPE_CHECKING:
 _BUILT_IN = {
     "simclr": "pretrain.methods.simclr:SimCLR",
     "tarrl": "pretrain.methods.tarrl:TARRL",
+    "rocl": "pretrain.methods.rocl:RoCL",
+    "acl": "pretrain.methods.acl:ACL",
+    "advcl": "pretrain.methods.advcl:AdvCL",
+    "deacl": "pretrain.methods.deacl:DeACL",
+    "dynacl": "pretrain.methods.dynacl:DynACL",
+    "dynacl++": "pretrain.methods.dynacl_pp:DynACLPlus",
+    "pgd-at": "pretrain.methods.supervised:PGDAT",
+    "trades": "pretrain.methods.supervised:TRADES",
 }
 
 

@@ -90,8 +90,8 @@ class Method(nn.Module):
     """True if class labels are used."""
     adversarial: ClassVar[bool] = True
     """True if a threat model is needed."""
-    projects: ClassVar[bool] = True
-    """True if there is a projector."""
+    starts_from_teacher: ClassVar[bool] = True
+    """True if the encoder begins with its teacher's weights, where there is one."""
 
     def __init__(self, setting: Setting) -> None:
         super().__init__()
@@ -101,11 +101,11 @@ class Method(nn.Module):
         self.encoder: nn.Module = setting.encoder
         self.projector: nn.Module = (
             heads.projector(setting.encoder.dim, setting.projector)
-            if self.projects
+            if self.projector_sets()
             else nn.Identity()
         )
-        for network in (self.encoder, self.projector):
-            batchnorm.split(network, self.sets())
+        batchnorm.split(self.encoder, self.sets())
+        batchnorm.split(self.projector, self.projector_sets())
         self.teacher: nn.Module | None = None
         if setting.teacher is not None:
             teacher = copy.deepcopy(setting.teacher)
@@ -122,6 +122,10 @@ class Method(nn.Module):
         """Batch norms in place of each one; see `pretrain.batchnorm`."""
         return 1
 
+    def projector_sets(self) -> int:
+        """The same for the projector; 0 for methods without one."""
+        return self.sets()
+
     def exported(self) -> int:
         """The set that the published encoder keeps."""
         return batchnorm.ADVERSARIAL if self.sets() > 1 else batchnorm.CLEAN
@@ -130,12 +134,17 @@ class Method(nn.Module):
         """Passes per image and step, for an attack with so many steps."""
         raise NotImplementedError
 
-    def pseudo_labels(self, z: Tensor, seed: int) -> Tensor | None:
-        """Labels (N, k) made from a teacher's clean features (N, d), or None."""
+    def prepare(self, z: Tensor, seed: int) -> Tensor | None:
+        """Called once with the teacher's features (N, d) of the training images.
+
+        Returns:
+            Pseudo-labels (N, k), int64, or None for methods that use none.
+        """
         return None
 
-    def after_step(self) -> None:
-        """Called after each optimiser step."""
+    def published(self) -> nn.Module:
+        """The encoder that is exported, before its batch norms are collapsed."""
+        return self.encoder
 
     def forward(self, batch: Batch) -> Parts:
         """Loss parts of one batch."""
@@ -206,9 +215,9 @@ class Method(nn.Module):
         """An encoder as it is published: one batch norm, eval mode.
 
         Args:
-            encoder: By default that of the method; or an average of it over time.
+            encoder: By default `published`; or an average of it over time.
         """
-        plain = batchnorm.collapsed(encoder or self.encoder, self.exported())
+        plain = batchnorm.collapsed(encoder or self.published(), self.exported())
         assert isinstance(plain, Encoder)
         return plain.eval()
 

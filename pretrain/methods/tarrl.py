@@ -69,6 +69,13 @@ class TARRL(Method):
         """Two with `norms: dual`."""
         return 2 if self.options.norms == "dual" else 1
 
+    def projector_sets(self) -> int:
+        """None beside a teacher; a second one only if adversarial images need it."""
+        o = self.options
+        if o.reference == "teacher":
+            return 0
+        return self.sets() if o.adversarial_view or o.layer == "projector" else 1
+
     def forward(self, batch: Batch) -> Parts:
         """Attack, clean pass, adversarial pass."""
         if self.teacher is not None:
