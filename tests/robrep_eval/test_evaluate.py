@@ -1,0 +1,207 @@
+"""The whole way: request to verified record, and every planted lie found out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from robrep_eval import evaluate
+from zoo.classifier import Classifier
+from zoo.datasets.base import Dataset, from_tensors
+from zoo.encoder import Encoder, save_encoder
+from zoo.errors import UserError, VerificationError
+from zoo.files import read_json, read_tensors, sha256_file, write_json, write_tensors
+from zoo.records import Result, Verdict, read_record
+from zoo.verification import verify_folder
+
+
+@pytest.fixture(scope="module")
+def encoder_file(
+    plain_classifier: Classifier, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    path = tmp_path_factory.mktemp("encoder") / "encoder.safetensors"
+    encoder = plain_classifier.encoder
+    assert isinstance(encoder, Encoder)
+    save_encoder(encoder, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def run_folder(encoder_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run") / "run"
+    evaluate(
+        str(encoder_file),
+        dataset="digits",
+        eps="0.1",
+        attacks="pgd,fgsm",
+        limit=40,
+        output=folder,
+    )
+    return folder
+
+
+def test_the_record_says_what_was_seen(run_folder: Path, digits_test: Dataset) -> None:
+    result = read_record(run_folder / "result.json", Result)
+    assert (result.clean.n, result.robust.n) == (40, 40)
+    assert result.robust.k < result.clean.k
+    assert result.robust.k == sum(v is Verdict.ROBUST for v in result.examples.verdict)
+    assert result.examples.index == list(range(40))
+    assert result.examples.label == digits_test.labels[:40].tolist()
+    assert result.probe is not None
+    assert result.probe.train_n == 1437
+    assert [run.name for run in result.attacks] == ["pgd", "fgsm"]
+    worst = min(run.robust.k for run in result.attacks)
+    assert result.robust.k <= worst
+    assert result.provenance.versions["torch"]
+    assert not (run_folder / "chunks").exists()
+
+
+def test_an_honest_result_verifies(run_folder: Path) -> None:
+    findings = verify_folder(run_folder)
+    assert [f.check for f in findings] == [
+        "clean predictions",
+        "evidence",
+        "adversarials",
+        "figures",
+    ]
+
+
+def _copy(folder: Path, to: Path) -> Path:
+    import shutil
+
+    return Path(shutil.copytree(folder, to))
+
+
+def _set(*path: str | int, to: Any) -> Callable[[Path], None]:
+    """A lie: one field of the record replaced."""
+
+    def tell(folder: Path) -> None:
+        record = read_json(folder / "result.json")
+        place = record
+        for key in path[:-1]:
+            place = place[key]
+        place[path[-1]] = to
+        write_json(folder / "result.json", record)
+
+    return tell
+
+
+def _change_tensor(file: str, name: str, value: float) -> Callable[[Path], None]:
+    """A lie in a tensor, with the hash in the record brought in line."""
+
+    def tell(folder: Path) -> None:
+        path = folder / file
+        tensors, metadata = read_tensors(path)
+        tensors[name] = tensors[name] + value
+        write_tensors(path, tensors, metadata)
+        record = read_json(folder / "result.json")
+        part = "evidence" if "adversarials" in file else "model"
+        record[part]["file_sha256"] = sha256_file(path)
+        write_json(folder / "result.json", record)
+
+    return tell
+
+
+@pytest.mark.parametrize(
+    ("lie", "message"),
+    [
+        (_set("robust", "k", to=39), "robust accuracy: stated"),
+        (_set("clean", "value", to=0.999), "clean accuracy: stated"),
+        (_set("attacks", 0, "fooled", to=0), "size of the evidence"),
+        (_set("attacks", 1, "robust", "k", to=40), "robust accuracy under fgsm"),
+        (_set("examples", "label", 0, to=9), "stated labels"),
+        (_set("examples", "clean_prediction", 3, to=7), "clean predictions differ"),
+        (_set("examples", "index", 0, to=41), "not those that were evaluated"),
+        (_set("examples", "outcomes", "pgd", 0, to="fooled"), "adversarials for"),
+        (_set("threat", "eps", to=0.01), "does not count: refused"),
+        (_set("dataset", "sha256", to="0" * 64), "not those that were evaluated"),
+        (_set("model", "weights_sha256", to="0" * 64), "not those that the result"),
+        (_set("evidence", "file_sha256", to="0" * 64), "not the file the result names"),
+        (_set("undecided", to=3), "undecided: stated 3"),
+        (
+            _change_tensor("adversarials.safetensors", "images", 0.05),
+            "does not count: refused",
+        ),
+        (
+            _change_tensor("classifier.safetensors", "head.bias", 0.5),
+            "not those that the result",
+        ),
+    ],
+)
+def test_every_tampering_is_caught(
+    run_folder: Path, tmp_path: Path, lie: Callable[[Path], None], message: str
+) -> None:
+    folder = _copy(run_folder, tmp_path / "copy")
+    lie(folder)
+    with pytest.raises(VerificationError, match=message):
+        verify_folder(folder)
+
+
+def test_missing_and_broken_files_are_named(run_folder: Path, tmp_path: Path) -> None:
+    folder = _copy(run_folder, tmp_path / "copy")
+    (folder / "adversarials.safetensors").unlink()
+    with pytest.raises(UserError, match="evidence is missing"):
+        verify_folder(folder)
+    (folder / "result.json").write_text("{}")
+    with pytest.raises(UserError, match="schema version None"):
+        verify_folder(folder)
+
+
+def test_the_same_request_finds_nothing_left_and_another_is_refused(
+    run_folder: Path, encoder_file: Path
+) -> None:
+    said: list[str] = []
+    request: dict[str, Any] = {"dataset": "digits", "limit": 40, "output": run_folder}
+    before = (run_folder / "result.json").read_bytes()
+    evaluate(
+        str(encoder_file),
+        eps=0.1,
+        attacks="pgd,fgsm",
+        on_stage=said.append,
+        **request,
+    )
+    assert any("nothing left to do" in line for line in said)
+    assert (run_folder / "result.json").read_bytes() == before
+    with pytest.raises(UserError, match=r"another evaluation \(threat: Linf 0.1 there"):
+        evaluate(str(encoder_file), eps=0.2, attacks="pgd,fgsm", **request)
+
+
+def test_peoples_own_modules_and_tensors(
+    plain_classifier: Classifier, digits_test: Dataset, tmp_path: Path
+) -> None:
+    data = from_tensors(
+        digits_test.images(slice(20)),
+        digits_test.labels[:20],
+        name="mine",
+        classes=digits_test.classes,
+    )
+    result = evaluate(plain_classifier, dataset=data, eps=0.1, attacks="fgsm")
+    assert result.probe is None
+    assert result.dataset.name == "mine"
+    assert list(tmp_path.iterdir()) == []
+    two = from_tensors(
+        data.images(slice(None)), data.labels % 2, name="two", classes=["even", "odd"]
+    )
+    with pytest.raises(UserError, match="has 10 classes, but two has 2"):
+        evaluate(plain_classifier, dataset=two, eps=0.1)
+
+
+def test_results_do_not_depend_on_the_callers_random_state(
+    plain_classifier: Classifier, digits_test: Dataset
+) -> None:
+    data = digits_test.subset(slice(20))
+    one = evaluate(plain_classifier, dataset=data, eps=0.1, attacks="pgd")
+    torch.manual_seed(99)
+    two = evaluate(plain_classifier, dataset=data, eps=0.1, attacks="pgd")
+    assert one.examples == two.examples
+
+
+def test_defaults_need_a_dataset_and_a_radius(encoder_file: Path) -> None:
+    with pytest.raises(UserError, match="name a dataset"):
+        evaluate(str(encoder_file))
+    with pytest.raises(UserError, match="name a radius for L2"):
+        evaluate(str(encoder_file), dataset="digits", norm="L2")
