@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, get_args
 
-from robrep_eval.attacks.base import Attack
 from zoo.errors import UserError, nearest
+from zoo.threat import Norm
+
+if TYPE_CHECKING:
+    from robrep_eval.attacks.base import Attack
+
+Randomness = Literal["per-example", "official-rng"]
 
 
 @dataclass(frozen=True)
@@ -15,59 +21,48 @@ class Battery:
 
     name: str
     engine: str
+    """ "robrep" (with its randomness, if not the usual one) or "reference"."""
     attacks: tuple[Attack, ...]
 
 
-ENGINES = ("reference",)
-
-
-def _reference(version: str) -> Callable[[], list[Attack]]:
-    def build() -> list[Attack]:
-        from robrep_eval.attacks.reference import MEMBERS, ReferenceAttack
-
-        chosen = version
-        return [
-            ReferenceAttack(member=member, version=chosen)  # type: ignore[arg-type]
-            for member in MEMBERS[chosen]  # type: ignore[index]
-        ]
-
-    return build
-
-
-def _pgd() -> list[Attack]:
-    from robrep_eval.attacks.external import ArtPgd
-
-    return [ArtPgd()]
-
-
-def _fgsm() -> list[Attack]:
-    from robrep_eval.attacks.external import ArtFgsm
-
-    return [ArtFgsm()]
-
-
-KNOWN: dict[str, Callable[[], list[Attack]]] = {
-    "standard": _reference("standard"),
-    "plus": _reference("plus"),
-    "rand": _reference("rand"),
-    "pgd": _pgd,
-    "fgsm": _fgsm,
-    "none": list,
-}
-"""Names of attacks and of lists of attacks."""
+ENGINES = ("robrep", "reference")
+RANDOMNESS: tuple[Randomness, ...] = get_args(Randomness)
 
 SUMMARIES = {
     "standard": "AutoAttack: apgd-ce, apgd-t, fab-t, square",
+    "quick": "two short attacks for model selection; not AutoAttack",
     "plus": "AutoAttack with more attacks and restarts",
     "rand": "AutoAttack for randomised classifiers (averages gradients)",
+    "apgd-ce": "APGD on the cross-entropy, as in standard",
+    "apgd-dlr": "APGD on the difference of logits ratio",
+    "apgd-t": "APGD towards the nine likeliest classes, as in standard",
+    "fab": "FAB, untargeted, from five starts",
+    "fab-t": "FAB towards the nine likeliest classes, as in standard",
+    "square": "5000 queries of the Square attack, as in standard",
     "pgd": "40 steps of PGD, 5 random starts (ART)",
     "fgsm": "one gradient step (ART)",
     "none": "clean accuracy only",
 }
+"""Names of attacks and of lists of attacks."""
+KNOWN = tuple(SUMMARIES)
+_FOREIGN = ("pgd", "fgsm", "none")
 
 
-def build(names: str | Sequence[str], engine: str = "reference") -> Battery:
+def build(
+    names: str | Sequence[str],
+    engine: str = "robrep",
+    *,
+    norm: Norm = "Linf",
+    randomness: str = "per-example",
+) -> Battery:
     """Reads "standard" or "standard,pgd,fgsm" into a battery.
+
+    Args:
+        names: Names in `SUMMARIES`.
+        engine: "robrep", or "reference" for pyautoattack.
+        norm: AutoAttack runs other restarts in L1.
+        randomness: Of robrep's engine: "per-example", or "official-rng" to replay
+            the reference's draws.
 
     Raises:
         UserError: an unknown name (with the nearest), or an attack named twice.
@@ -76,13 +71,59 @@ def build(names: str | Sequence[str], engine: str = "reference") -> Battery:
     wanted = [name.strip().lower() for name in wanted if name.strip()]
     if engine not in ENGINES:
         raise UserError(f"unknown engine '{engine}'; {nearest(engine, ENGINES)}")
+    if randomness not in RANDOMNESS:
+        raise UserError(
+            f"unknown randomness '{randomness}'; {nearest(randomness, RANDOMNESS)}"
+        )
     attacks: list[Attack] = []
     for name in wanted:
-        if name not in KNOWN:
-            raise UserError(f"unknown attack '{name}'; {nearest(name, KNOWN)}")
-        attacks += KNOWN[name]()
+        if name not in SUMMARIES:
+            raise UserError(f"unknown attack '{name}'; {nearest(name, SUMMARIES)}")
+        if name in _FOREIGN:
+            attacks += _foreign(name)
+        elif engine == "reference":
+            attacks += _reference(name)
+        else:
+            attacks += _own(name, norm, randomness)
     labels = [attack.name for attack in attacks]
     twice = {label for label in labels if labels.count(label) > 1}
     if twice:
         raise UserError(f"attack '{min(twice)}' is named twice in {','.join(wanted)}")
-    return Battery(",".join(wanted), engine, tuple(attacks))
+    return Battery(",".join(wanted), _label(engine, randomness), tuple(attacks))
+
+
+def _label(engine: str, randomness: str) -> str:
+    """The engine as the result names it; what changes verdicts is part of it."""
+    return engine if randomness == RANDOMNESS[0] else f"{engine} ({randomness})"
+
+
+def _foreign(name: str) -> list[Attack]:
+    """Attacks of other packages, the same under every engine."""
+    from robrep_eval.attacks import external
+
+    known: dict[str, list[Attack]] = {
+        "pgd": [external.ArtPgd()],
+        "fgsm": [external.ArtFgsm()],
+        "none": [],
+    }
+    return known[name]
+
+
+def _reference(name: str) -> list[Attack]:
+    """The members of pyautoattack's versions, or one member as in standard or plus."""
+    from robrep_eval.attacks.reference import MEMBERS, ReferenceAttack
+
+    if name == "quick":
+        raise UserError("the reference has no battery 'quick'; use --engine robrep")
+    for version, members in MEMBERS.items():
+        if name == version:
+            return [ReferenceAttack(member=m, version=version) for m in members]
+    version = "standard" if name in MEMBERS["standard"] else "plus"
+    return [ReferenceAttack(member=name, version=version)]  # type: ignore[arg-type]
+
+
+def _own(name: str, norm: Norm, randomness: Randomness) -> list[Attack]:
+    """Members on robrep's engine, with AutoAttack's settings."""
+    from robrep_eval.attacks.own import members
+
+    return list(members(name, norm, randomness))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -107,6 +108,21 @@ def _known(kind: str) -> list[str]:
     help="Batteries and attacks, separated by commas; `robrep-eval list` names them.",
 )
 @click.option(
+    "--engine",
+    default="robrep",
+    show_default=True,
+    metavar="NAME",
+    help="robrep, or reference for pyautoattack itself.",
+)
+@click.option(
+    "--randomness",
+    default="per-example",
+    show_default=True,
+    metavar="SOURCE",
+    help="per-example: independent of batches, order and processes. official-rng: "
+    "replays what AutoAttack draws for each chunk.",
+)
+@click.option(
     "--limit",
     "--n-examples",
     "limit",
@@ -167,13 +183,16 @@ def run(**options: Any) -> None:
     from robrep_eval.request import read_request
 
     request: Request = read_request(options, sys.argv[1:])
-    with LiveProgress(quiet=quiet) as progress:
+    leader = os.environ.get("RANK", "0") == "0"  # of the processes under torchrun
+    with LiveProgress(quiet=quiet or not leader) as progress:
         progress.stage(f"loading {request.model}")
         plan = prepare(request)
         from robrep_eval.evaluation import run_plan
 
         result = run_plan(plan, on_progress=progress.update, on_stage=progress.stage)
         progress.stage(f"saved in {plan.output}")
+    if not leader:
+        return
     if as_json:
         click.echo(result.model_dump_json(indent=2))
     else:

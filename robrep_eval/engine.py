@@ -1,24 +1,31 @@
 """Runs a battery over a dataset: chunk by chunk, resumable, every claim re-checked.
 
-A chunk is the unit of progress: each (chunk, attack) is one file, written atomically,
-so a killed run loses at most the attack it was in.
+Each (chunk, attack) is one file, written atomically, and attacks of robrep's own
+engine journal what they are in every few seconds, so a killed run loses no more than
+that. Chunks are shared out among processes by `robrep_eval.shards`. Adversarials stay
+in the files until the evidence is written: memory does not grow with the examples.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from robrep_eval.attacks.base import Attack, Context
+from robrep_eval.attacks.checks import check_classifier
+from robrep_eval.attacks.pool import Journal, State
 from robrep_eval.battery import Battery
+from robrep_eval.shards import Shards
 from zoo.classifier import Classifier, predict
 from zoo.datasets.base import Dataset
+from zoo.errors import UserError
 from zoo.evidence import check_adversarials
 from zoo.files import read_tensors, write_tensors
 from zoo.records import Examples, Outcome, Verdict
@@ -80,8 +87,21 @@ class Run:
     """Row of each counted adversarial in `examples`, int64 (k,)."""
     attack_index: Tensor
     """Which attack of the battery found it, int64 (k,)."""
-    images: Tensor
-    """The counted adversarials, float32 (k, C, H, W)."""
+    files: list[Path]
+    """Where the adversarials lie, in this order."""
+    warnings: list[str] = field(default_factory=list)
+    """What the checks of the classifier say about all of it."""
+
+    def parts(self) -> Iterator[Tensor]:
+        """The counted adversarials, float32 (k, C, H, W), a file at a time."""
+        for path in self.files:
+            yield _read(path).images
+
+    @property
+    def images(self) -> Tensor:
+        """All of them at once."""
+        parts = list(self.parts())
+        return torch.cat(parts) if parts else torch.zeros(0)
 
 
 def run_battery(
@@ -93,6 +113,7 @@ def run_battery(
     settings: Settings,
     folder: Path,
     on_progress: Callable[[Progress], None] = lambda _: None,
+    shards: Shards | None = None,
 ) -> Run:
     """Attacks every example; files in `folder` from an earlier call are used.
 
@@ -105,28 +126,72 @@ def run_battery(
         folder: For chunk files; the caller makes sure that they belong to this run.
         on_progress: Called after each attack on each chunk, and in between if the
             attack tells how far it is.
+        shards: Processes that share the work. All but the leader return an empty run.
+
+    Raises:
+        UserError: the classifier cannot be evaluated by this battery.
     """
-    chunks = []
-    robust = 0
-    for start in range(0, len(data), settings.chunk_size):
-        part = data.subset(slice(start, start + settings.chunk_size))
-        report = _reporter(on_progress, start, len(data), robust, len(part))
-        chunk = _Chunk(classifier, part, threat, settings, folder, start)
-        chunks.append(chunk.run(battery, report))
-        robust += sum(v is Verdict.ROBUST for v in chunks[-1].examples.verdict)
-    on_progress(Progress(len(data), len(data), robust, len(data), "", 1.0))
-    return _merge(chunks, battery)
+    shards = shards or Shards()
+    warnings = check_classifier(classifier, data, battery, settings.device)
+    starts = range(0, len(data), settings.chunk_size)
+    tally = _Tally(on_progress, len(data))
+    for number in shards.chunks(len(starts)):
+        chunk = _chunk(classifier, data, threat, settings, folder, starts[number])
+        tally.add(chunk.run(battery, tally.reporter(len(chunk.data))))
+    tally.close()
+    shards.gather()
+    merged = (
+        _chunk(classifier, data, threat, settings, folder, start).run(battery)
+        for start in (starts if shards.leader else ())
+    )
+    run = _merge(merged, battery)
+    run.warnings = warnings
+    return run
 
 
-def _reporter(
-    on_progress: Callable[[Progress], None], done: int, total: int, robust: int, n: int
-) -> Callable[[str, float, int], None]:
-    """Fills in what is the same throughout a chunk."""
+class _Tally:
+    """Where this process stands, over the chunks that it was given."""
 
-    def report(attack: str, share: float, alive: int) -> None:
-        on_progress(Progress(done, total, robust + alive, done + n, attack, share))
+    def __init__(self, on_progress: Callable[[Progress], None], total: int) -> None:
+        self.on_progress = on_progress
+        self.total = total
+        self.done = 0
+        self.robust = 0
 
-    return report
+    def reporter(self, count: int) -> Callable[[str, float, int], None]:
+        """For a chunk of `count` examples."""
+
+        def report(attack: str, share: float, alive: int) -> None:
+            begun, robust = self.done + count, self.robust + alive
+            self.on_progress(
+                Progress(self.done, self.total, robust, begun, attack, share)
+            )
+
+        return report
+
+    def add(self, chunk: _ChunkResult) -> None:
+        """A chunk is done."""
+        verdict = chunk.examples.verdict
+        self.done += len(verdict)
+        self.robust += sum(v is Verdict.ROBUST for v in verdict)
+
+    def close(self) -> None:
+        """No chunk is left."""
+        self.on_progress(
+            Progress(self.done, self.total, self.robust, self.done, "", 1.0)
+        )
+
+
+def _chunk(
+    classifier: Classifier,
+    data: Dataset,
+    threat: ThreatModel,
+    settings: Settings,
+    folder: Path,
+    start: int,
+) -> _Chunk:
+    part = data.subset(slice(start, start + settings.chunk_size))
+    return _Chunk(classifier, part, threat, settings, folder, start)
 
 
 class _Chunk:
@@ -147,14 +212,21 @@ class _Chunk:
         self.settings = settings
         self.folder = folder
         self.start = start
-        self.x = data.images(slice(None))
         self.y = data.labels
-        self.clean = clean_predictions(classifier, self.x, settings)
+
+    @cached_property
+    def x(self) -> Tensor:
+        """The clean images."""
+        return self.data.images(slice(None))
 
     def run(
-        self, battery: Battery, report: Callable[[str, float, int], None]
+        self,
+        battery: Battery,
+        report: Callable[[str, float, int], None] = lambda *_: None,
     ) -> _ChunkResult:
-        correct = self.clean == self.y
+        """All attacks in turn, those of an earlier run from their files."""
+        clean = self._clean()
+        correct = clean == self.y
         survivors = correct.clone()
         found: dict[str, ChunkAttack] = {}
         for attack in battery.attacks:
@@ -170,58 +242,123 @@ class _Chunk:
         examples = Examples(
             index=self.data.positions.tolist(),
             label=self.y.tolist(),
-            clean_prediction=self.clean.tolist(),
+            clean_prediction=clean.tolist(),
             verdict=[Verdict.UNDECIDED] * len(self.y),
             outcomes={name: part.outcomes for name, part in found.items()},
         )
         judged = examples.model_copy(update={"verdict": verdicts(examples)})
-        return _ChunkResult(self.start, judged, found)
+        files = {name: self._path(name) for name in found}
+        return _ChunkResult(self.start, judged, found, files)
+
+    def _path(self, name: str) -> Path:
+        return self.folder / f"{self.start:08d}-{name}.safetensors"
+
+    def _clean(self) -> Tensor:
+        """Clean predictions, from the file of an earlier run if there is one."""
+        path = self._path("clean")
+        if path.exists():
+            return read_tensors(path)[0]["clean"]
+        clean = clean_predictions(self.classifier, self.x, self.settings)
+        write_tensors(path, {"clean": clean}, {})
+        return clean
 
     def _attack(
         self, attack: Attack, rows: Tensor, progress: Callable[[float], None]
     ) -> ChunkAttack:
         """From the file of an earlier run, or by running it now."""
-        path = self.folder / f"{self.start:08d}-{attack.name}.safetensors"
+        path = self._path(attack.name)
         if path.exists():
-            return _read(path)
-        began = time.perf_counter()
-        notes: list[str] = []
-        outcomes = [Outcome.SKIPPED] * len(self.y)
-        images = self.x[:0]
-        kept = rows[:0]
+            return replace(_read(path), images=self.x[:0])
         progress(0.0)
         if len(rows):
-            context = Context(
-                seed=self.settings.seed,
-                ids=torch.from_numpy(self.data.positions)[rows],
-                batch_size=self.settings.batch_size,
-                device=self.settings.device,
-                progress=progress,
-                note=notes.append,
+            result = self._propose(attack, rows, progress)
+        else:
+            skipped = [Outcome.SKIPPED] * len(self.y)
+            result = ChunkAttack(
+                outcomes=skipped, rows=rows, images=self.x[:0], seconds=0.0
             )
-            x, y = self.x[rows], self.y[rows]
-            proposals = attack.propose(self.classifier, x, y, self.threat, context)
-            check = check_adversarials(
-                self.classifier,
-                x,
-                proposals,
-                y,
-                self.threat,
-                batch_sizes=recheck_sizes(len(rows)),
-                device=self.settings.device,
-            )
-            for row, outcome in zip(rows.tolist(), check.outcome, strict=True):
-                outcomes[row] = outcome
-            kept, images = rows[check.fooled], proposals[check.fooled]
-        result = ChunkAttack(
+        _write(path, result)
+        _journal_path(path).unlink(missing_ok=True)
+        return replace(result, images=self.x[:0])
+
+    def _propose(
+        self, attack: Attack, rows: Tensor, progress: Callable[[float], None]
+    ) -> ChunkAttack:
+        """Lets the attack propose, and decides."""
+        journal = _Journal(_journal_path(self._path(attack.name)), rows)
+        notes: list[str] = []
+        unclear: list[Tensor] = []
+        context = Context(
+            seed=self.settings.seed,
+            ids=torch.from_numpy(self.data.positions)[rows],
+            batch_size=self.settings.batch_size,
+            device=self.settings.device,
+            progress=progress,
+            note=notes.append,
+            undecided=unclear.append,
+            journal=Journal(journal.load, journal.save),
+        )
+        x, y = self.x[rows], self.y[rows]
+        proposals = attack.propose(self.classifier, x, y, self.threat, context)
+        check = check_adversarials(
+            self.classifier,
+            x,
+            proposals,
+            y,
+            self.threat,
+            batch_sizes=recheck_sizes(len(rows)),
+            device=self.settings.device,
+        )
+        for row in (int(r) for part in unclear for r in part):
+            if check.outcome[row] is Outcome.HELD:
+                check.outcome[row] = Outcome.UNDECIDED
+        outcomes = [Outcome.SKIPPED] * len(self.y)
+        for row, outcome in zip(rows.tolist(), check.outcome, strict=True):
+            outcomes[row] = outcome
+        return ChunkAttack(
             outcomes=outcomes,
-            rows=kept,
-            images=images,
-            seconds=time.perf_counter() - began,
+            rows=rows[check.fooled],
+            images=proposals[check.fooled],
+            seconds=journal.seconds(),
             notes=notes,
         )
-        _write(path, result)
-        return result
+
+
+def _journal_path(path: Path) -> Path:
+    return path.with_suffix(".journal")
+
+
+class _Journal:
+    """What an attack on a chunk is in, as a file."""
+
+    def __init__(self, path: Path, rows: Tensor) -> None:
+        self.path = path
+        self.rows = rows
+        self.before = 0.0
+        self.began = time.perf_counter()
+
+    def seconds(self) -> float:
+        """Time spent on it, an earlier process's included."""
+        return self.before + time.perf_counter() - self.began
+
+    def load(self) -> State:
+        """What was saved, if it is about the same rows."""
+        if not self.path.exists():
+            return {}
+        try:
+            tensors, metadata = read_tensors(self.path)
+        except UserError:
+            return {}
+        rows = tensors.pop("rows")
+        if not torch.equal(rows, self.rows):
+            return {}
+        self.before = float(metadata["seconds"])
+        return tensors
+
+    def save(self, state: State) -> None:
+        """Replaces what was saved."""
+        seconds = {"seconds": self.seconds()}
+        write_tensors(self.path, {**state, "rows": self.rows}, seconds)
 
 
 @dataclass(frozen=True)
@@ -229,6 +366,8 @@ class _ChunkResult:
     start: int
     examples: Examples
     attacks: dict[str, ChunkAttack]
+    """Without their images."""
+    files: dict[str, Path]
 
 
 def clean_predictions(classifier: Classifier, x: Tensor, settings: Settings) -> Tensor:
@@ -248,16 +387,18 @@ def recheck_sizes(n: int) -> tuple[int, int]:
     return (100 if n != 100 else 99), (37 if n != 37 else 36)
 
 
-def _merge(chunks: list[_ChunkResult], battery: Battery) -> Run:
+def _merge(parts: Iterable[_ChunkResult], battery: Battery) -> Run:
     """All chunks as one run, in the order of the dataset."""
     names = [attack.name for attack in battery.attacks]
-    parts = [c.examples for c in chunks]
+    chunks = list(parts)
     examples = Examples(
-        index=[i for part in parts for i in part.index],
-        label=[i for part in parts for i in part.label],
-        clean_prediction=[i for part in parts for i in part.clean_prediction],
-        verdict=[v for part in parts for v in part.verdict],
-        outcomes={n: [o for part in parts for o in part.outcomes[n]] for n in names},
+        index=[i for c in chunks for i in c.examples.index],
+        label=[i for c in chunks for i in c.examples.label],
+        clean_prediction=[i for c in chunks for i in c.examples.clean_prediction],
+        verdict=[v for c in chunks for v in c.examples.verdict],
+        outcomes={
+            n: [o for c in chunks for o in c.examples.outcomes[n]] for n in names
+        },
     )
     found = [
         (at, chunk.start, chunk.attacks[name])
@@ -274,9 +415,7 @@ def _merge(chunks: list[_ChunkResult], battery: Battery) -> Run:
         },
         positions=_cat([part.rows + start for _, start, part in found]),
         attack_index=_cat([torch.full_like(p.rows, at) for at, _, p in found]),
-        images=torch.cat([part.images for _, _, part in found])
-        if found
-        else torch.zeros(0),
+        files=[c.files[n] for c in chunks for n in names if len(c.attacks[n].rows)],
     )
 
 

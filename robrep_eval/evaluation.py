@@ -14,6 +14,7 @@ from robrep_eval.plan import Plan, Request, prepare
 from robrep_eval.probes import fit_probe
 from robrep_eval.provenance import provenance
 from robrep_eval.run_folder import RunFolder
+from robrep_eval.shards import Shards
 from zoo import datasets
 from zoo.classifier import Classifier
 from zoo.classifier_file import parameter_count
@@ -65,29 +66,65 @@ def run_plan(
     on_stage: Callable[[str], None] = lambda _: None,
 ) -> Result:
     """Carries out what `prepare` planned; goes on with an unfinished run folder."""
+    shards = Shards.from_environment()
     if plan.output is None:
         with tempfile.TemporaryDirectory(prefix="robrep-") as temporary:
             folder = RunFolder.open(Path(temporary), plan.identity)
-            return _run(plan, folder, on_progress, on_stage)
-    if plan.request.overwrite:
+            return _run(plan, folder, Shards(), on_progress, on_stage)
+    if not shards.leader:
+        return _assist(plan, plan.output, shards, on_progress, on_stage)
+    if plan.request.overwrite and not shards.restarted:
         shutil.rmtree(plan.output, ignore_errors=True)
     folder = RunFolder.open(plan.output, plan.identity)
-    finished = folder.finished()
-    if finished is not None:
+    result = folder.finished()
+    if result is not None:
         on_stage(f"nothing left to do: {folder.result_path} is complete")
-        return finished
-    return _run(plan, folder, on_progress, on_stage)
+        shards.announce("ready")
+    else:
+        result = _run(plan, folder, shards, on_progress, on_stage)
+    shards.announce("finished")
+    return result
+
+
+def _assist(
+    plan: Plan,
+    output: Path,
+    shards: Shards,
+    on_progress: Callable[[Progress], None],
+    on_stage: Callable[[str], None],
+) -> Result:
+    """The part of the processes that do not lead: chunks, until none is left."""
+    shards.wait("ready")
+    folder = RunFolder.open(output, plan.identity)
+    if folder.finished() is None:
+        classifier, _ = _classifier(plan, folder, on_stage)
+        run_battery(
+            classifier,
+            plan.data,
+            plan.threat,
+            plan.battery,
+            settings=plan.request.settings,
+            folder=folder.chunks,
+            on_progress=on_progress,
+            shards=shards,
+        )
+    shards.wait("finished")
+    result = folder.finished()
+    assert result is not None
+    return result
 
 
 def _run(
     plan: Plan,
     folder: RunFolder,
+    shards: Shards,
     on_progress: Callable[[Progress], None],
     on_stage: Callable[[str], None],
 ) -> Result:
     """Probe, attack, record; each part is taken from the folder if it is there."""
     began = time.perf_counter()
     classifier, probe = _classifier(plan, folder, on_stage)
+    shards.announce("ready")
     probed = time.perf_counter()
     on_stage(f"attacking {len(plan.data)} images within {plan.threat}")
     found = run_battery(
@@ -98,6 +135,7 @@ def _run(
         settings=plan.request.settings,
         folder=folder.chunks,
         on_progress=on_progress,
+        shards=shards,
     )
     seconds = {
         "probe": probed - began,
@@ -107,7 +145,8 @@ def _run(
     evidence = folder.write_evidence(
         found.positions,
         found.attack_index,
-        found.images,
+        found.parts(),
+        shape=plan.data.shape,
         tolerance=plan.threat.tolerance(plan.data.shape),
     )
     result = _record(plan, folder, classifier, probe, found, evidence, seconds)
@@ -194,6 +233,7 @@ def _record(
         evidence=evidence,
         seconds=seconds,
         provenance=provenance(settings.device, list(plan.request.command)),
+        notes=found.warnings,
     )
 
 

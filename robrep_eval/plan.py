@@ -32,7 +32,10 @@ class Request:
     eps: float | str | None = None
     """By default the encoder's own threat model, else the dataset's usual radius."""
     attacks: str = "standard"
-    engine: str = "reference"
+    engine: str = "robrep"
+    """ "reference" runs pyautoattack instead of robrep's own engine."""
+    randomness: str = "per-example"
+    """ "official-rng" replays the reference's draws on robrep's engine."""
     limit: int | None = None
     """First n test images; all by default."""
     settings: Settings = field(default_factory=Settings)
@@ -70,8 +73,10 @@ def prepare(request: Request) -> Plan:
         UserError: an unknown name, a radius in the wrong units, a model that does not
             fit the data.
     """
-    battery = build(request.attacks, request.engine)
     norm = parse_norm(request.norm)
+    battery = build(
+        request.attacks, request.engine, norm=norm, randomness=request.randomness
+    )
     eps = None if request.eps is None else parse_eps(request.eps)
     if isinstance(request.model, str):
         check(request.model)
@@ -175,6 +180,8 @@ def _output(request: Request, data: Dataset, threat: ThreatModel) -> Path | None
     model = Path(model).stem if Path(model).is_file() else model.removeprefix("zoo:")
     words = [data.name, threat.norm.lower(), str(threat).split()[1]]
     words += [request.attacks] * (request.attacks != Request.attacks)
+    words += [request.engine] * (request.engine != Request.engine)
+    words += [request.randomness] * (request.randomness != Request.randomness)
     words += [f"n{len(data)}"] * (request.limit is not None)
     words += [f"seed{request.settings.seed}"] * (request.settings.seed != 0)
     return Path("runs", _safe(model), _safe("-".join(words)))

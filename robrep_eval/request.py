@@ -40,6 +40,8 @@ def read_request(options: dict[str, Any], command: Sequence[str]) -> Request:
         norm=options["norm"],
         eps=options["eps"],
         attacks=options["attacks"].lower(),
+        engine=options["engine"].lower(),
+        randomness=options["randomness"].lower(),
         limit=options["limit"],
         settings=Settings(
             seed=options["seed"],

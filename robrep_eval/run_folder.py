@@ -9,7 +9,7 @@ run.json, chunks/         identity and progress, so that a killed run resumes
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from torch import Tensor
 from zoo.classifier import Classifier
 from zoo.classifier_file import load_classifier, save_classifier
 from zoo.errors import UserError
-from zoo.files import read_json, sha256_file, write_json, write_tensors
+from zoo.files import read_json, sha256_file, write_json, write_rows
 from zoo.records import Evidence, ProbeRecord, Result, read_record, write_record
 
 
@@ -124,15 +124,21 @@ class RunFolder:
         self,
         positions: Tensor,
         attack_index: Tensor,
-        images: Tensor,
+        images: Iterable[Tensor],
         *,
+        shape: tuple[int, int, int],
         tolerance: float,
     ) -> Evidence:
-        """Saves the counted adversarials; see `zoo.verification.Claims`."""
-        write_tensors(
+        """Saves the counted adversarials; see `zoo.verification.Claims`.
+
+        `images` come in parts, so that they need not be in memory together.
+        """
+        write_rows(
             self.evidence_path,
-            {"positions": positions, "attack": attack_index, "images": images},
-            {},
+            {"positions": positions, "attack": attack_index},
+            "images",
+            images,
+            (len(positions), *shape),
         )
         return Evidence(
             file=self.evidence_path.name,

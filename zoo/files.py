@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,6 +83,51 @@ def write_tensors(
     encoded = {k: json.dumps(v, sort_keys=True) for k, v in metadata.items()}
     with atomic(path) as temporary:
         save_file(contiguous, temporary, metadata=encoded)
+
+
+def write_rows(
+    path: Path,
+    columns: Mapping[str, Tensor],
+    name: str,
+    rows: Iterable[Tensor],
+    shape: tuple[int, ...],
+) -> None:
+    """Writes safetensors whose one large float32 tensor comes in parts, atomically.
+
+    No more than one part is in memory at a time.
+
+    Args:
+        path: The file.
+        columns: Small tensors, written whole.
+        name: Of the large one.
+        rows: Its parts, along the first dimension.
+        shape: Of all of it.
+
+    Raises:
+        ValueError: the parts do not add up to `shape`.
+    """
+    import torch
+    from safetensors.torch import save
+
+    # A large tensor without rows gives the header; its true size is filled in below.
+    small = {k: v.detach().cpu().contiguous() for k, v in columns.items()}
+    body = save({**small, name: torch.zeros(0, *shape[1:])})
+    length = int.from_bytes(body[:8], "little")
+    header, data = json.loads(body[8 : 8 + length]), body[8 + length :]
+    size = 4 * math.prod(shape)
+    header[name] |= {"shape": list(shape), "data_offsets": [0, size]}
+    for key in small:
+        header[key]["data_offsets"] = [o + size for o in header[key]["data_offsets"]]
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with atomic(path) as temporary, temporary.open("wb") as stream:
+        stream.write(len(text).to_bytes(8, "little") + text)
+        for part in rows:
+            size -= stream.write(part.contiguous().float().numpy().tobytes())
+        if size:
+            raise ValueError(f"{name}: {size} bytes are missing of shape {shape}")
+        stream.write(data)
+        stream.flush()
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -52,6 +52,7 @@ class Apgd:
             early, as a stochastic model's verdict on one pass is noise.
     """
 
+    clock = "iteration"
     lockstep = False
 
     def __init__(
@@ -67,7 +68,7 @@ class Apgd:
         self.problem = problem
         self.loss = loss
         self.draws = draws
-        self.iterations = iterations
+        self.steps = iterations
         self.guard = guard if averaged == 1 else float("inf")
         self.averaged = averaged
         device = problem.x.device
@@ -112,7 +113,7 @@ class Apgd:
         first = s["iteration"] < 0
         if bool(first.any()):
             self.flat += int((gradient[first].flatten(1) == 0).all(dim=1).sum())
-        done = retired | ~finite | (s["iteration"] == self.iterations - 1)
+        done = retired | ~finite | (s["iteration"] == self.steps - 1)
         if bool(done.all()):
             return done
         keep_best(s, loss, gradient)

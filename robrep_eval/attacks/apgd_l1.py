@@ -46,6 +46,7 @@ class ApgdL1:
         larger: Start at 3 eps and 2 eps.
     """
 
+    clock = "iteration"
     lockstep = False
 
     def __init__(
@@ -68,6 +69,7 @@ class ApgdL1:
         table = stages(iterations, larger)
         eps = problem.threat.eps
         self.larger = larger
+        self.steps = iterations
         self.last = len(table) - 1
         self.radius = torch.tensor([share * eps for share, _ in table], device=device)
         self.length = torch.tensor([n for _, n in table], device=device)

@@ -35,6 +35,7 @@ class Fab:
             linearised boundary at one backward pass per class; None: targeted.
     """
 
+    clock = "iteration"
     lockstep = False
 
     def __init__(
@@ -48,7 +49,7 @@ class Fab:
     ) -> None:
         self.problem = problem
         self.draws = draws
-        self.iterations = iterations
+        self.steps = iterations
         self.guard = guard
         self.classes = classes
         eps = problem.threat.eps
@@ -93,7 +94,7 @@ class Fab:
         s["point"] = point
         s["iteration"] += 1
         retired = sure & (distance <= self.safe)
-        return retired | (s["iteration"] == self.iterations) | ~finite
+        return retired | (s["iteration"] == self.steps) | ~finite
 
     def _start(self, x: Tensor, tasks: Tensor) -> Tensor:
         """The clean image, or a point at half of eps from it."""

@@ -6,6 +6,7 @@ that the runs before it left standing.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -17,11 +18,12 @@ from robrep_eval.attacks.apgd import Apgd
 from robrep_eval.attacks.apgd_l1 import ApgdL1
 from robrep_eval.attacks.base import Context
 from robrep_eval.attacks.fab import Fab
-from robrep_eval.attacks.noise import Noise, Randomness, source
+from robrep_eval.attacks.noise import Noise, source
 from robrep_eval.attacks.pool import Pool, Program, State
 from robrep_eval.attacks.problem import Model, Problem, physical_batch, prepare
 from robrep_eval.attacks.square import SquareLinf
 from robrep_eval.attacks.square_windows import SquareWindows
+from robrep_eval.battery import Randomness
 from zoo._version import __version__
 from zoo.classifier import Classifier
 from zoo.threat import ThreatModel
@@ -33,6 +35,8 @@ LOSSES: dict[str, losses.Loss] = {
     "dlr-targeted": losses.targeted_dlr,
     "probability-margin": losses.probability_margin,
 }
+TELL_SECONDS = 0.5
+"""Between reports of progress."""
 MALT_CANDIDATES = 20
 """Classes of the highest logits that are ranked by their linearised distance."""
 
@@ -116,6 +120,7 @@ class _Run:
         self.proposals = x.clone().cpu()
         self.alive = torch.arange(len(x))
         self.flat = 0
+        self.told = 0.0
         self.order = self._targets()
         # The official stream cannot be entered in the middle.
         self.journal = None if exact else context.journal
@@ -296,7 +301,10 @@ class _Run:
         self.proposals[self.alive[at]] = images
 
     def _on_step(self, pool: Pool, run: int, total: int) -> None:
-        self.context.progress((run + pool.share()) / total)
+        now = time.monotonic()
+        if now - self.told > TELL_SECONDS:
+            self.told = now
+            self.context.progress((run + pool.share()) / total)
         if self.journal is not None and self.journal.due() and self.journal.save:
             here = {
                 "run": torch.tensor(run),

@@ -19,10 +19,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from robrep_eval.battery import Randomness
+
 Kind = Literal["uniform", "normal"]
 Rows = Callable[[Tensor], Tensor]
 """Maps task numbers (n,) to their draws (n, *shape), float32 on the CPU."""
-Randomness = Literal["per-example", "official-rng"]
 
 _Words = NDArray[np.uint64]
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)

@@ -27,6 +27,10 @@ class Program(Protocol):
     met) and "image" (that point; the clean image before).
     """
 
+    steps: int
+    """How many a task takes at most."""
+    clock: str
+    """The column that counts them."""
     lockstep: bool
     """True: all tasks enter together and none is refilled."""
 
@@ -104,8 +108,12 @@ class Pool:
         )
 
     def share(self) -> float:
-        """Share of the tasks finished."""
-        return self.finished / max(1, len(self.tasks))
+        """Share of the work done, those under way included."""
+        done = float(self.finished)
+        if self.state is not None:
+            clock = self.state[self.program.clock].clamp(min=0)
+            done += float(clock.sum()) / self.program.steps
+        return done / max(1, len(self.tasks))
 
     def _fill(self) -> None:
         """Refills when an eighth of the rows is free: small additions are wasteful."""

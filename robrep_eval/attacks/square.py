@@ -2,6 +2,7 @@
 
 Queries that would change no pixel of an image (all of the square already lies on that
 side of the ball) are passed over without a forward pass: they cannot change anything.
+Integral images of the pixels that lie on either side tell which those are.
 
 Source: Andriushchenko et al. 2020, arXiv 1912.00049, algorithms 1 and 2, with the
 schedule that AutoAttack (arXiv 2003.01690) uses for 5000 queries.
@@ -12,6 +13,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from robrep_eval.attacks.losses import margin
@@ -20,6 +22,10 @@ from robrep_eval.attacks.pool import State
 from robrep_eval.attacks.problem import Problem
 
 P_INIT = 0.8
+LOOK_AHEAD = 8
+"""Queries examined at once for one that changes anything."""
+BLOCK = 256
+"""Queries drawn at once."""
 _SCHEDULE = ((10, 1), (50, 2), (200, 4), (500, 8), (1000, 16), (2000, 32), (4000, 64))
 """(last query, divisor of P_INIT); not rescaled to the number of queries."""
 
@@ -55,6 +61,7 @@ class SquareLinf:
         guard: Margin beyond which a fooled row retires; 0: at a tie already.
     """
 
+    clock = "query"
     lockstep = False
 
     def __init__(
@@ -62,7 +69,7 @@ class SquareLinf:
     ) -> None:
         self.problem = problem
         self.guard = guard
-        self.queries = queries
+        self.steps = queries
         _, channels, height, width = problem.x.shape
         self.stripes = noise.images("uniform", run, problem.ids, (channels, 1, width))
         self.squares = noise.steps(run, problem.ids, queries, 2 + channels)
@@ -70,18 +77,22 @@ class SquareLinf:
         self.sides = torch.tensor(sides(queries, height, width, 1), device=device)
         self.rows = torch.arange(height, device=device)
         self.columns = torch.arange(width, device=device)
+        self.ahead = torch.arange(LOOK_AHEAD, device=device)
 
     def begin(self, tasks: Tensor) -> State:
         x = self.problem.x[tasks]
         n, eps = len(x), self.problem.threat.eps
         stripes = (2 * self.stripes(tasks).to(x) - 1).sign()
+        low, high = (x - eps).clamp_(min=0), (x + eps).clamp_(max=1)
         start = (x + eps * stripes).clamp_(0, 1)
         return {
             "task": tasks.to(x.device),
             "y": self.problem.y[tasks],
-            "low": (x - eps).clamp_(min=0),
-            "high": (x + eps).clamp_(max=1),
+            "low": low,
+            "high": high,
             "image": start,
+            "areas": _areas(start, low, high),
+            **self._block(tasks, torch.zeros(n, dtype=torch.int64, device=x.device)),
             "margin": x.new_full((n,), float("inf")),
             "query": torch.full((n,), -1, device=x.device),
             "found": torch.zeros(n, dtype=torch.bool, device=x.device),
@@ -92,12 +103,13 @@ class SquareLinf:
         s = state
         if bool((s["query"] < 0).any()):
             return self._first(s)
-        candidate = self._propose(s)
-        waiting = s["query"] < self.queries
+        windows, signs = self._next(s)
+        candidate = self._candidate(s, windows, signs)
+        waiting = s["query"] < self.steps
         logits = self.problem.model.logits(candidate)
         self._accept(s, candidate, logits, waiting)
         s["query"] += 1
-        return (s["margin"] <= -self.guard) | (s["query"] >= self.queries) | s["broken"]
+        return (s["margin"] <= -self.guard) | (s["query"] >= self.steps) | s["broken"]
 
     def _first(self, s: State) -> Tensor:
         """The start of rows that just came in."""
@@ -110,37 +122,76 @@ class SquareLinf:
         s["query"] += fresh
         return fresh & ((s["margin"] <= -self.guard) | s["broken"])
 
-    def _propose(self, s: State) -> Tensor:
-        """The next candidate of each row that differs from what the row has."""
-        candidate = self._draw(s, s["task"], s["query"], slice(None))
-        same = (candidate == s["image"]).flatten(1).all(dim=1)
-        rows = same.nonzero().flatten()
-        while len(rows):
-            s["query"][rows] += 1
-            rows = rows[s["query"][rows] < self.queries]
-            again = self._draw(s, s["task"][rows], s["query"][rows], rows)
-            candidate[rows] = again
-            same = (again == s["image"][rows]).flatten(1).all(dim=1)
-            rows = rows[same]
-        return candidate
+    def _next(self, s: State) -> tuple[Tensor, Tensor]:
+        """Each row's next square that changes a pixel; moves its query there.
 
-    def _draw(
-        self, s: State, task: Tensor, query: Tensor, rows: Tensor | slice
-    ) -> Tensor:
-        image = s["image"][rows]
-        draws = self.squares(task, query).to(image)
-        side = self.sides[query]
-        height, width = image.shape[-2:]
-        top = (draws[:, 0] * (height - side)).long().unsqueeze(1)
-        left = (draws[:, 1] * (width - side)).long().unsqueeze(1)
-        end = side.unsqueeze(1)
-        down = (self.rows >= top) & (self.rows < top + end)
-        across = (self.columns >= left) & (self.columns < left + end)
+        Returns windows (n, 3): top, left and side, and signs (n, C).
+        """
+        rows = (s["query"] < self.steps).nonzero().flatten()
+        while len(rows):
+            self._refresh(s, rows)
+            at = (s["query"] - s["block"])[rows].unsqueeze(1) + self.ahead  # (r, A)
+            idle = self._idle(s, rows, at)
+            idle &= s["query"][rows].unsqueeze(1) + self.ahead < self.steps
+            skipped = idle.long().cumprod(dim=1).sum(dim=1)
+            s["query"][rows] += skipped
+            again = (skipped == LOOK_AHEAD) & (s["query"][rows] < self.steps)
+            rows = rows[again]
+        place = (s["query"] - s["block"]).clamp(0, BLOCK - 1)
+        every = torch.arange(len(place), device=place.device)
+        return s["windows"][every, place], s["signs"][every, place]
+
+    def _refresh(self, s: State, rows: Tensor) -> None:
+        """Draws the next block for all rows when one is near the end of its own."""
+        near = s["query"][rows] + LOOK_AHEAD > s["block"][rows] + BLOCK
+        if bool(near.any()):
+            s.update(self._block(s["task"], s["query"]))
+
+    def _block(self, tasks: Tensor, first: Tensor) -> State:
+        """Squares of the `BLOCK` queries from `first` on, (n, BLOCK, ...) each.
+
+        "corners" are the places in "areas" that tell whether a square changes a
+        pixel: four for each channel, on the side of the ball that its sign points to.
+        """
+        n, channels, height, width = len(tasks), *self.problem.x.shape[1:]
+        query = first.unsqueeze(1) + torch.arange(BLOCK, device=first.device)
+        known = query.clamp(max=self.steps - 1)
+        owner = tasks.to(first.device).unsqueeze(1).expand_as(query)
+        draws = self.squares(owner.flatten(), known.flatten()).to(self.problem.x)
+        draws = draws.view(n, BLOCK, -1)
+        side = self.sides[known]
+        top = (draws[..., 0] * (height - side)).long()
+        left = (draws[..., 1] * (width - side)).long()
+        signs = (2 * draws[..., 2:] - 1).sign()
+        plane = (signs > 0) * channels + torch.arange(channels, device=first.device)
+        rows = torch.stack([top + side, top, top + side, top], dim=2)
+        columns = torch.stack([left + side, left + side, left, left], dim=2)
+        inside = (rows * (width + 1) + columns).unsqueeze(2)  # (n, B, 1, 4)
+        corners = plane.unsqueeze(3) * ((height + 1) * (width + 1)) + inside
+        return {
+            "block": first.clone(),
+            "windows": torch.stack([top, left, side], dim=2),
+            "signs": signs,
+            "corners": corners.flatten(2),
+        }
+
+    def _idle(self, s: State, rows: Tensor, at: Tensor) -> Tensor:
+        """Bool (r, A): all pixels of the square are on their side of the ball."""
+        corners = s["corners"][rows.unsqueeze(1), at]  # (r, A, 4 C)
+        sums = s["areas"][rows].gather(1, corners.flatten(1))
+        a, b, c, d = sums.view(*at.shape, -1, 4).unbind(dim=3)
+        side = s["windows"][rows.unsqueeze(1), at, 2]
+        return (a - b - c + d == side.square().unsqueeze(2)).all(dim=2)
+
+    def _candidate(self, s: State, windows: Tensor, signs: Tensor) -> Tensor:
+        """The images with their squares added, inside ball and box."""
+        top, left, side = windows.unsqueeze(2).unbind(dim=1)  # (n, 1)
+        down = (self.rows >= top) & (self.rows < top + side)
+        across = (self.columns >= left) & (self.columns < left + side)
         window = down.unsqueeze(2) & across.unsqueeze(1)  # (n, H, W)
-        signs = (2 * draws[:, 2:] - 1).sign() * (2 * self.problem.threat.eps)
-        change = signs.view(*signs.shape, 1, 1) * window.unsqueeze(1)
-        moved = change.add_(image)
-        return torch.clamp(moved, s["low"][rows], s["high"][rows], out=moved)
+        step = (signs * (2 * self.problem.threat.eps)).view(*signs.shape, 1, 1)
+        moved = (step * window.unsqueeze(1)).add_(s["image"])
+        return torch.clamp(moved, s["low"], s["high"], out=moved)
 
     def _accept(
         self, s: State, candidate: Tensor, logits: Tensor, waiting: Tensor
@@ -150,6 +201,21 @@ class SquareLinf:
         s["broken"] |= ~logits.isfinite().all(dim=1) & waiting
         better = waiting & ((new < s["margin"]) | (new <= 0)) & ~s["broken"]
         rows = better.nonzero().flatten()
+        if not len(rows):
+            return
+        image = candidate[rows]
         s["margin"][rows] = new[rows]
-        s["image"][rows] = candidate[rows]
+        s["image"][rows] = image
+        s["areas"][rows] = _areas(image, s["low"][rows], s["high"][rows])
         s["found"][rows] = (logits.argmax(dim=1) != s["y"])[rows]
+
+
+def _areas(image: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """Integral images (n, 2 * C * (H + 1) * (W + 1)) of the pixels at either bound.
+
+    Each entry counts the pixels above and to the left of it; first those at the lower
+    bound, channel by channel, then those at the upper.
+    """
+    bound = torch.cat([image == low, image == high], dim=1)
+    sums = bound.cumsum(dim=2).cumsum(dim=3)
+    return F.pad(sums, (1, 0, 1, 0)).flatten(1)

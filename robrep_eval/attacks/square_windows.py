@@ -39,6 +39,7 @@ class SquareWindows:
         batch_size: Rows per forward pass.
     """
 
+    clock = "query"
     lockstep = True
 
     def __init__(
@@ -53,7 +54,7 @@ class SquareWindows:
     ) -> None:
         self.problem = problem
         self.norm = problem.threat.norm
-        self.queries = queries
+        self.steps = queries
         self.guard = guard
         self.batch_size = batch_size
         _, self.channels, height, width = problem.x.shape
@@ -100,7 +101,7 @@ class SquareWindows:
         s["found"][rows] = (logits.argmax(dim=1) != s["y"])[rows]
         s["query"] += 1
         done = (s["margin"] <= -self.guard) | s["broken"]
-        return done | (s["query"] >= self.queries)
+        return done | (s["query"] >= self.steps)
 
     def _start(self, x: Tensor, tasks: Tensor) -> Tensor:
         """A grid of tiles with random signs."""

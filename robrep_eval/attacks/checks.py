@@ -1,0 +1,122 @@
+"""Checks of a classifier before anything is attacked: may its figures be trusted?
+
+Sources: the automatic checks of AutoAttack (arXiv 2003.01690, `flags_doc.md`); Carlini
+et al. 2019, arXiv 1902.06705; Croce et al. 2022, arXiv 2202.13711.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from zoo.errors import UserError
+
+if TYPE_CHECKING:
+    from robrep_eval.battery import Battery
+    from zoo.datasets.base import Dataset
+
+SAMPLE = 32
+"""Examples looked at."""
+TOLERANCE = 1e-3
+"""Largest change of a logit, relative to the largest, that rounding may cause."""
+
+
+def check_classifier(
+    classifier: nn.Module, data: Dataset, battery: Battery, device: str
+) -> list[str]:
+    """Refuses what cannot be attacked soundly; returns warnings for the result.
+
+    Raises:
+        UserError: training mode; logits that change from pass to pass, unless every
+            attack averages over passes; rows that influence each other; no gradient.
+    """
+    _check_mode(classifier)
+    x = data.images(slice(SAMPLE)).to(device)
+    logits = _logits(classifier, x)
+    if logits.ndim != 2 or logits.shape[1] < 2:
+        raise UserError(
+            f"the classifier must give logits (n, classes) for at least 2 classes, "
+            f"not a tensor of shape {tuple(logits.shape)}"
+        )
+    if not bool(logits.isfinite().all()):
+        return ["some clean logits are NaN or infinite: those examples are undecided"]
+    if not _stochastic_allowed(battery):
+        _check_repeatable(classifier, x, logits)
+        _check_rows(classifier, x, logits)
+    if any(attack.name != "square" for attack in battery.attacks):
+        _check_gradient(classifier, x)
+    return _looks_like_probabilities(logits)
+
+
+def _check_mode(classifier: nn.Module) -> None:
+    training = [
+        name or "itself" for name, m in classifier.named_modules() if m.training
+    ]
+    if training:
+        raise UserError(
+            f"the classifier is in training mode ({training[0]}): batch statistics and "
+            "dropout would make its figures meaningless; call .eval()"
+        )
+
+
+def _stochastic_allowed(battery: Battery) -> bool:
+    """True if every attack is made for stochastic classifiers."""
+    return bool(battery.attacks) and all(
+        attack.parameters.get("averaged", 1) > 1
+        or attack.parameters.get("version") == "rand"
+        for attack in battery.attacks
+    )
+
+
+def _check_repeatable(classifier: nn.Module, x: Tensor, want: Tensor) -> None:
+    change = max(_change(_logits(classifier, x), want) for _ in range(2))
+    if change > TOLERANCE:
+        raise UserError(
+            f"the classifier is stochastic: the same images gave logits that differ by "
+            f"{change:.1%}; attack it with --attacks rand, which averages gradients"
+        )
+
+
+def _check_rows(classifier: nn.Module, x: Tensor, want: Tensor) -> None:
+    """Each row alone, and all in reverse order, must give what the batch gave."""
+    backwards = _logits(classifier, x.flip(0)).flip(0)
+    few = torch.cat([_logits(classifier, x[i : i + 1]) for i in range(min(4, len(x)))])
+    change = max(_change(backwards, want), _change(few, want[: len(few)]))
+    if change > TOLERANCE:
+        raise UserError(
+            f"rows of a batch influence each other: logits differ by {change:.1%} with "
+            "the company they are computed in (batch statistics?); the classifier must "
+            "treat each image by itself"
+        )
+
+
+def _check_gradient(classifier: nn.Module, x: Tensor) -> None:
+    with torch.enable_grad():
+        leaf = x[:2].clone().requires_grad_()
+        logits = classifier(leaf)
+        if not logits.requires_grad:
+            raise UserError(
+                "no gradient reaches the images (a detached or non-differentiable "
+                "step?); gradient attacks would report robustness that is not there; "
+                "attack it with --attacks square"
+            )
+
+
+def _looks_like_probabilities(logits: Tensor) -> list[str]:
+    sums = logits.sum(dim=1)
+    if bool((logits >= 0).all()) and bool((sums - 1).abs().max() < 1e-5):
+        return ["the outputs look like probabilities; attacks expect logits"]
+    return []
+
+
+def _logits(classifier: nn.Module, x: Tensor) -> Tensor:
+    with torch.no_grad():
+        return classifier(x).float()  # type: ignore[no-any-return]
+
+
+def _change(got: Tensor, want: Tensor) -> float:
+    """Largest change, relative to the largest logit."""
+    scale = want.abs().max().clamp(min=1e-12)
+    return float((got - want).abs().max() / scale)

@@ -1,0 +1,79 @@
+"""Several processes on one evaluation: `torchrun --nproc-per-node N -m robrep_eval`.
+
+The processes share a run folder and a queue: each takes the next chunk by counting up
+one number in torch's own store. Chunk files are the truth, so when a process dies and
+torchrun starts all of them again (`--max-restarts 3`), finished chunks are skipped,
+and chunks under way go on from their journals. No process group is needed.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch.distributed import Store  # type: ignore[attr-defined]
+
+PATIENCE = timedelta(days=30)
+"""How long one process waits for another: torchrun ends them all if one fails."""
+POLL_SECONDS = 0.05
+
+
+@dataclass
+class Shards:
+    """This process among those of the evaluation; by default the only one."""
+
+    rank: int = 0
+    world: int = 1
+    store: Store | Any = None
+    restarted: bool = False
+    """True if torchrun has started the processes again after a failure."""
+
+    @classmethod
+    def from_environment(cls) -> Shards:
+        """As torchrun set it up; a single process otherwise."""
+        if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+            return cls()
+        from torch.distributed import PrefixStore  # type: ignore[attr-defined]
+        from torch.distributed.rendezvous import rendezvous
+
+        store, rank, world = next(rendezvous("env://"))
+        restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        # Counters of an earlier attempt must not be counted on.
+        prefixed = PrefixStore(f"robrep/{restarts}", store)
+        return cls(rank, world, prefixed, restarts != "0")
+
+    @property
+    def leader(self) -> bool:
+        """True for the one process that prepares, merges and reports."""
+        return self.rank == 0
+
+    def chunks(self, count: int) -> Iterator[int]:
+        """Numbers of the chunks that this process is to do, one at a time."""
+        if self.store is None:
+            yield from range(count)
+            return
+        while (number := self.store.add("next", 1) - 1) < count:
+            yield number
+
+    def announce(self, event: str) -> None:
+        """Tells the others that something is ready."""
+        if self.store is not None:
+            self.store.set(event, "1")
+
+    def wait(self, event: str) -> None:
+        """Waits for another process to announce something."""
+        if self.store is not None:
+            self.store.wait([event], PATIENCE)
+
+    def gather(self) -> None:
+        """The leader waits until every process has come to this point."""
+        if self.store is None:
+            return
+        self.store.add("arrived", 1)
+        while self.leader and self.store.add("arrived", 0) < self.world:
+            time.sleep(POLL_SECONDS)
