@@ -47,7 +47,7 @@ def weakened(settings: AugmentSettings, strength: float) -> AugmentSettings:
     """
     b, c, s, h = (strength * v for v in settings.jitter)
     return AugmentSettings(
-        crop=1 - strength * (1 - settings.crop),
+        crop=1 - strength + strength * settings.crop,
         shift=strength * settings.shift,
         rotate=strength * settings.rotate,
         flip=settings.flip,

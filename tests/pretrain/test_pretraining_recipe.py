@@ -1,0 +1,133 @@
+"""Recipes: what is accepted, what is refused and in which words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pretrain import methods
+from pretrain.recipe import (
+    built_in,
+    differing,
+    dump,
+    load_recipe,
+    merge,
+    parse_override,
+    validate,
+)
+from zoo import architectures, datasets
+from zoo.errors import UserError
+
+BASE: dict[str, Any] = {"name": "a", "method": "simclr", "epochs": 3}
+
+
+@pytest.mark.parametrize("name", built_in())
+def test_built_in_recipes_are_valid_and_survive_a_round_trip(name: str) -> None:
+    recipe = validate(load_recipe(name))
+    methods.options(recipe)
+    architectures.resolve_options(recipe.arch, recipe.arch_options)
+    datasets.get(recipe.data)
+    assert recipe.name == name
+    assert validate(yaml.safe_load(dump(recipe))) == recipe
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"epoch": 3}, "unknown key 'epoch'; did you mean 'epochs'"),
+        ({"optimizer": {"lrr": 1}}, "unknown key 'optimizer.lrr'; did you mean 'lr'"),
+        ({"augment": {"croop": 1}}, "unknown key 'augment.croop'; did you mean 'crop'"),
+        ({"epochs": "many"}, "'epochs': .* not 'many'"),
+        ({"epochs": 0}, "'epochs': .*greater than or equal to 1, not 0"),
+        ({"batch": 1}, "'batch': .* not 1"),
+        ({"optimizer": {"lr": -1}}, "'optimizer.lr': .* not -1"),
+        ({"optimizer": {"lr": float("nan")}}, "'optimizer.lr': .* not nan"),
+        ({"threat": {"norm": "Linf", "eps": -1}}, "eps must be positive"),
+        ({"threat": {"norm": "L3", "eps": 1}}, "'threat.norm': .* not 'L3'"),
+        ({"attack": {"step_size": "1/0"}}, "eps must be a number"),
+        ({"name": "A B"}, "'name'"),
+        ({"passes": 10}, "either epochs or passes"),
+        ({"epochs": None}, "either epochs or passes"),
+    ],
+)
+def test_bad_recipes_are_refused_with_the_key(
+    change: dict[str, Any], words: str
+) -> None:
+    content = {**BASE, **change}
+    with pytest.raises(UserError, match=words):
+        validate(content)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"method": "tarl"}, "did you mean 'tarrl'"),
+        ({"method": "tarrl"}, "needs a threat model"),
+        ({"options": {"temprature": 1}}, "did you mean 'temperature'"),
+        ({"options": {"temperature": -1}}, "'temperature': .* not -1"),
+        ({"teacher": "zoo:simclr-digits"}, "uses no teacher"),
+        (
+            {"method": "deacl", "threat": {"norm": "Linf", "eps": 0.1}},
+            "starts from a trained encoder",
+        ),
+    ],
+)
+def test_bad_options_are_refused(change: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        methods.options(validate({**BASE, **change}))
+
+
+def test_numbers_that_yaml_reads_as_text_are_numbers() -> None:
+    content = yaml.safe_load("{lr: 1e-3}")  # YAML 1.1 makes this a string
+    recipe = validate({**BASE, "optimizer": content, "attack": {"step_size": "2/255"}})
+    assert recipe.optimizer.lr == 0.001
+    assert recipe.attack.step_size == pytest.approx(2 / 255)
+
+
+def test_override() -> None:
+    assert parse_override("attack.steps=3") == {"attack": {"steps": 3}}
+    assert parse_override("teacher=zoo:a") == {"teacher": "zoo:a"}
+    with pytest.raises(UserError, match="key=value"):
+        parse_override("attack.steps")
+
+
+def test_merge() -> None:
+    base = {"method": "tarrl", "options": {"weight": 1}, "a": {"b": 1, "c": 2}}
+    assert merge(base, {"a": {"b": 3}})["a"] == {"b": 3, "c": 2}
+    assert merge({"epochs": 3}, {"passes": 10}) == {"passes": 10}
+    assert merge({"passes": 3}, {"epochs": 10}) == {"epochs": 10}
+    # Options belong to a method: another method does not inherit them.
+    assert "options" not in merge(base, {"method": "acl"})
+
+
+def test_base_is_found_beside_the_recipe_and_among_the_built_in(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "one.yaml").write_text("base: tarrl-digits\nseed: 5\nbatch: 32\n")
+    (tmp_path / "two.yaml").write_text("base: one.yaml\nbatch: 64\n")
+    content = load_recipe(tmp_path / "two.yaml")
+    assert (content["method"], content["seed"], content["batch"]) == ("tarrl", 5, 64)
+
+
+def test_broken_files_are_named(tmp_path: Path) -> None:
+    circle = tmp_path / "circle.yaml"
+    circle.write_text("base: circle.yaml\n")
+    with pytest.raises(UserError, match="based on itself"):
+        load_recipe(circle)
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("a: [1\n")
+    with pytest.raises(UserError, match=r"broken\.yaml is not valid YAML"):
+        load_recipe(broken)
+    broken.write_text("just words\n")
+    with pytest.raises(UserError, match="must be a mapping"):
+        load_recipe(broken)
+    with pytest.raises(UserError, match="did you mean 'tarrl-digits'"):
+        load_recipe("tarrl-digit")
+
+
+def test_differing_names_dotted_keys() -> None:
+    old = {"a": {"b": 1, "c": 2}, "d": (1, 2)}
+    assert differing(old, {"a": {"b": 1, "c": 3}, "d": [1, 2], "e": 1}) == ["a.c", "e"]
