@@ -8,6 +8,7 @@ blur are kornia's.
 from __future__ import annotations
 
 import math
+import warnings
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -121,7 +122,10 @@ def _recolour(
 
 @lru_cache(maxsize=8)
 def _colours(settings: AugmentSettings, channels: int) -> AugmentationSequential:
-    from kornia import augmentation as K
+    with warnings.catch_warnings():
+        # kornia still uses a part of torch.jit that torch has deprecated.
+        warnings.simplefilter("ignore", FutureWarning)
+        from kornia import augmentation as K
 
     brightness, contrast, saturation, hue = settings.jitter
     if channels != 3:

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from pretrain import methods
 from pretrain.augment import preset
 from pretrain.methods.base import Cost, Method, Setting
 from pretrain.randomness import generator
 from pretrain.recipe import AugmentSettings, Recipe
+from robrep_eval.probes import features
 from zoo import architectures
 from zoo.datasets.base import Dataset
 from zoo.encoder import Encoder, EncoderSpec
@@ -87,6 +89,20 @@ def augmentation(recipe: Recipe, data: Dataset) -> AugmentSettings:
     if isinstance(recipe.augment, AugmentSettings):
         return recipe.augment
     return preset(recipe.data, data.shape[0])
+
+
+def training_labels(
+    method: Method, train: Dataset, recipe: Recipe, device: torch.device
+) -> Tensor:
+    """(N, 1) class labels, (N, k) pseudo-labels, or (N, 0)."""
+    if method.labels:
+        return train.labels[:, None]
+    if method.teacher is not None:
+        z = features(method.teacher, train, device=str(device))
+        made = method.prepare(z, recipe.seed)
+        if made is not None:
+            return made
+    return torch.empty(len(train), 0, dtype=torch.long)
 
 
 def plan(

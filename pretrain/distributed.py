@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from zoo.errors import UserError
 
@@ -105,3 +105,14 @@ def barrier() -> None:
     """Waits for all processes."""
     if world() > 1:
         dist.barrier()
+
+
+def parallel(method: nn.Module, device: torch.device) -> nn.Module:
+    """The method under DDP, if there are several processes."""
+    if world() == 1:
+        return method
+    from torch.nn.parallel import DistributedDataParallel
+
+    if device.type == "cuda":
+        nn.SyncBatchNorm.convert_sync_batchnorm(method)
+    return DistributedDataParallel(method, broadcast_buffers=False)

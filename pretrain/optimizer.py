@@ -1,13 +1,14 @@
-"""Optimiser and schedule, from the recipe to torch's and timm's."""
+"""Optimiser, schedule, average and precision: from the recipe to torch and timm."""
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import nn
 
-from pretrain.recipe import OptimizerSettings
+from pretrain.recipe import OptimizerSettings, Recipe
 
 
 def build_optimizer(
@@ -52,3 +53,18 @@ def build_schedule(
         )
     drops = [steps // 2, 3 * steps // 4] if settings.schedule == "steps" else []
     return MultiStepLRScheduler(optimizer, decay_t=drops, decay_rate=0.1, **warmup)
+
+
+def build_average(encoder: nn.Module, recipe: Recipe) -> Any:
+    """timm's exponential average of the weights, or None."""
+    if recipe.average is None:
+        return None
+    from timm.utils import ModelEmaV3
+
+    return ModelEmaV3(encoder, decay=recipe.average, use_warmup=True)
+
+
+def precision(recipe: Recipe, device: torch.device) -> AbstractContextManager[Any]:
+    """Autocast for the forward passes, attacks included, or nothing."""
+    enabled = recipe.precision == "bf16"
+    return torch.autocast(device.type, torch.bfloat16, enabled=enabled)

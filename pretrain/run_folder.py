@@ -18,6 +18,7 @@ from typing import Any
 import torch
 import yaml
 
+from pretrain.cards import describe
 from pretrain.curves import draw
 from pretrain.recipe import Recipe, differing, dump
 from zoo.encoder import Encoder, save_encoder
@@ -156,13 +157,3 @@ def _tensorboard(folder: Path) -> Any:
     except ImportError:
         return False
     return SummaryWriter(str(folder))
-
-
-def describe(training: Training) -> str:
-    """One sentence for people."""
-    threat = f" against {training.threat}" if training.threat else ""
-    labels = "with labels" if training.labels else "without labels"
-    return (
-        f"{training.method} pretrained on {training.dataset}{threat}, {labels}, "
-        f"{training.epochs} epochs, {training.passes:g} passes per image"
-    )

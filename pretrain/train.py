@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import time
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,22 +16,31 @@ import torch
 from torch import Tensor, nn
 
 from pretrain import distributed
-from pretrain.build import build_method, check, find_teacher, plan
+from pretrain.build import (
+    build_method,
+    check,
+    find_teacher,
+    plan,
+    training_labels,
+)
+from pretrain.cards import training_record
 from pretrain.data import Batches, divide
 from pretrain.data import Parts as Data
-from pretrain.methods.base import Batch, Method, Parts
+from pretrain.methods.base import Batch, Parts
 from pretrain.monitor import Look, look
-from pretrain.optimizer import build_optimizer, build_schedule
+from pretrain.optimizer import (
+    build_average,
+    build_optimizer,
+    build_schedule,
+    precision,
+)
 from pretrain.progress import Reporter, Silent
 from pretrain.randomness import generator
 from pretrain.recipe import Recipe, merge, validate
 from pretrain.run_folder import RunFolder
-from robrep_eval.probes import features
 from zoo.datasets import load as load_dataset
-from zoo.datasets.base import Dataset
 from zoo.encoder import Encoder
 from zoo.errors import RobrepError, UserError
-from zoo.records import Training
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,15 +130,15 @@ class Session:
         self.method = method.to(memory_format=torch.channels_last)
         if recipe.compile:
             self.method.encoder.compile()
-        labels = _labels(self.method, data.train, recipe, self.device)
+        labels = training_labels(self.method, data.train, recipe, self.device)
         self.batches = Batches(data.train, labels, recipe, self.device)
         self.plan = plan(recipe, self.method, len(self.batches), teacher_passes)
-        self.module = _parallel(self.method, self.device)
+        self.module = distributed.parallel(self.method, self.device)
         self.optimizer = build_optimizer(self.method, recipe.optimizer)
         self.schedule = build_schedule(
             self.optimizer, recipe.optimizer, self.plan.steps
         )
-        self.average = _average(self.method.published(), recipe)
+        self.average = build_average(self.method.published(), recipe)
         self.state = State()
 
     def run_to_the_end(self) -> Path:
@@ -157,7 +165,7 @@ class Session:
         began = time.monotonic()
         for index, (x, y) in enumerate(self.batches.epoch(epoch)):
             done = epoch * self.plan.steps_per_epoch + index
-            values = self._step(x, y, done)
+            values = self.step(x, y, done)
             for name, value in values.items():
                 sums[name] = sums.get(name, 0.0) + value
             rate = (index + 1) * self.recipe.batch / (time.monotonic() - began)
@@ -165,7 +173,7 @@ class Session:
             self.around.report.step(done + 1, f"{rate:.0f} images/s, {shown}")
         return {name: total / len(self.batches) for name, total in sums.items()}
 
-    def _step(self, x: Tensor, y: Tensor, done: int) -> dict[str, float]:
+    def step(self, x: Tensor, y: Tensor, done: int) -> dict[str, float]:
         """One optimiser step; returns the loss parts, averaged over processes."""
         batch = Batch(
             x=x,
@@ -175,7 +183,7 @@ class Session:
         )
         self.schedule.step_update(done + 1)
         self.optimizer.zero_grad(set_to_none=True)
-        with _precision(self.recipe, self.device):
+        with precision(self.recipe, self.device):
             parts: Parts = self.module(batch)
         total = torch.stack(list(parts.values())).sum()
         values = self._finite(parts, done)
@@ -283,23 +291,15 @@ class Session:
         return self.method.export(self.average.module)
 
     def _publish(self, kind: str, encoder: Encoder) -> Path:
-        return self.run.publish(kind, encoder, self.recipe, self._training())
-
-    def _training(self) -> Training:
-        recipe, kind = self.recipe, type(self.method)
-        return Training(
-            method=recipe.method,
-            dataset=recipe.data,
-            threat=recipe.threat if kind.adversarial else None,
-            labels=kind.labels,
-            command=self.around.command,
-            recipe=recipe.model_dump(mode="json"),
-            seed=recipe.seed,
-            epochs=self.state.epoch,
-            passes=self.state.epoch * self.plan.cost.passes + self.plan.teacher_passes,
-            seconds=round(self.state.seconds, 1),
-            versions=versions(),
+        training = training_record(
+            self.recipe,
+            self.data.train,
+            self.plan,
+            self.state.epoch,
+            self.state.seconds,
+            self.around.command,
         )
+        return self.run.publish(kind, encoder, self.recipe, training)
 
     def _announce(self) -> None:
         plan, state = self.plan, self.state
@@ -323,49 +323,3 @@ class Session:
             self._publish("last", self.exported())
         distributed.barrier()
         return self.run.path / "last"
-
-
-def versions() -> dict[str, str]:
-    """Of what the weights depend on."""
-    from importlib.metadata import version
-
-    return {name: version(name) for name in ("robrep", "torch", "kornia", "timm")}
-
-
-def _labels(
-    method: Method, train: Dataset, recipe: Recipe, device: torch.device
-) -> Tensor:
-    """(N, 1) class labels, (N, k) pseudo-labels, or (N, 0)."""
-    if method.labels:
-        return train.labels[:, None]
-    if method.teacher is not None:
-        z = features(method.teacher, train, device=str(device))
-        made = method.prepare(z, recipe.seed)
-        if made is not None:
-            return made
-    return torch.empty(len(train), 0, dtype=torch.long)
-
-
-def _parallel(method: Method, device: torch.device) -> nn.Module:
-    """The method under DDP, if there are several processes."""
-    if distributed.world() == 1:
-        return method
-    from torch.nn.parallel import DistributedDataParallel
-
-    if device.type == "cuda":
-        nn.SyncBatchNorm.convert_sync_batchnorm(method)
-    return DistributedDataParallel(method, broadcast_buffers=False)
-
-
-def _average(encoder: nn.Module, recipe: Recipe) -> Any:
-    """timm's exponential average of the weights, or None."""
-    if recipe.average is None:
-        return None
-    from timm.utils import ModelEmaV3
-
-    return ModelEmaV3(encoder, decay=recipe.average, use_warmup=True)
-
-
-def _precision(recipe: Recipe, device: torch.device) -> AbstractContextManager[Any]:
-    enabled = recipe.precision == "bf16"
-    return torch.autocast(device.type, torch.bfloat16, enabled=enabled)

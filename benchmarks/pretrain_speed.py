@@ -1,0 +1,163 @@
+"""Training speed of every method beside the bare passes it needs.
+
+    OMP_NUM_THREADS=1 python benchmarks/pretrain_speed.py
+
+The peer runs, in the same process and interleaved step by step, the forward and
+backward passes that the method declares (`Method.cost`) on the same network, batch and
+memory layout: forward passes of fixed images, backward passes to the input, full
+training passes with the optimiser's step, and nothing else. The ratio is what
+augmentation, losses, projections, projector and bookkeeping leave of that speed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pretrain import methods
+from pretrain.build import build_method
+from pretrain.data import divide
+from pretrain.methods.base import Cost
+from pretrain.recipe import Recipe, validate
+from pretrain.run_folder import RunFolder
+from pretrain.train import Session, Surroundings
+from robrep_eval.attacks.pgd import frozen
+from zoo.datasets import load
+from zoo.encoder import Encoder
+
+TEACHERS = ("deacl", "advcl", "dynacl++")
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Images per second, medians over steps."""
+
+    method: float
+    bare: float
+    peak_mib: float
+
+
+def main() -> None:
+    """Prints one line per method."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--data", default="digits")
+    parser.add_argument("--arch", default="resnet_s8")
+    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--steps", type=int, default=3, help="of the inner attack")
+    parser.add_argument("--repeats", type=int, default=12, help="training steps timed")
+    parser.add_argument("--methods", nargs="*", default=sorted(methods.registry()))
+    given = parser.parse_args()
+    print(
+        f"{given.arch} on {given.data}, batch {given.batch}, {given.steps} attack "
+        f"steps, {torch.get_num_threads()} thread(s)"
+    )
+    print(f"{'method':10} {'images/s':>9} {'bare':>9} {'ratio':>6} {'peak MiB':>9}")
+    for name in given.methods:
+        speed = measure(name, given)
+        print(
+            f"{name:10} {speed.method:9.0f} {speed.bare:9.0f} "
+            f"{speed.method / speed.bare:6.2f} {speed.peak_mib:9.0f}",
+            flush=True,
+        )
+
+
+def measure(name: str, given: Any) -> Speed:
+    """Interleaves steps of the method with its bare passes."""
+    recipe = _recipe(name, given)
+    data = divide(load(given.data, "train"), recipe)
+    with tempfile.TemporaryDirectory() as folder:
+        run = RunFolder(Path(folder), recipe)
+        teacher = _teacher(recipe, data.train) if name in TEACHERS else None
+        session = Session(recipe, data, run, Surroundings(), teacher, 0.0)
+    session.module.train()
+    batches = session.batches.epoch(0)
+    bare = Bare(session.method.cost(recipe.attack), recipe, session)
+    ours: list[float] = []
+    theirs: list[float] = []
+    for step in range(given.repeats + 2):
+        try:
+            x, y = next(batches)
+        except StopIteration:
+            batches = session.batches.epoch(step)
+            x, y = next(batches)
+        ours.append(_timed(lambda x=x, y=y, step=step: session.step(x, y, step)))  # type: ignore[misc]
+        theirs.append(_timed(lambda x=x: bare(x)))  # type: ignore[misc]
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return Speed(
+        method=recipe.batch / statistics.median(ours[2:]),
+        bare=recipe.batch / statistics.median(theirs[2:]),
+        peak_mib=peak,
+    )
+
+
+class Bare:
+    """The passes of one step on the plain network, and the optimiser's step."""
+
+    def __init__(self, cost: Cost, recipe: Recipe, session: Session) -> None:
+        self.cost = cost
+        encoder = session.method.export()
+        self.encoder = encoder.to(memory_format=torch.channels_last)
+        self.encoder.requires_grad_(True)
+        self.optimizer = torch.optim.SGD(encoder.parameters(), lr=1e-9, momentum=0.9)
+
+    def __call__(self, x: Tensor) -> None:
+        x = x.contiguous(memory_format=torch.channels_last)
+        trained, searched = round(self.cost.full), round(self.cost.to_input)
+        plain = round(self.cost.forward) - trained - searched
+        with frozen(self.encoder):
+            with torch.no_grad():
+                for _ in range(plain):
+                    self.encoder(x)
+            # An attack on two views is one pass of twice the batch, as in the method.
+            for _ in range(searched):
+                leaf = x.detach().requires_grad_()
+                torch.autograd.grad(self.encoder(leaf).sum(), leaf)
+        self.encoder.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.encoder(torch.cat([x] * trained)).square().mean().backward()
+        self.optimizer.step()
+
+
+def _timed(work: Callable[[], Any]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def _recipe(name: str, given: Any) -> Recipe:
+    return validate(
+        {
+            "name": "benchmark",
+            "method": name,
+            "teacher": {"method": "simclr"} if name in TEACHERS else None,
+            "data": given.data,
+            "arch": given.arch,
+            "threat": {"norm": "Linf", "eps": 0.1},
+            "attack": {"steps": given.steps},
+            "batch": given.batch,
+            "epochs": 100,
+            "monitor": {"every": 0},
+        }
+    )
+
+
+def _teacher(recipe: Recipe, train: Any) -> Encoder:
+    """An untrained network: speed does not depend on the weights."""
+    other = recipe.model_copy(update={"method": "simclr", "teacher": None})
+    encoder: nn.Module = build_method(other, train, None).encoder
+    assert isinstance(encoder, Encoder)
+    return encoder.eval()
+
+
+if __name__ == "__main__":
+    main()

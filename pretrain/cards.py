@@ -1,0 +1,56 @@
+"""What a run says about the encoder it made."""
+
+from __future__ import annotations
+
+from pretrain import methods
+from pretrain.build import Plan, augmentation
+from pretrain.recipe import Recipe
+from zoo.datasets.base import Dataset
+from zoo.records import Training
+
+
+def training_record(
+    recipe: Recipe,
+    data: Dataset,
+    plan: Plan,
+    epoch: int,
+    seconds: float,
+    command: str | None,
+) -> Training:
+    """How an encoder was made, after `epoch` epochs: every setting in force."""
+    kind = methods.get(recipe.method)
+    in_force = {
+        **recipe.model_dump(mode="json"),
+        "options": methods.options(recipe).model_dump(mode="json"),
+        "augment": augmentation(recipe, data).model_dump(mode="json"),
+    }
+    return Training(
+        method=recipe.method,
+        dataset=recipe.data,
+        threat=recipe.threat if kind.adversarial else None,
+        labels=kind.labels,
+        command=command,
+        recipe=in_force,
+        seed=recipe.seed,
+        epochs=epoch,
+        passes=epoch * plan.cost.passes + plan.teacher_passes,
+        seconds=round(seconds, 1),
+        versions=versions(),
+    )
+
+
+def describe(training: Training) -> str:
+    """One sentence for people."""
+    threat = f" against {training.threat}" if training.threat else ""
+    labels = "with labels" if training.labels else "without labels"
+    return (
+        f"{training.method} pretrained on {training.dataset}{threat}, {labels}, "
+        f"{training.epochs} epochs, {training.passes:g} passes per image"
+    )
+
+
+def versions() -> dict[str, str]:
+    """Of what the weights depend on."""
+    from importlib.metadata import version
+
+    return {name: version(name) for name in ("robrep", "torch", "kornia", "timm")}

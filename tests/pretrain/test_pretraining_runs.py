@@ -1,0 +1,313 @@
+"""Runs: what they leave, and what they refuse. The network is tiny, the data real."""
+
+from __future__ import annotations
+
+import json
+import resource
+import signal
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pretrain import data as data_module
+from pretrain.data import Batches, divide
+from pretrain.methods.simclr import SimCLR
+from pretrain.recipe import Recipe, merge, validate
+from pretrain.run_folder import RunFolder
+from pretrain.train import Surroundings, train
+from zoo import datasets
+from zoo.datasets.base import Dataset, from_array
+from zoo.encoder import load_encoder
+from zoo.errors import RobrepError, UserError
+from zoo.files import sha256_file
+from zoo.records import Card, read_record
+
+TINY: dict[str, Any] = {
+    "name": "tiny",
+    "method": "tarrl",
+    "data": "digits",
+    "arch_options": {"widths": [4, 8], "blocks": [1, 1], "stem_stride": 2},
+    "threat": {"norm": "Linf", "eps": 0.1},
+    "attack": {"steps": 1},
+    "projector": {"hidden": 8, "out": 4},
+    "batch": 32,
+    "limit": 200,
+    "epochs": 2,
+    "checkpoint_minutes": 0,
+    "monitor": {"every": 1, "steps": 2},
+}
+
+
+def _recipe(**change: Any) -> Recipe:
+    return validate(merge(TINY, change))
+
+
+def _weights(folder: Path) -> str:
+    return sha256_file(folder / "last" / "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A complete run with a teacher, dual batch norm apart."""
+    folder = tmp_path_factory.mktemp("runs") / "a"
+    recipe = _recipe(
+        options={"reference": "teacher"},
+        teacher={"method": "simclr", "epochs": 1, "threat": None},
+        average=0.9,
+    )
+    train(recipe, folder, Surroundings(command="robrep-pretrain tiny"))
+    return folder
+
+
+def test_a_run_leaves_encoders_with_cards(finished: Path) -> None:
+    for kind in ("last", "best"):
+        encoder = load_encoder(finished / kind / "model.safetensors")
+        card = read_record(finished / kind / "card.json", Card)
+        assert card.dim == encoder.dim == 8
+        assert card.sha256 == sha256_file(finished / kind / "model.safetensors")
+        assert card.training.command == "robrep-pretrain tiny"
+        assert card.training.recipe["options"]["weight"] == 10  # defaults are stated
+        assert card.training.threat is not None
+        assert not card.training.labels
+    # 2 epochs at 2 K + 7 passes with K = 1, after a teacher of one epoch at 6.
+    assert read_record(finished / "last" / "card.json", Card).training.passes == 24
+
+
+def test_a_run_leaves_metrics_and_curves(finished: Path) -> None:
+    text = (finished / "metrics.jsonl").read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2]
+    for line in lines:
+        assert line["loss"] == pytest.approx(
+            line["loss/clean"] + line["loss/displacement"]
+        )
+        assert line["images_per_second"] > 0
+        assert 0 <= line["held_out/robust"] <= line["held_out/clean"] <= 1
+    root = ET.parse(finished / "curves.svg").getroot()
+    assert root.tag.endswith("svg")
+
+
+def test_the_checkpoint_needs_no_unpickling(finished: Path) -> None:
+    state = torch.load(finished / "checkpoint.pt", weights_only=True)
+    assert state["epoch"] == 2
+
+
+def test_the_same_command_again_has_nothing_to_do(finished: Path) -> None:
+    class Said:
+        texts: list[str] = []  # noqa: RUF012
+
+        def say(self, text: str) -> None:
+            self.texts.append(text)
+
+        def begin(self, title: str, steps: int, done: int) -> None:
+            raise AssertionError("trained again")
+
+        def step(self, done: int, text: str) -> None:
+            raise AssertionError("trained again")
+
+    recipe = validate(_yaml(finished / "recipe.yaml"))
+    before = _weights(finished)
+    train(recipe, finished, Surroundings(report=Said()))
+    assert "nothing left to do" in Said.texts[-1]
+    assert _weights(finished) == before
+
+
+def _yaml(path: Path) -> Any:
+    import yaml
+
+    return yaml.safe_load(path.read_text())
+
+
+def test_a_changed_recipe_is_refused_with_its_keys(finished: Path) -> None:
+    content = _yaml(finished / "recipe.yaml")
+    changed = validate(merge(content, {"seed": 1, "optimizer": {"lr": 0.5}}))
+    before = _weights(finished)
+    with pytest.raises(UserError, match=r"other settings of optimizer\.lr, seed"):
+        train(changed, finished)
+    assert _weights(finished) == before
+
+
+def test_a_run_cut_off_anywhere_ends_with_the_same_weights(tmp_path: Path) -> None:
+    """kill -9 in a real process, several times; then compared bit by bit."""
+    options = ["--epochs", "6", "-o", "average=0.9", "-o", "options.norms=dual"]
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    recipe = tmp_path / "tiny.yaml"
+    recipe.write_text(json.dumps({**TINY, "monitor": {"every": 3}}))
+    _finish(recipe, whole, options)
+    killed = 0
+    while not (cut / "last").exists() and killed < 2:
+        killed += _start_and_kill(recipe, cut, options, epochs=2 * killed + 1)
+    assert killed
+    assert not (cut / "last").exists()
+    _finish(recipe, cut, options)
+    assert _weights(cut) == _weights(whole)
+    epochs = [
+        json.loads(t)["epoch"] for t in (cut / "metrics.jsonl").read_text().splitlines()
+    ]
+    assert epochs == [1, 2, 3, 4, 5, 6]
+
+
+def _command(recipe: Path, folder: Path, options: list[str]) -> list[str]:
+    return [
+        *(sys.executable, "-m", "pretrain", str(recipe)),
+        *options,
+        *("-q", "--output", str(folder)),
+    ]
+
+
+def _finish(recipe: Path, folder: Path, options: list[str]) -> None:
+    subprocess.run(
+        _command(recipe, folder, options), check=True, capture_output=True, text=True
+    )
+
+
+def _start_and_kill(
+    recipe: Path, folder: Path, options: list[str], epochs: int
+) -> bool:
+    """Kills the run without warning once so many epochs are logged."""
+    process = subprocess.Popen(
+        _command(recipe, folder, options),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    metrics = folder / "metrics.jsonl"
+    while process.poll() is None:
+        if metrics.exists() and metrics.read_bytes().count(b"\n") >= epochs:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "a"
+    recipe = _recipe(method="simclr", epochs=3, monitor={"every": 0})
+    steps = 0
+    forward = SimCLR.forward
+
+    def breaking(self: SimCLR, batch: Any) -> Any:
+        nonlocal steps
+        steps += 1
+        parts = forward(self, batch)
+        return {k: v * (float("nan") if steps == 9 else 1) for k, v in parts.items()}
+
+    monkeypatch.setattr(SimCLR, "forward", breaking)
+    words = r"'contrast' is nan at step 9 of 18 \(epoch 2\).*checkpoint\.pt"
+    with pytest.raises(RobrepError, match=words):
+        train(recipe, folder)
+    assert torch.load(folder / "checkpoint.pt", weights_only=True)["epoch"] == 1
+    train(recipe, folder)  # the cause is gone: goes on
+    assert (folder / "last").is_dir()
+
+
+@contextmanager
+def _disk_of(size: int) -> Iterator[None]:
+    """Files cannot grow beyond `size` bytes: writing fails as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_leaves_the_old_checkpoint(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path, _recipe())
+    run.save({"epoch": 1, "weights": torch.ones(10)})
+    with _disk_of(100_000), pytest.raises(OSError, match="too large"):
+        run.save({"epoch": 2, "weights": torch.ones(1_000_000)})
+    state = run.load(truncate=False)
+    assert state is not None
+    assert state["epoch"] == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint.pt"]
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path, _recipe())
+    run.checkpoint_file.write_bytes(b"not a checkpoint")
+    with pytest.raises(UserError, match=r"checkpoint\.pt cannot be read"):
+        run.load(truncate=False)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"batch": 256}, "batch 256 is larger than the 180 training images"),
+        ({"limit": 2}, "batch 32 is larger than the 2 training images"),
+        ({"threat": {"eps": 8}}, "did you mean 8/255"),
+        ({"arch": "resnet_s9"}, "did you mean 'resnet_s8'"),
+        ({"data": "digit"}, "did you mean 'digits'"),
+        ({"epochs": None, "passes": 5}, "5 passes do not pay for one epoch of 'tarrl'"),
+        (
+            {"options": {"reference": "teacher"}, "teacher": "zoo:simclr-digits"},
+            "must have the same architecture",
+        ),
+        (
+            {"options": {"reference": "teacher"}, "teacher": {"epochs": 1}},
+            "must name its method",
+        ),
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_written(
+    tmp_path: Path, change: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(UserError, match=words):
+        train(_recipe(**change), tmp_path / "a")
+    assert not (tmp_path / "a").exists()
+
+
+def _numbered(n: int) -> Dataset:
+    """Image i has the value i in its first pixel and i // 256 in its second."""
+    pixels = np.zeros((n, 1, 2, 2), np.uint8)
+    pixels[:, 0, 0, 0] = np.arange(n) % 256
+    pixels[:, 0, 0, 1] = np.arange(n) // 256
+    return from_array(
+        pixels, np.zeros(n, np.int64), name="n", split="train", classes=["a", "b"]
+    )
+
+
+@pytest.mark.parametrize("in_memory", [0, 1 << 20])
+def test_an_epoch_shows_each_image_once_and_the_order_changes(in_memory: int) -> None:
+    data, recipe = _numbered(320), _recipe()
+    labels = torch.arange(320)[:, None]
+    batches = Batches(data, labels, recipe, torch.device("cpu"), in_memory)
+    first = [
+        (255 * x[:, 0, 0] @ torch.tensor([1.0, 256.0]), y) for x, y in batches.epoch(0)
+    ]
+    for numbers, y in first:
+        torch.testing.assert_close(numbers.round().long(), y[:, 0])
+    seen = torch.cat([y for _, y in first]).flatten()
+    assert torch.equal(seen.sort().values, torch.arange(320))
+    again = torch.cat([y for _, y in batches.epoch(0)]).flatten()
+    other = torch.cat([y for _, y in batches.epoch(1)]).flatten()
+    assert torch.equal(seen, again)
+    assert not torch.equal(seen, other)
+
+
+def test_a_large_set_is_not_kept() -> None:
+    batches = Batches(
+        _numbered(320), torch.empty(320, 0), _recipe(), torch.device("cpu"), 1000
+    )
+    assert batches.kept is None
+    assert data_module.IN_MEMORY >= 60_000 * 28 * 28  # the usual sets are kept
+
+
+def test_held_out_images_are_never_trained_on() -> None:
+    data = datasets.load("digits", "train")
+    parts = divide(data, _recipe(limit=None))
+    trained, held = set(parts.train.positions), set(parts.held_out.positions)
+    assert len(held) == 144
+    assert not trained & held
+    assert len(trained | held) == len(data)
