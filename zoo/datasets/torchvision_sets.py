@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from zoo.datasets.idx import find_idx, read_idx
 from zoo.errors import UserError
 from zoo.paths import offline
 
-DEBIAN_FASHION = Path("/usr/share/dataset-fashion-mnist")
+DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")
 CLASSES = {
     "mnist": [str(digit) for digit in range(10)],
     "fashion-mnist": [
@@ -103,7 +105,8 @@ def _open(name: str, split: str, data_dir: Path) -> Any:
     reason = "offline mode is on" if offline() else ""
     for download in (False,) if offline() else (False, True):
         try:
-            return kind(str(data_dir), download=download, **chosen)
+            with redirect_stdout(sys.stderr):  # it prints; stdout is for results
+                return kind(str(data_dir), download=download, **chosen)
         except (RuntimeError, OSError, EOFError, ValueError) as error:
             reason = reason if offline() else str(error).splitlines()[0]
     hint = (
