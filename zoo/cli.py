@@ -277,6 +277,63 @@ def leaderboard(
         _print(leaderboard_text.terminal(board))
 
 
+@cli.command()
+@click.option(
+    "--robustbench",
+    "reference",
+    required=True,
+    metavar="ENCODER/ENTRY",
+    help="Make the bundle that RobustBench asks for.",
+)
+@click.option("--title", default="", help="Of the paper.")
+@click.option("--authors", default="", help="Comma separated.")
+@click.option("--link", default="", help="Of the paper.")
+@click.option("--venue", default="", help='"ICML 2020" or "arXiv, Apr 2022".')
+@click.option("--footnote", help="Shown below the leaderboard.")
+@click.option("--checkpoint", help="Where the weights can be downloaded.")
+@click.option("--variant", help="For several models of one paper: WRN-28-10.")
+@click.option(
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of the bundle; by default its RobustBench name.",
+)
+@click.option("--draft", is_flag=True, help="Write it though something is missing.")
+@DATA_DIR
+@SOURCE
+def submit(
+    reference: str,
+    variant: str | None,
+    output: Path | None,
+    draft: bool,
+    data_dir: Path | None,
+    source: str | None,
+    **paper: str | None,
+) -> None:
+    """Make a submission to RobustBench from an entry.
+
+    Checks what its maintainers require and says what is missing; then writes their
+    JSON, the filled issue, a model definition that needs torch alone, the weights,
+    AutoAttack's log and a table of verdicts.
+    """
+    from zoo.sources import open_source
+    from zoo.submission import Paper
+    from zoo.submission import submit as submit_
+
+    bundle = submit_(
+        open_source(source),
+        reference,
+        Paper(**paper),  # type: ignore[arg-type]
+        output=output,
+        variant=variant,
+        data_dir=data_dir,
+        draft=draft,
+    )
+    for check in bundle.checks:
+        mark = "ok     " if check.holds else "MISSING"
+        click.echo(_plain(f"{mark} {check.what}: {check.found}"), err=True)
+    click.echo(bundle.folder)
+
+
 def _facts(card: Card) -> dict[str, str]:
     """What a card says, absent things left out."""
     facts: dict[str, object] = {

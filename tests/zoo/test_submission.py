@@ -1,0 +1,513 @@
+"""The bundle for RobustBench: its rules, its schema, and a clean place to load it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from zoo_collection import ENTRY, Evaluated, card_of, tiny_encoder
+
+from robrep_eval import evaluate
+from zoo import datasets
+from zoo.classifier import Classifier, predict
+from zoo.datasets.base import Dataset
+from zoo.datasets.registry import DatasetInfo, registry
+from zoo.encoder import save_encoder
+from zoo.errors import UserError
+from zoo.evidence import check_adversarials
+from zoo.files import sha256_file, write_tensors
+from zoo.publish import Request, publish
+from zoo.records import AttackRun, Evidence, Outcome, Proportion, Result, write_record
+from zoo.requirements import check_defence
+from zoo.sources import FolderSource
+from zoo.submission import Paper, robustbench_name, submit
+from zoo.submission_log import log_lines
+from zoo.submission_model import definition, load_definition, weights
+from zoo.threat import ThreatModel
+from zoo.verdicts import clean_accuracy, robust_accuracy, verdicts
+from zoo.verification import load_named_classifier, load_named_dataset
+
+PAPER = Paper(
+    title="Task-Agnostic Robust Encodings",
+    authors="Ada Müller-Lüdenscheidt, Grace B. Hopper",
+    link="https://arxiv.org/abs/2203.07596",
+    venue="arXiv, Mar 2022",
+)
+NAME = "Muller-Ludenscheidt2022Task_TINY-8"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An entry on ten thousand images, and its bundle."""
+
+    root: Path
+    bundle: Path
+    result: Result
+
+
+def on_all_images(result: Result, classifier: Classifier, data: Dataset) -> Result:
+    """The same record for the whole test set, without any attack."""
+    found = predict(classifier, data.images(slice(None))).argmax(dim=1).tolist()
+    examples = result.examples.model_copy(
+        update={
+            "index": list(range(len(data))),
+            "label": data.labels.tolist(),
+            "clean_prediction": found,
+            "outcomes": {},
+        }
+    )
+    images = result.dataset.model_copy(
+        update={"n": len(data), "sha256": data.fingerprint()}
+    )
+    return result.model_copy(
+        update={
+            "dataset": images,
+            "examples": examples,
+            "clean": clean_accuracy(examples),
+        }
+    )
+
+
+def attack_once(result: Result, folder: Path) -> Result:
+    """Adds one step of signed gradient on the first thousand images, as APGD-CE.
+
+    Real adversarials, really checked, only found by less than AutoAttack, which would
+    take hours here; the other three attacks are said to have found nothing more.
+    """
+    classifier = load_named_classifier(folder, result)
+    data = datasets.load("cifar10", "test")
+    result = on_all_images(result, classifier, data)
+    x, y = data.images(slice(1000)), data.labels[:1000]
+    x.requires_grad_()
+    loss = nn.functional.cross_entropy(classifier(x), y, reduction="sum")
+    (gradient,) = torch.autograd.grad(loss, x)
+    x = x.detach()
+    x_adv = (x + result.threat.eps * gradient.sign()).clamp(0, 1)
+    correct = torch.tensor(result.examples.clean_prediction) == data.labels
+    fooled = check_adversarials(classifier, x, x_adv, y, result.threat).fooled
+    fooled &= correct[:1000]
+    rows = fooled.nonzero().flatten()
+    first: list[Outcome] = [
+        Outcome.HELD if c else Outcome.SKIPPED for c in correct.tolist()
+    ]
+    for row in rows.tolist():
+        first[row] = Outcome.FOOLED
+    later: list[Outcome] = [
+        Outcome.SKIPPED if o is Outcome.FOOLED else o for o in first
+    ]
+    names = ("apgd-ce", "apgd-t", "fab-t", "square")
+    outcomes: dict[str, list[Outcome]] = {
+        name: later if at else first for at, name in enumerate(names)
+    }
+    examples = result.examples.model_copy(update={"outcomes": outcomes})
+    examples = examples.model_copy(update={"verdict": verdicts(examples)})
+    robust = robust_accuracy(examples)
+    runs = [
+        AttackRun(
+            name=name,
+            engine="pyautoattack 0.2.0",
+            sequence=True,
+            parameters={},
+            attempted=sum(o is not Outcome.SKIPPED for o in outcomes[name]),
+            fooled=outcomes[name].count(Outcome.FOOLED),
+            refused=0,
+            undecided=0,
+            robust=robust,
+            seconds=1.0,
+        )
+        for name in names
+    ]
+    path = folder / "adversarials.safetensors"
+    write_tensors(
+        path,
+        {
+            "positions": rows,
+            "attack": torch.zeros(len(rows), dtype=torch.int64),
+            "images": x_adv[rows],
+        },
+        {},
+    )
+    evidence = Evidence(
+        file=path.name,
+        file_sha256=sha256_file(path),
+        count=len(rows),
+        tolerance=result.threat.tolerance(result.dataset.shape),
+    )
+    changed = result.model_copy(
+        update={
+            "examples": examples,
+            "attacks": runs,
+            "robust": robust,
+            "battery": "standard",
+            "engine": "reference",
+            "evidence": evidence,
+        }
+    )
+    write_record(folder / "result.json", changed)
+    return changed
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    root = tmp_path_factory.mktemp("submission")
+    registry()["cifar10"], usual = (
+        DatasetInfo(
+            name="cifar10",
+            read="fake_cifar:read",
+            shape=(3, 32, 32),
+            classes=10,
+            summary="made up",
+        ),
+        registry()["cifar10"],
+    )
+    try:
+        encoder = tiny_encoder(0, (3, 32, 32))
+        folder = root / "tiny-cifar10"
+        save_encoder(encoder, folder / "model.safetensors")
+        card = card_of(encoder, folder.name, folder / "model.safetensors")
+        write_record(folder / "card.json", card)
+        plain = evaluate(
+            str(folder / "model.safetensors"),
+            dataset="cifar10",
+            eps="8/255",
+            attacks="none",
+            limit=20,
+            output=root / "run",
+        )
+        result = attack_once(plain, root / "run")
+        publish(Request(runs=[root / "run"]), str(root / "zoo"))
+        bundle = submit(
+            FolderSource(root / "zoo"),
+            "tiny-cifar10/cifar10-linf8-slf",
+            PAPER,
+            output=root / "bundle",
+            variant="TINY-8",
+        )
+        assert bundle.missing == []
+        assert bundle.name == NAME
+    finally:
+        registry()["cifar10"] = usual
+    return Prepared(root, root / "bundle", result)
+
+
+def test_the_bundle_holds_what_maintainers_ask_for(prepared: Prepared) -> None:
+    files = {str(p.relative_to(prepared.bundle)) for p in prepared.bundle.rglob("*.*")}
+    assert files == {
+        f"model_info/cifar10/Linf/{NAME}.json",
+        f"models/cifar10/Linf/{NAME}.pt",
+        f"{NAME.replace('-', '_')}.py",
+        "ISSUE.md",
+        "autoattack.log",
+        "verdicts.csv",
+    }
+
+
+def test_the_json_is_of_their_schema(prepared: Prepared) -> None:
+    path = prepared.bundle / "model_info" / "cifar10" / "Linf" / f"{NAME}.json"
+    info = json.loads(path.read_text())
+    types = {key: type(value).__name__ for key, value in info.items()}
+    assert types == {
+        "link": "str",
+        "name": "str",
+        "authors": "str",
+        "additional_data": "bool",
+        "number_forward_passes": "int",
+        "dataset": "str",
+        "venue": "str",
+        "architecture": "str",
+        "eps": "str",
+        "clean_acc": "str",
+        "reported": "str",
+        "autoattack_acc": "str",
+        "footnote": "str",
+        "unreliable": "bool",
+    }
+    assert info["eps"] == "8/255"
+    assert float(info["clean_acc"]) == pytest.approx(100 * prepared.result.clean.value)
+    assert float(info["autoattack_acc"]) == pytest.approx(
+        100 * prepared.result.robust.value
+    )
+    assert info["additional_data"]  # the card says: pretrained on digits, not CIFAR
+
+
+def test_the_issue_is_filled(prepared: Prepared) -> None:
+    text = (prepared.bundle / "ISSUE.md").read_text()
+    assert f"[New Model] {NAME}" in text
+    assert PAPER.title in text
+    assert f"**Clean accuracy**: {100 * prepared.result.clean.value:.2f}" in text
+    assert "**eps**: 8/255" in text
+    assert not re.search(r"^- \[ \] .*:", text.split("# Checked")[1], re.M)
+
+
+CLEAN_ROOM = """
+import sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("zoo", "robrep_eval", "pretrain"):
+            raise ImportError(f"{name} must not be needed")
+sys.meta_path.insert(0, Refuse())
+sys.path.insert(0, ".")
+import json
+import numpy as np
+import torch
+import %(module)s as bundle
+from robustbench.utils import (
+    clean_accuracy, get_leaderboard_bibtex, get_leaderboard_latex, load_model,
+)
+bundle.register()
+model = load_model(
+    "%(name)s", model_dir="models", dataset="cifar10", threat_model="Linf"
+)
+data = np.load("../data.npz")
+x, y = torch.from_numpy(data["x"]), torch.from_numpy(data["y"])
+answer = {
+    "clean": clean_accuracy(model, x, y, batch_size=500),
+    "training": model.training,
+    "latex": get_leaderboard_latex("cifar10", "Linf"),
+    "bibtex": get_leaderboard_bibtex("cifar10", "Linf")[1],
+}
+with open("../answer.json", "w") as stream:
+    json.dump(answer, stream)
+"""
+
+
+def test_loads_in_a_clean_place_and_gives_the_entrys_figure(
+    prepared: Prepared,
+) -> None:
+    import fake_cifar
+    import numpy as np
+
+    pytest.importorskip("robustbench")
+    data = fake_cifar.read("cifar10", "test", Path())
+    np.savez(
+        prepared.root / "data.npz",
+        x=data.images(slice(None)).numpy(),
+        y=data.labels.numpy(),
+    )
+    code = CLEAN_ROOM % {"module": NAME.replace("-", "_"), "name": NAME}
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", code],
+        cwd=prepared.bundle,
+        env=clean,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    answer = json.loads((prepared.root / "answer.json").read_text())
+    assert answer["clean"] == pytest.approx(prepared.result.clean.value, abs=1e-9)
+    assert not answer["training"]
+    figures = f"{100 * prepared.result.clean.value:.2f} & "
+    assert figures + f"{100 * prepared.result.robust.value:.2f}" in answer["latex"]
+    assert NAME.replace("_", "\\_") in answer["latex"]
+    assert f"title\t= {{{PAPER.title}}}" in answer["bibtex"]
+    assert "year\t= {2022}" in answer["bibtex"]
+
+
+def test_the_table_of_verdicts_adds_up(prepared: Prepared) -> None:
+    with (prepared.bundle / "verdicts.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert [int(row["index"]) for row in rows] == list(range(10_000))
+    robust = sum(row["verdict"] == "robust" for row in rows)
+    assert robust == prepared.result.robust.k
+
+
+def test_what_is_missing_is_named(evaluated: Evaluated, tmp_path: Path) -> None:
+    source = FolderSource(evaluated.published)
+    with pytest.raises(UserError) as caught:
+        submit(source, f"tiny-digits/{ENTRY}", Paper(), output=tmp_path / "bundle")
+    text = str(caught.value)
+    for part in (
+        "digits Linf (theirs: cifar10 Linf, cifar10 L2, cifar100 Linf)",
+        "10,000 test points",
+        "fgsm,pgd",
+        "no --title",
+    ):
+        assert part in text
+    assert not (tmp_path / "bundle").exists()
+    draft = submit(
+        source, f"tiny-digits/{ENTRY}", Paper(), output=tmp_path / "bundle", draft=True
+    )
+    assert len(draft.missing) >= 4
+    with pytest.raises(UserError, match="exists already"):
+        submit(
+            source,
+            f"tiny-digits/{ENTRY}",
+            PAPER,
+            output=tmp_path / "bundle",
+            draft=True,
+        )
+
+
+class Noisy(nn.Linear):
+    """Answers differently each time."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + 1e-4 * torch.randn(len(x), 1)
+
+
+class Looping(nn.Linear):
+    """Purifies its input by gradient descent."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.enable_grad():
+            moved = x.detach().clone().requires_grad_()
+            (gradient,) = torch.autograd.grad(super().forward(moved).sum(), moved)
+        return super().forward(x - gradient)
+
+
+class Masked(nn.Linear):
+    """Has no gradient."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.round() + 0 * x)
+
+
+@pytest.mark.parametrize(
+    ("kind", "unmet"),
+    [
+        (nn.Linear, None),
+        (Noisy, "a deterministic forward pass"),
+        (Looping, "no optimisation loop in the forward pass"),
+        (Masked, "non-zero input gradients"),
+    ],
+)
+def test_forbidden_defences_are_found(kind: type[nn.Linear], unmet: str | None) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), kind(64, 10))
+    classifier = Classifier(model, nn.Identity(), classes=10, shape=(1, 8, 8))
+    checks = check_defence(classifier, datasets.load("digits", "test"))
+    assert {check.what for check in checks if not check.holds} == (
+        {unmet} if unmet else set()
+    )
+
+
+@pytest.mark.parametrize(
+    ("arch", "options"),
+    [
+        ("resnet18", {"stem_padding": 2}),
+        ("preact_resnet18", {}),
+        ("wide_resnet_28_10", {"depth": 10, "widen": 1}),
+        ("resnet_s32", {"widths": [4, 8], "blocks": [1, 1]}),
+    ],
+)
+def test_every_architecture_can_be_written_as_one_file(
+    arch: str, options: dict[str, object]
+) -> None:
+    from zoo.encoder import Encoder, EncoderSpec
+
+    torch.manual_seed(1)
+    spec = EncoderSpec(
+        arch=arch, options=options, shape=(3, 32, 32), mean=(0.5,), std=(0.2,)
+    )
+    encoder = Encoder(spec)
+    classifier = Classifier(
+        encoder, nn.Linear(encoder.dim, 10), classes=10, shape=(3, 32, 32)
+    )
+    source = definition(
+        classifier, name="A2026B", reference="a/b", dataset="cifar10", threat="Linf"
+    )
+    assert "import zoo" not in source
+    assert "from zoo" not in source
+    rebuilt = load_definition(source, "A2026B")
+    rebuilt.load_state_dict(weights(classifier))
+    x = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(rebuilt(x), classifier(x))
+
+
+def test_the_log_is_autoattacks_own(evaluated: Evaluated) -> None:
+    """Against the lines that the reference itself logs for the same attacks."""
+    from pyautoattack import AutoAttack
+
+    classifier = load_named_classifier(evaluated.run, evaluated.result)
+    data = load_named_dataset(evaluated.result, None)
+    x, y = data.images(slice(None)), data.labels
+    threat = ThreatModel(norm="Linf", eps=0.015)
+    lines: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("auto-attack")
+    logger.addHandler(handler)
+    level, logger.level = logger.level, logging.DEBUG
+    flags = [classifier(x).argmax(dim=1) == y]
+    try:
+        for attacks in (["apgd-ce"], ["apgd-ce", "apgd-t"]):
+            lines.clear()
+            runner = AutoAttack(classifier, norm="Linf", eps=threat.eps, seed=0)
+            runner.attacks_to_run = attacks
+            x_adv, _ = runner.run_standard_evaluation(x, y, batch_size=60)
+            flags.append(classifier(x_adv).argmax(dim=1) == y)
+    finally:
+        logger.removeHandler(handler)
+        logger.level = level
+    assert flags[0].sum() > flags[1].sum() > 0
+    outcomes = {
+        name: [
+            Outcome.SKIPPED if not b else Outcome.HELD if a else Outcome.FOOLED
+            for b, a in zip(before.tolist(), after.tolist(), strict=True)
+        ]
+        for name, before, after in (
+            ("apgd-ce", flags[0], flags[1]),
+            ("apgd-t", flags[1], flags[2]),
+        )
+    }
+    base = evaluated.result.attacks[0]
+    runs = [
+        base.model_copy(
+            update={
+                "name": name,
+                "sequence": True,
+                "robust": Proportion.of(int(flag.sum()), 60),
+            }
+        )
+        for name, flag in zip(outcomes, flags[1:], strict=True)
+    ]
+    result = evaluated.result.model_copy(
+        update={
+            "attacks": runs,
+            "battery": "standard",
+            "threat": threat,
+            "chunk_size": 60,
+            "clean": Proportion.of(int(flags[0].sum()), 60),
+            "robust": runs[-1].robust,
+            "examples": evaluated.result.examples.model_copy(
+                update={"outcomes": outcomes}
+            ),
+        }
+    )
+
+    def timeless(text: list[str]) -> list[str]:
+        kept = [t for t in text if not t.startswith(("running", "setting"))]
+        return [re.sub(r"total time [\d.]+ s", "total time", t) for t in kept]
+
+    assert timeless(log_lines(result, x, x_adv)) == timeless(lines)
+
+
+@pytest.mark.parametrize(
+    ("paper", "variant", "name"),
+    [
+        (PAPER, None, "Muller-Ludenscheidt2022Task"),
+        (
+            Paper(title="On X", authors="Ana de la Cruz, B", venue="ICML 2026"),
+            "WRN-28-10",
+            "Cruz2026On_WRN-28-10",
+        ),
+        (Paper(), None, "tiny-digits"),
+    ],
+)
+def test_names(
+    evaluated: Evaluated, paper: Paper, variant: str | None, name: str
+) -> None:
+    card = FolderSource(evaluated.plain).find("tiny-digits").card
+    assert robustbench_name(paper, card, variant) == name
