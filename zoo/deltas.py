@@ -170,7 +170,7 @@ def _squeeze(grid: Tensor) -> Tensor:
     """Integers as a compressed stream of bytes."""
     raw = np.ascontiguousarray(grid.numpy()).astype(f"<i{grid.element_size()}")
     return torch.frombuffer(
-        bytearray(zlib.compress(raw.tobytes(), 9)), dtype=torch.uint8
+        bytearray(zlib.compress(raw.tobytes(), 6)), dtype=torch.uint8
     )
 
 

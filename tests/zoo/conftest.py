@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from robrep_eval import evaluate
 from zoo_collection import Evaluated, add_encoder
 
+from robrep_eval import evaluate
+from robrep_eval.measure import MeasureSettings
 from zoo.publish import Request, publish
+
+NOTHING_MORE = MeasureSettings(health="none", bound=False)
 
 
 @pytest.fixture(scope="session")
@@ -17,7 +20,12 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Evaluated:
     patch = pytest.MonkeyPatch()
     patch.setenv("ROBREP_ZOO", str(root / "plain"))
     result = evaluate(
-        "zoo:tiny-digits", eps=0.02, attacks="fgsm,pgd", limit=60, output=root / "run"
+        "zoo:tiny-digits",
+        eps=0.02,
+        attacks="fgsm,pgd",
+        limit=60,
+        output=root / "run",
+        measure=NOTHING_MORE,
     )
     evaluate(
         "zoo:tiny-digits",
@@ -26,6 +34,7 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Evaluated:
         attacks="fgsm",
         limit=60,
         output=root / "other",
+        measure=NOTHING_MORE,
     )
     publish(Request(runs=[root / "run"]), str(root / "published"))
     patch.undo()

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from zoo_collection import ENTRY, Evaluated, card_of, tiny_encoder
 
 from robrep_eval import evaluate
+from robrep_eval.measure import MeasureSettings
 from zoo import datasets
 from zoo.classifier import Classifier, predict
 from zoo.datasets.base import Dataset
@@ -182,6 +183,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
             eps="8/255",
             attacks="none",
             limit=20,
+            measure=MeasureSettings(health="none", bound=False),
             output=root / "run",
         )
         result = attack_once(plain, root / "run")
@@ -269,7 +271,7 @@ model = load_model(
     "%(name)s", model_dir="models", dataset="cifar10", threat_model="Linf"
 )
 data = np.load("../data.npz")
-x, y = torch.from_numpy(data["x"]), torch.from_numpy(data["y"])
+x, y = torch.from_numpy(data["x"]).float().div_(255), torch.from_numpy(data["y"])
 answer = {
     "clean": clean_accuracy(model, x, y, batch_size=500),
     "training": model.training,
@@ -291,7 +293,7 @@ def test_loads_in_a_clean_place_and_gives_the_entrys_figure(
     data = fake_cifar.read("cifar10", "test", Path())
     np.savez(
         prepared.root / "data.npz",
-        x=data.images(slice(None)).numpy(),
+        x=data.integers(slice(None)).numpy(),
         y=data.labels.numpy(),
     )
     code = CLEAN_ROOM % {"module": NAME.replace("-", "_"), "name": NAME}
