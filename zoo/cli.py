@@ -5,368 +5,54 @@ Nothing here imports torch before a command needs it.
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import rich_click as click
 
+from zoo import cli_read, cli_write
 from zoo._version import __version__
 from zoo.commands import run
-from zoo.records import Card, Training
-from zoo.sources import VARIABLE
 
-SOURCE = click.option(
-    "--source",
-    envvar=VARIABLE,
-    metavar="WHERE",
-    help="embedded (default), a folder, https://HOST/PATH or hf://ORG/REPO.",
+EPILOG = """
+Examples:
+
+  robrep-zoo list
+
+  robrep-zoo show tarrl-digits
+
+  robrep-zoo download NAME --source https://HOST/zoo
+
+  robrep-zoo publish runs/NAME/digits-linf-0.1 --to hf://ORG/REPO
+
+  robrep-zoo verify --all --source hf://ORG/REPO
+
+  robrep-zoo leaderboard --html leaderboard.html
+"""
+
+
+@click.group(
+    epilog=EPILOG,
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "token_normalize_func": lambda token: token.replace("_", "-"),
+    },
 )
-DATA_DIR = click.option(
-    "--data-dir",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Folder of the datasets, if not robrep's own.",
-)
-AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON only.")
-
-
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="robrep-zoo")
 def cli() -> None:
-    """Robust encoders with names: find, get, publish, check, rank and submit them.
+    """Robust encoders with names: find, get, publish, check, rank and submit them."""
 
-    \b
-    Examples:
-      robrep-zoo list
-      robrep-zoo show tarrl-digits
-      robrep-zoo verify --all --source hf://ORG/REPO
-      robrep-zoo leaderboard --html leaderboard.html
-    """
+
+for _command in (
+    cli_read.list_,
+    cli_read.show,
+    cli_read.download,
+    cli_read.verify,
+    cli_read.leaderboard,
+    cli_write.publish,
+    cli_write.submit,
+    cli_write.import_,
+):
+    cli.add_command(_command)
 
 
 def main() -> None:
     """Entry point of the command."""
     run(cli, "robrep-zoo")
-
-
-@cli.command("list")
-@SOURCE
-@AS_JSON
-def list_(source: str | None, as_json: bool) -> None:
-    """List the encoders of the zoo."""
-    from zoo.sources import open_source
-
-    collection = open_source(source)
-    rows = sorted(collection.index.encoders, key=lambda row: row.card.name)
-    if as_json:
-        click.echo(json.dumps([row.card.model_dump(mode="json") for row in rows]))
-        return
-    from rich.table import Table
-
-    table = Table(title=f"zoo: {collection.uri}", title_justify="left")
-    for heading in (
-        "name",
-        "architecture",
-        "method",
-        "trained on",
-        "against",
-        "images",
-    ):
-        table.add_column(heading, no_wrap=heading == "name")
-    table.add_column("entries", justify="right")
-    for row in rows:
-        cells = [row.card.name, *_columns(row.card), str(len(row.entries))]
-        table.add_row(*map(_plain, cells))
-    _print(table)
-
-
-def _columns(card: Card) -> list[str]:
-    training = card.training
-    return [
-        card.arch,
-        training.method,
-        training.dataset,
-        str(training.threat or "clean"),
-        "x".join(map(str, card.shape)),
-    ]
-
-
-def _plain(text: str) -> str:
-    """Without control characters, which could steer the terminal."""
-    return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text)
-
-
-def _print(renderable: object) -> None:
-    """Text of other people is printed as it is, never read as markup."""
-    from rich.console import Console
-
-    Console(markup=False, highlight=False).print(renderable)
-
-
-@cli.command()
-@click.argument("name")
-@SOURCE
-@AS_JSON
-def show(name: str, source: str | None, as_json: bool) -> None:
-    """Show the card of the encoder NAME."""
-    from zoo.sources import open_source
-
-    row = open_source(source).find(name)
-    if as_json:
-        click.echo(json.dumps(row.card.model_dump(mode="json"), indent=2))
-        return
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(show_header=False, box=None, pad_edge=False)
-    for key, value in _facts(row.card).items():
-        table.add_row(Text(key, style="bold"), Text(_plain(value)))
-    table.add_row(Text("entries", style="bold"), Text("\n".join(row.entries) or "none"))
-    _print(table)
-
-
-@cli.command()
-@click.argument("name")
-@click.option(
-    "--to",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Also copy everything into this folder.",
-)
-@SOURCE
-def download(name: str, to: Path | None, source: str | None) -> None:
-    """Download the encoder NAME with card and entries; print where it lies.
-
-    A cut download goes on where it stopped. Checksums are compared before anything is
-    used.
-    """
-    from zoo.errors import UserError
-    from zoo.files import copy_file
-    from zoo.sources import open_source
-
-    collection = open_source(source)
-    row = collection.find(name)
-    if to is not None and (to / row.card.weights).exists():
-        raise UserError(f"{to} already holds {row.card.weights}; choose another --to")
-    for file in row.files:
-        path = collection.fetch(row, file.path)
-        if to is not None:
-            copy_file(path, to / file.path)
-    weights = collection.fetch(row, row.card.weights)
-    click.echo(weights if to is None else to / row.card.weights)
-
-
-@cli.command()
-@click.argument(
-    "runs",
-    nargs=-1,
-    required=True,
-    metavar="RUN...",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-)
-@click.option("--to", required=True, help="A folder, or hf://ORG/REPO.")
-@click.option("--entry", help="Name of the entry, if the usual one is taken.")
-@DATA_DIR
-@SOURCE
-def publish(
-    runs: tuple[Path, ...],
-    to: str,
-    entry: str | None,
-    data_dir: Path | None,
-    source: str | None,
-) -> None:
-    """Publish encoders and results, after every claim was verified again.
-
-    RUN is the folder of an evaluation, or of an encoder (card.json and weights). An
-    entry whose evidence does not hold is refused; a published name never changes.
-    """
-    from zoo.publish import Request
-    from zoo.publish import publish as publish_
-
-    request = Request(runs=runs, source=source, entry=entry, data_dir=data_dir)
-    receipt = publish_(request, to)
-    if receipt.new_encoder:
-        click.echo(f"published {receipt.encoder} to {receipt.where}")
-    for name in receipt.added:
-        click.echo(f"published entry {receipt.encoder}/{name}")
-    for name in receipt.known:
-        click.echo(f"entry {receipt.encoder}/{name} was there already")
-
-
-@cli.command()
-@click.argument("name", required=False)
-@click.option("--all", "everything", is_flag=True, help="Every encoder and entry.")
-@click.option("--device", default="cpu", show_default=True)
-@DATA_DIR
-@SOURCE
-@AS_JSON
-def verify(
-    name: str | None,
-    everything: bool,
-    device: str,
-    data_dir: Path | None,
-    source: str | None,
-    as_json: bool,
-) -> None:
-    """Recompute the claims of NAME from what is published, by forward passes alone.
-
-    NAME is an encoder, or ENCODER/ENTRY.
-    """
-    from zoo.audit import audit, plan
-    from zoo.errors import UserError, VerificationError
-    from zoo.sources import open_source
-
-    if (name is None) != everything:
-        raise UserError("give a NAME, or --all")
-    collection = open_source(source)
-    verdicts = []
-    for item in plan(collection, name):
-        verdict = audit(collection, item, data_dir=data_dir, device=device)
-        verdicts.append(verdict)
-        if not as_json:
-            _print(_plain(str(verdict)))
-    if as_json:
-        click.echo(json.dumps([verdict.as_json() for verdict in verdicts], indent=2))
-    failed = sum(not verdict.holds for verdict in verdicts)
-    if failed:
-        raise VerificationError(f"{failed} of {len(verdicts)} do not hold")
-
-
-@cli.command()
-@click.option(
-    "--html",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Write one self-contained page to this file.",
-)
-@click.option("--markdown", "form", flag_value="markdown", help="Print Markdown.")
-@click.option("--latex", "form", flag_value="latex", help="Print a LaTeX tabular.")
-@click.option("--json", "form", flag_value="json", help="Print JSON only.")
-@click.option("--dataset", "datasets", multiple=True, help="Only this one; repeatable.")
-@click.option("--verify", is_flag=True, help="Recompute every entry first.")
-@DATA_DIR
-@SOURCE
-def leaderboard(
-    html: Path | None,
-    form: str | None,
-    datasets: tuple[str, ...],
-    verify: bool,
-    data_dir: Path | None,
-    source: str | None,
-) -> None:
-    """Rank the entries of the zoo, with intervals, ties shown as ties."""
-    from zoo import leaderboard_text
-    from zoo.files import write_text
-    from zoo.leaderboard import build
-    from zoo.sources import open_source
-
-    board = build(
-        open_source(source), datasets=datasets, verify=verify, data_dir=data_dir
-    )
-    for reference, reason in board.left_out.items():
-        click.echo(_plain(f"left out: {reference}: {reason}"), err=True)
-    if html is not None:
-        from zoo.leaderboard_page import page
-
-        write_text(html, page(board))
-        click.echo(f"wrote {html} ({len(board.rows)} entries)", err=True)
-    if form == "json":
-        click.echo(json.dumps(board.model_dump(mode="json"), indent=2))
-    elif form == "markdown":
-        click.echo(leaderboard_text.markdown(board), nl=False)
-    elif form == "latex":
-        click.echo(leaderboard_text.latex(board), nl=False)
-    elif html is None:
-        _print(leaderboard_text.terminal(board))
-
-
-@cli.command()
-@click.option(
-    "--robustbench",
-    "reference",
-    required=True,
-    metavar="ENCODER/ENTRY",
-    help="Make the bundle that RobustBench asks for.",
-)
-@click.option("--title", default="", help="Of the paper.")
-@click.option("--authors", default="", help="Comma separated.")
-@click.option("--link", default="", help="Of the paper.")
-@click.option("--venue", default="", help='"ICML 2020" or "arXiv, Apr 2022".')
-@click.option("--footnote", help="Shown below the leaderboard.")
-@click.option("--checkpoint", help="Where the weights can be downloaded.")
-@click.option("--variant", help="For several models of one paper: WRN-28-10.")
-@click.option(
-    "--output",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Folder of the bundle; by default its RobustBench name.",
-)
-@click.option("--draft", is_flag=True, help="Write it though something is missing.")
-@DATA_DIR
-@SOURCE
-def submit(
-    reference: str,
-    variant: str | None,
-    output: Path | None,
-    draft: bool,
-    data_dir: Path | None,
-    source: str | None,
-    **paper: str | None,
-) -> None:
-    """Make a submission to RobustBench from an entry.
-
-    Checks what its maintainers require and says what is missing; then writes their
-    JSON, the filled issue, a model definition that needs torch alone, the weights,
-    AutoAttack's log and a table of verdicts.
-    """
-    from zoo.sources import open_source
-    from zoo.submission import Paper
-    from zoo.submission import submit as submit_
-
-    bundle = submit_(
-        open_source(source),
-        reference,
-        Paper(**paper),  # type: ignore[arg-type]
-        output=output,
-        variant=variant,
-        data_dir=data_dir,
-        draft=draft,
-    )
-    for check in bundle.checks:
-        mark = "ok     " if check.holds else "MISSING"
-        click.echo(_plain(f"{mark} {check.what}: {check.found}"), err=True)
-    click.echo(bundle.folder)
-
-
-def _facts(card: Card) -> dict[str, str]:
-    """What a card says, absent things left out."""
-    facts: dict[str, object] = {
-        "name": card.name,
-        "description": card.description,
-        "architecture": card.arch,
-        "images": "x".join(map(str, card.shape)),
-        "features": card.dim,
-        **_training_facts(card.training),
-        "licence": card.licence,
-        "source": card.source,
-        "RobustBench ID": card.robustbench_id,
-        "notes": card.notes,
-        "SHA-256": card.sha256,
-    }
-    return {key: str(value) for key, value in facts.items() if value not in (None, "")}
-
-
-def _training_facts(training: Training) -> dict[str, object]:
-    used = [
-        name
-        for name, flag in (
-            ("labels", training.labels),
-            ("data beyond the dataset", training.extra_data),
-        )
-        if flag
-    ]
-    return {
-        "method": training.method,
-        "trained on": training.dataset,
-        "against": training.threat or "nothing (clean)",
-        "also used": ", ".join(used) or None,
-        "epochs": training.epochs,
-        "seed": training.seed,
-        "command": training.command,
-    }

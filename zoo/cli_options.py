@@ -1,0 +1,50 @@
+"""What the commands of `robrep-zoo` share: options, and text that is safe to print."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import rich_click as click
+
+from zoo.sources import VARIABLE
+
+SOURCE = click.option(
+    "--source",
+    envvar=VARIABLE,
+    metavar="WHERE",
+    help="embedded (default), a folder, https://HOST/PATH or hf://ORG/REPO.",
+)
+DATA_DIR = click.option(
+    "--data-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of the datasets, if not robrep's own.",
+)
+
+
+def complete_name(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[str]:
+    """Shell completion of an encoder's name, from the collection that is chosen."""
+    from zoo.errors import RobrepError
+    from zoo.sources import open_source
+
+    try:
+        names = open_source(ctx.params.get("source")).index.names()
+    except RobrepError:
+        return []
+    return [name for name in names if name.startswith(incomplete)]
+
+
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON only.")
+
+
+def plain(text: str) -> str:
+    """Without control characters, which could steer the terminal."""
+    return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text)
+
+
+def show_table(renderable: object) -> None:
+    """Text of other people is printed as it is, never read as markup."""
+    from rich.console import Console
+
+    Console(markup=False, highlight=False).print(renderable)
