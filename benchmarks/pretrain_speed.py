@@ -3,10 +3,11 @@
     OMP_NUM_THREADS=1 python benchmarks/pretrain_speed.py
 
 The peer runs, in the same process and interleaved step by step, the forward and
-backward passes that the method declares (`Method.cost`) on the same network, batch and
-memory layout: forward passes of fixed images, backward passes to the input, full
-training passes with the optimiser's step, and nothing else. The ratio is what
-augmentation, losses, projections, projector and bookkeeping leave of that speed.
+backward passes that the method declares (`Method.cost`) on the same networks (encoder
+and, where the method has one, projector), batch and memory layout: forward passes of
+fixed images, backward passes to the input, full training passes with the optimiser's
+step, and nothing else. The ratio is what augmentation, losses, projections onto the
+ball and bookkeeping leave of that speed.
 """
 
 from __future__ import annotations
@@ -24,10 +25,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pretrain import methods
+from pretrain import batchnorm, methods
 from pretrain.build import build_method
 from pretrain.data import divide
 from pretrain.methods.base import Cost
+from pretrain.optimizer import build_optimizer
 from pretrain.recipe import Recipe, validate
 from pretrain.run_folder import RunFolder
 from pretrain.train import Session, Surroundings
@@ -105,26 +107,26 @@ class Bare:
 
     def __init__(self, cost: Cost, recipe: Recipe, session: Session) -> None:
         self.cost = cost
-        encoder = session.method.export()
-        self.encoder = encoder.to(memory_format=torch.channels_last)
-        self.encoder.requires_grad_(True)
-        self.optimizer = torch.optim.SGD(encoder.parameters(), lr=1e-9, momentum=0.9)
+        method = session.method
+        projector = batchnorm.collapsed(method.projector, batchnorm.CLEAN)
+        self.network = nn.Sequential(method.export(), projector)
+        self.network.to(memory_format=torch.channels_last).requires_grad_(True)
+        self.optimizer = build_optimizer(self.network, recipe.optimizer)
 
     def __call__(self, x: Tensor) -> None:
         x = x.contiguous(memory_format=torch.channels_last)
         trained, searched = round(self.cost.full), round(self.cost.to_input)
         plain = round(self.cost.forward) - trained - searched
-        with frozen(self.encoder):
+        with frozen(self.network):
             with torch.no_grad():
                 for _ in range(plain):
-                    self.encoder(x)
-            # An attack on two views is one pass of twice the batch, as in the method.
+                    self.network(x)
             for _ in range(searched):
                 leaf = x.detach().requires_grad_()
-                torch.autograd.grad(self.encoder(leaf).sum(), leaf)
-        self.encoder.train()
+                torch.autograd.grad(self.network(leaf).sum(), leaf)
+        self.network.train()
         self.optimizer.zero_grad(set_to_none=True)
-        self.encoder(torch.cat([x] * trained)).square().mean().backward()
+        self.network(torch.cat([x] * trained)).square().mean().backward()
         self.optimizer.step()
 
 

@@ -8,7 +8,6 @@ blur are kornia's.
 from __future__ import annotations
 
 import math
-import warnings
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pretrain.quiet import quiet_import
 from pretrain.recipe import AugmentSettings
 
 if TYPE_CHECKING:
@@ -122,9 +122,7 @@ def _recolour(
 
 @lru_cache(maxsize=8)
 def _colours(settings: AugmentSettings, channels: int) -> AugmentationSequential:
-    with warnings.catch_warnings():
-        # kornia still uses a part of torch.jit that torch has deprecated.
-        warnings.simplefilter("ignore", FutureWarning)
+    with quiet_import():
         from kornia import augmentation as K
 
     brightness, contrast, saturation, hue = settings.jitter

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -140,29 +141,25 @@ def _train(
     from pretrain.train import Surroundings, train
 
     chosen = distributed.device(device)
-    with distributed.process_group(chosen):
-        reporter, close = _reporter(quiet or distributed.rank() > 0)
-        try:
-            around = Surroundings(
-                data_dir=data_dir, device=str(chosen), command=text, report=reporter
-            )
-            result = train(recipe, folder, around)
-        finally:
-            close()
+    with distributed.process_group(chosen), ExitStack() as stack:
+        silent = quiet or distributed.rank() > 0
+        around = Surroundings(
+            data_dir=data_dir,
+            device=str(chosen),
+            command=text,
+            report=_reporter(silent, stack),
+        )
+        result = train(recipe, folder, around)
         if distributed.rank() == 0:
             click.echo(str(result))
 
 
-def _reporter(quiet: bool) -> tuple[Reporter, Any]:
+def _reporter(silent: bool, stack: ExitStack) -> Reporter:
     from pretrain.progress import Lines, Live, Silent
 
-    if quiet:
-        return Silent(), lambda: None
-    if not sys.stderr.isatty():
-        return Lines(), lambda: None
-    live = Live()
-    live.__enter__()
-    return live, lambda: live.__exit__(None, None, None)
+    if silent:
+        return Silent()
+    return stack.enter_context(Live()) if sys.stderr.isatty() else Lines()
 
 
 def _command(

@@ -69,9 +69,9 @@ def process_group(device: torch.device) -> Iterator[None]:
 class _Gather(torch.autograd.Function):
     """Rows of all processes, in the order of their ranks, with gradients.
 
-    Each process computes the same loss on the gathered rows. DDP averages the
-    parameter gradients, so the rows of this process must carry `world` times the
-    gradient for the average to be that of the global loss.
+    The loss that counts is the mean over processes, each of which depends on the rows
+    of all; DDP averages parameter gradients, so the rows of this process must carry
+    the sum, over processes, of the gradients with respect to them.
     """
 
     @staticmethod
@@ -83,8 +83,10 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        total = gradients[0].contiguous()
+        dist.all_reduce(total)
         start = rank() * ctx.count
-        return gradients[0][start : start + ctx.count] * world()
+        return total[start : start + ctx.count]
 
 
 def gather(rows: Tensor) -> Tensor:
@@ -115,4 +117,4 @@ def parallel(method: nn.Module, device: torch.device) -> nn.Module:
 
     if device.type == "cuda":
         nn.SyncBatchNorm.convert_sync_batchnorm(method)
-    return DistributedDataParallel(method, broadcast_buffers=False)
+    return DistributedDataParallel(method)

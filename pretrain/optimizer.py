@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from pretrain.quiet import quiet_import
 from pretrain.recipe import OptimizerSettings, Recipe
 
 
@@ -28,7 +29,8 @@ def build_optimizer(
         return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum)
     if settings.name == "adamw":
         return torch.optim.AdamW(groups, lr=settings.lr)
-    from timm.optim import Lars
+    with quiet_import():
+        from timm.optim import Lars
 
     lars: torch.optim.Optimizer = Lars(
         groups, lr=settings.lr, momentum=settings.momentum, trust_coeff=0.001
@@ -40,7 +42,8 @@ def build_schedule(
     optimizer: torch.optim.Optimizer, settings: OptimizerSettings, steps: int
 ) -> Any:
     """timm's scheduler; `step_update(n)` sets the rate of step n: it has no state."""
-    from timm.scheduler import CosineLRScheduler, MultiStepLRScheduler
+    with quiet_import():
+        from timm.scheduler import CosineLRScheduler, MultiStepLRScheduler
 
     warmup = {
         "warmup_t": round(settings.warmup * steps),
@@ -59,7 +62,8 @@ def build_average(encoder: nn.Module, recipe: Recipe) -> Any:
     """timm's exponential average of the weights, or None."""
     if recipe.average is None:
         return None
-    from timm.utils import ModelEmaV3
+    with quiet_import():
+        from timm.utils import ModelEmaV3
 
     return ModelEmaV3(encoder, decay=recipe.average, use_warmup=True)
 

@@ -296,14 +296,14 @@ def _is_branch(part: str) -> bool:
 def _fields_at(model: type[BaseModel], path: Iterable[str]) -> list[str]:
     """Names of the fields of the model that lies at `path`."""
     for part in path:
-        for candidate in (field_type(model, part),):
-            if candidate is None:
-                return []
-            model = candidate
+        inner = _model_of(model, part)
+        if inner is None:
+            return []
+        model = inner
     return list(model.model_fields)
 
 
-def field_type(model: type[BaseModel], name: str) -> type[BaseModel] | None:
+def _model_of(model: type[BaseModel], name: str) -> type[BaseModel] | None:
     """The model behind a field, also inside a union; None for plain values."""
     if name not in model.model_fields:
         return None

@@ -11,6 +11,7 @@ RUN/teacher             the run of the teacher, if the recipe trains one
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from typing import Any
 import torch
 import yaml
 
+from pretrain import distributed
 from pretrain.cards import describe
 from pretrain.curves import draw
 from pretrain.recipe import Recipe, differing, dump
@@ -53,8 +55,8 @@ class RunFolder:
         self._check_same(recipe)
 
     def create(self, recipe: Recipe) -> None:
-        """Makes the folder and notes the recipe in it."""
-        if not self.recipe_file.exists():
+        """Makes the folder and notes the recipe in it; one process does."""
+        if distributed.rank() == 0 and not self.recipe_file.exists():
             write_text(self.recipe_file, dump(recipe))
 
     def _check_same(self, recipe: Recipe) -> None:
@@ -93,9 +95,11 @@ class RunFolder:
 
     def save(self, state: dict[str, Any]) -> None:
         """Replaces the checkpoint; if that fails, the old one is still there."""
-        # Through a Python file: a full disk is then an OSError that says so.
-        with atomic(self.checkpoint_file) as temporary, temporary.open("wb") as stream:
-            torch.save(state, stream)
+        # Through memory: on a full disk torch's own writer would not say what failed.
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        with atomic(self.checkpoint_file) as temporary:
+            temporary.write_bytes(buffer.getbuffer())
 
     def log(self, line: dict[str, Any]) -> None:
         """Appends one line of metrics."""

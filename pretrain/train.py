@@ -87,28 +87,30 @@ def train(
     check(recipe, data)
     parts = divide(data, recipe)
     run = RunFolder(folder, recipe)
-    teacher, teacher_passes = _teacher(recipe, folder, around)
-    if distributed.rank() == 0:
-        run.create(recipe)
+    teacher, teacher_passes = _teacher(recipe, run, around)
     session = Session(recipe, parts, run, around, teacher, teacher_passes)
+    run.create(recipe)
     session.resume()
     return session.run_to_the_end()
 
 
 def _teacher(
-    recipe: Recipe, folder: Path, around: Surroundings
+    recipe: Recipe, run: RunFolder, around: Surroundings
 ) -> tuple[Encoder | None, float]:
     """The recipe's teacher: found, or trained first in RUN/teacher."""
     if recipe.teacher is None:
         return None, 0.0
     if isinstance(recipe.teacher, str):
         return find_teacher(recipe.teacher)
-    own = recipe.model_dump(mode="json", exclude={"teacher", "options", "passes"})
-    own.pop("epochs")
+    own = recipe.model_dump(
+        mode="json", exclude={"teacher", "options", "epochs", "passes"}
+    )
     change = {"name": f"{recipe.name}-teacher", **recipe.teacher}
     if "method" not in change:
         raise UserError("the settings of a teacher must name its method")
-    result = train(validate(merge(own, change)), folder / "teacher", around)
+    chosen = validate(merge(own, change))
+    run.create(recipe)
+    result = train(chosen, run.path / "teacher", around)
     return find_teacher(str(result))
 
 

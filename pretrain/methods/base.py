@@ -95,7 +95,9 @@ class Method(nn.Module):
 
     def __init__(self, setting: Setting) -> None:
         super().__init__()
-        self.setting = setting.augment, setting.threat, setting.attack
+        self.augmentation = setting.augment
+        self.threat = setting.threat
+        self.inner = setting.attack
         self.options: Any = setting.options
         self.classes = setting.classes
         self.encoder: nn.Module = setting.encoder
@@ -165,14 +167,14 @@ class Method(nn.Module):
 
     def view(self, batch: Batch, strength: float = 1.0) -> Tensor:
         """One strong random view of each image."""
-        settings = self.setting[0]
+        settings = self.augmentation
         if strength < 1:
             settings = weakened(settings, strength)
         return _contiguous(augment(batch.x, settings, batch.generator))
 
     def weak_view(self, batch: Batch) -> Tensor:
         """One weak random view (shift and mirror image) of each image."""
-        return _contiguous(augment(batch.x, weak(self.setting[0]), batch.generator))
+        return _contiguous(augment(batch.x, weak(self.augmentation), batch.generator))
 
     def attack(
         self,
@@ -193,8 +195,8 @@ class Method(nn.Module):
                 parameter gradients.
             norms: Set of batch norms in use.
         """
-        _, threat, settings = self.setting
-        assert threat is not None, "checked when the method is built"
+        threat, settings = self.threat, self.inner
+        assert threat is not None, "checked with the recipe"
         networks = networks or (self.encoder, self.projector)
         start = random_start(x, threat, batch.generator)
         with frozen(*networks), batchnorm.using(norms, *networks):
