@@ -21,13 +21,22 @@ __all__ = [
 ]
 
 
-def load(name: str) -> Encoder:
+def load(name: str, source: str | None = None) -> Encoder:
     """The encoder that the zoo publishes as `name`, in eval mode.
+
+    Args:
+        name: As `robrep-zoo list` shows it.
+        source: embedded, a folder, https://HOST/PATH or hf://ORG/REPO; by default what
+            `ROBREP_ZOO` says, else embedded.
+
+    Raises:
+        UserError: unknown name, damaged or altered files.
+        RobrepError: the source cannot be reached.
 
     >>> import zoo
     >>> zoo.load("tarrl-digits").dim
-    128
+    64
     """
     from zoo.store import load_encoder_by_name
 
-    return load_encoder_by_name(name)
+    return load_encoder_by_name(name, source)

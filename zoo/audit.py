@@ -52,6 +52,9 @@ def plan(source: Source, name: str | None) -> list[Item]:
     Args:
         source: The collection.
         name: ENCODER, ENCODER/ENTRY, or None for all.
+
+    Raises:
+        UserError: no such encoder or entry.
     """
     if name is None:
         rows = sorted(source.index.encoders, key=lambda row: row.card.name)
@@ -59,6 +62,7 @@ def plan(source: Source, name: str | None) -> list[Item]:
         encoder, _, entry = name.partition("/")
         rows = [source.find(encoder)]
         if entry:
+            rows[0].check_entry(entry)
             return [Item(row=rows[0], entry=entry)]
     return [
         Item(row=row, entry=entry) for row in rows for entry in (None, *row.entries)

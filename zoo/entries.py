@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from zoo.errors import UserError, VerificationError, nearest
+from zoo.errors import VerificationError
 from zoo.files import read_tensors, write_tensors
 from zoo.index import ENTRIES, ENTRY, EncoderRow, FileRecord
 from zoo.records import Card, Name, Record, Result, Sha256, read_record, write_record
@@ -90,10 +90,7 @@ def read_entry(source: Source, row: EncoderRow, name: str) -> Published:
         UserError: no such entry, or a file that is not what the index says.
         VerificationError: a file that is not what the entry says.
     """
-    if name not in row.entries:
-        raise UserError(
-            f"zoo:{row.card.name} has no entry '{name}'; {nearest(name, row.entries)}"
-        )
+    row.check_entry(name)
     place = f"{ENTRIES}/{name}"
     entry = read_record(source.fetch(row, f"{place}/{ENTRY}"), Entry)
     if (entry.name, entry.encoder) != (name, row.card.name):

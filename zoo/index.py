@@ -73,6 +73,14 @@ class EncoderRow(Record):
                 return row
         raise UserError(f"the index lists no file '{path}' for zoo:{self.card.name}")
 
+    def check_entry(self, name: str) -> None:
+        """Raises `UserError` with the nearest names unless `name` is an entry."""
+        if name not in self.entries:
+            raise UserError(
+                f"zoo:{self.card.name} has no entry '{name}'; "
+                f"{nearest(name, self.entries)}"
+            )
+
     def located(self, path: str) -> str:
         """`path`, relative to the index."""
         return path if self.folder == "." else f"{self.folder}/{path}"

@@ -2,6 +2,7 @@
 
 zoo:NAME            an encoder of the zoo
 PATH                a .safetensors or .pt file (with --arch unless it says what it is)
+hf://ORG/REPO[@REV] the encoder of a hub repository (hf-hub:ORG/REPO also works)
 timm:NAME           a pretrained model of timm, as an encoder
 robustbench:ID      a classifier of RobustBench (robustbench:DATASET/NORM/ID)
 """
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 
     from zoo.classifier import Classifier
 
-PREFIXES = ("zoo:", "timm:", "robustbench:")
+HUB = ("hf://", "hf-hub:")
+PREFIXES = ("zoo:", "timm:", "robustbench:", *HUB)
 SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".tar")
 HEADS = ("linear", "fc", "head", "classifier")
 """Names under which classifiers of the field keep their last layer."""
@@ -81,6 +83,8 @@ def load(reference: str, options: LoadOptions) -> Loaded:
     """
     if reference.startswith("zoo:"):
         return _from_zoo(reference)
+    if reference.startswith(HUB):
+        return _from_hub(reference)
     if reference.startswith("timm:"):
         return _from_timm(reference, options)
     if reference.startswith("robustbench:"):
@@ -97,7 +101,7 @@ def _unknown(reference: str) -> str:
     near = nearest(reference, [f"zoo:{name}" for name in names()])
     return (
         f"unknown model '{reference}'; {near} Other forms: a .safetensors or .pt file, "
-        "timm:NAME, robustbench:ID"
+        "hf://ORG/REPO, timm:NAME, robustbench:ID"
     )
 
 
@@ -109,6 +113,25 @@ def _from_zoo(reference: str) -> Loaded:
         reference=reference,
         encoder=load_encoder_by_name(name),
         training=card(name).training,
+    )
+
+
+def _from_hub(reference: str) -> Loaded:
+    """The one encoder of a hub repository."""
+    from zoo.sources import open_source
+    from zoo.store import load_encoder_by_name
+
+    source = open_source(reference)
+    names = source.index.names()
+    if len(names) != 1:
+        raise UserError(
+            f"{reference} holds {len(names)} encoders ({', '.join(names)}); choose one "
+            f"by zoo:NAME with ROBREP_ZOO={reference}"
+        )
+    return Loaded(
+        reference=reference,
+        encoder=load_encoder_by_name(names[0], source),
+        training=source.find(names[0]).card.training,
     )
 
 

@@ -236,6 +236,21 @@ def test_what_the_hub_holds_can_be_verified(
     assert HubSource("hf://org/tiny").index == source.index  # from the hub's cache
 
 
+def test_a_hub_repository_is_a_model_reference(
+    evaluated: Evaluated, hub: hub_stub.Hub
+) -> None:
+    from zoo.references import LoadOptions, load
+
+    published_to_hub(evaluated)
+    options = LoadOptions(shape=(1, 8, 8), classes=10)
+    for reference in ("hf://org/tiny", "hf-hub:org/tiny"):
+        found = load(reference, options)
+        assert found.training is not None
+        assert found.training.method == "tarrl"
+        assert found.encoder is not None
+        assert found.encoder.dim == 8
+
+
 def test_a_second_entry_joins_the_first(
     evaluated: Evaluated, hub: hub_stub.Hub
 ) -> None:
