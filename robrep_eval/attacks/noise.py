@@ -25,6 +25,9 @@ Kind = Literal["uniform", "normal"]
 Rows = Callable[[Tensor], Tensor]
 """Maps task numbers (n,) to their draws (n, *shape), float32 on the CPU."""
 
+SHARED_DRAWS = 128
+"""Most draws common to all examples in one step; a grid of tiles takes up to 81."""
+
 _Words = NDArray[np.uint64]
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)
 _MIX1 = np.uint64(0xBF58476D1CE4E5B9)
@@ -55,8 +58,8 @@ class Noise(Protocol):
         Official: the same for all tasks of the batch.
         """
 
-    def shared(self, run: int) -> Callable[[int], Tensor]:
-        """Uniforms common to all examples: successive f(count) -> (count,)."""
+    def shared(self, run: int) -> Callable[[int], Callable[[], float]]:
+        """Uniforms common to all examples: f(step) gives a source of single draws."""
 
     def signs(self, run: int, ids: Tensor, channels: int) -> Callable[..., Tensor]:
         """f(tasks (n,), step) -> +-1 as (n, channels), drawn in that order."""
@@ -106,16 +109,15 @@ class PerExample:
 
         return draw
 
-    def shared(self, run: int) -> Callable[[int], Tensor]:
-        counter = 0
+    def shared(self, run: int) -> Callable[[int], Callable[[], float]]:
+        of_run = _chain(self.key, np.uint64(run))
 
-        def draw(count: int) -> Tensor:
-            nonlocal counter
-            counter += 1
-            key = _chain(_chain(self.key, np.uint64(run)), np.uint64(counter))
-            return _uniforms(key, count)[0].float()
+        def at(step: int) -> Callable[[], float]:
+            key = _chain(of_run, np.uint64(step % 2**64))
+            numbers = iter(_uniforms(key, SHARED_DRAWS)[0].tolist())
+            return lambda: next(numbers)
 
-        return draw
+        return at
 
     def signs(self, run: int, ids: Tensor, channels: int) -> Callable[..., Tensor]:
         draw = self.steps(run, ids, 0, channels)
@@ -157,10 +159,8 @@ class Official:
         table = self._draw("uniform", (steps, width))
         return lambda _tasks, step: table[step.cpu()]
 
-    def shared(self, run: int) -> Callable[[int], Tensor]:
-        return lambda count: torch.cat(
-            [self._draw("uniform", (1,)) for _ in range(count)]
-        )
+    def shared(self, run: int) -> Callable[[int], Callable[[], float]]:
+        return lambda _step: lambda: float(self._draw("uniform", (1,)))
 
     def signs(self, run: int, ids: Tensor, channels: int) -> Callable[..., Tensor]:
         def rows(tasks: Tensor, step: int) -> Tensor:

@@ -113,7 +113,7 @@ class Problem:
 
 def fooled(logits: Tensor, y: Tensor, guard: float) -> tuple[Tensor, Tensor]:
     """Which rows are misclassified, and which of them beyond the guard; bool (n,)."""
-    wrong = logits.argmax(dim=1) != y
+    wrong = (logits.argmax(dim=1) != y) & logits.isfinite().all(dim=1)
     return wrong, wrong & (margin(logits, y) <= -guard)
 
 

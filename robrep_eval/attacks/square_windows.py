@@ -11,6 +11,7 @@ Source: Andriushchenko et al. 2020, arXiv 1912.00049, algorithm 3 (L2); Croce & 
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -60,6 +61,7 @@ class SquareWindows:
         _, self.channels, height, width = problem.x.shape
         self.sides = sides(queries, height, width, 3)
         self.uniforms = noise.shared(run)
+        self.uniform = self.uniforms(-1)
         self.signs = noise.signs(run, problem.ids, self.channels)
         self.tiles: dict[int, Tensor] = {}
 
@@ -110,6 +112,7 @@ class SquareWindows:
         side = max(1, height // GRID)
         first = (height - side * GRID) // 2
         number = -1
+        self.uniform = self.uniforms(number)
         for row in range(height // side):
             for column in range(width // side):
                 tile = self._tile(side)
@@ -123,6 +126,7 @@ class SquareWindows:
 
     def _candidate(self, s: State, query: int) -> Tensor:
         side = self.sides[query]
+        self.uniform = self.uniforms(query)
         x, delta = s["clean"], s["image"] - s["clean"]
         height, width = x.shape[-2:]
         first = self._window(side, height, width)
@@ -148,12 +152,12 @@ class SquareWindows:
         return x + project_l1(delta, x, self.problem.threat.eps * _INSIDE)
 
     def _window(self, side: int, height: int, width: int) -> tuple[slice, slice]:
-        top = int(self._integer(height - side))
-        left = int(self._integer(width - side))
+        top = self._integer(height - side)
+        left = self._integer(width - side)
         return slice(top, top + side), slice(left, left + side)
 
     def _integer(self, high: int) -> int:
-        return int(high * self.uniforms(1)[0])
+        return int(np.float32(high) * np.float32(self.uniform()))  # as in float32
 
     def _per_channel(self, delta: Tensor) -> Tensor:
         """Norm of each channel, (n, C, 1, 1)."""
@@ -176,7 +180,7 @@ class SquareWindows:
         if side not in self.tiles:
             self.tiles[side] = _tile(side, self.norm).to(self.problem.x)
         tile = self.tiles[side]
-        return tile.T if float(self.uniforms(1)[0]) > 0.5 else tile
+        return tile.T if self.uniform() > 0.5 else tile
 
 
 def _fitting(tile: Tensor, height: int, width: int) -> Tensor:
