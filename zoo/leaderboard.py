@@ -15,8 +15,9 @@ from pydantic import Field
 
 from zoo.entries import Published, read_entry
 from zoo.errors import UserError
+from zoo.measurements import Measurements, Status
 from zoo.ranking import places
-from zoo.records import Card, Proportion, Record
+from zoo.records import Card, Proportion, Record, Result
 from zoo.sources import Source
 from zoo.threat import ThreatModel
 
@@ -44,6 +45,8 @@ class Row(Record):
     created: datetime
     parameters: int
     card: Card
+    doubts: list[str] | None = None
+    """What the health checks of the evaluation objected to; null if none ran."""
     verified: bool | None = None
     """Whether every claim was just recomputed; null if it was not tried."""
 
@@ -165,5 +168,14 @@ def _row(entry: Published, *, rank: int, ties: list[str], verified: bool | None)
         created=result.provenance.created,
         parameters=result.model.parameters,
         card=entry.row.card,
+        doubts=doubts(result),
         verified=verified,
     )
+
+
+def doubts(result: Result) -> list[str] | None:
+    """Summaries of failed health checks, causes first; None if none ran."""
+    report = Measurements.of(result).health
+    if report is None:
+        return None
+    return [flag.summary for flag in report.flags if flag.status is Status.FAIL]

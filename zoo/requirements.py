@@ -73,6 +73,18 @@ def check_protocol(result: Result) -> list[Check]:
     ]
 
 
+def check_health(doubts: list[str] | None) -> Check:
+    """What the evaluation itself found suspicious.
+
+    Args:
+        doubts: As `zoo.leaderboard.doubts` returns them.
+    """
+    if doubts is None:
+        return Check("health checks of the evaluation", True, "not run")
+    found = " ".join(doubts) or "all passed"
+    return Check("health checks of the evaluation", not doubts, found)
+
+
 def _in_order(result: Result) -> bool:
     index = result.examples.index
     return index == list(range(index[0], index[0] + len(index)))

@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING
 from zoo.entries import Published, load_classifier, read_entry, verify_entry
 from zoo.errors import UserError
 from zoo.files import write_json, write_text
+from zoo.leaderboard import doubts
 from zoo.model_card import PAGES
 from zoo.records import Card, Result
-from zoo.requirements import Check, check_defence, check_protocol
+from zoo.requirements import Check, check_defence, check_health, check_protocol
 from zoo.sources import Source
 from zoo.submission_log import log_lines, verdict_table
 from zoo.submission_model import definition, identifier, load_definition, weights
@@ -114,6 +115,7 @@ def submit(
     checks = [
         *check_protocol(published.result),
         *check_defence(classifier, data),
+        check_health(doubts(published.result)),
         _check_paper(paper),
     ]
     unmet = [f"{c.what}: {c.found}" for c in checks if not c.holds]
@@ -186,7 +188,7 @@ def model_info(
         "reported": robust,
         "autoattack_acc": robust,
         "footnote": _footnote(result, card, paper),
-        "unreliable": False,
+        "unreliable": bool(doubts(result)),
     }
 
 

@@ -70,7 +70,14 @@ def board() -> Board:
                 card={"method": "deacl"},
             ),
             row("tarrl-cifar10", 782, 449, rank=1, ties=["deacl-cifar10/entry"]),
-            row("simclr-cifar10", 907, 4, rank=4, card={"method": "simclr"}),
+            row(
+                "simclr-cifar10",
+                907,
+                4,
+                rank=4,
+                card={"method": "simclr"},
+                doubts=["Gradients vanish."],
+            ),
             row(
                 "tarrl-cifar10-l2",
                 765,

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from zoo_collection import ENTRY, Evaluated
 
 from zoo.errors import UserError
-from zoo.leaderboard import Board, build
+from zoo.leaderboard import Board, build, doubts
 from zoo.leaderboard_text import HEADINGS, escape_latex, latex, markdown
 from zoo.model_card import escape_markdown, front_matter, readme
 from zoo.ranking import compare, places
@@ -197,6 +197,17 @@ def test_front_matter_is_the_hubs(evaluated: Evaluated) -> None:
     clean, robust = parse_eval_result_entries(yaml.safe_load(text))
     assert clean.dataset_id == "uoft-cs/cifar10"
     assert robust.value == evaluated.result.robust.value
+
+
+def test_doubts_are_the_failed_health_checks(evaluated: Evaluated) -> None:
+    assert doubts(evaluated.result) is None
+    flags = [
+        {"check": "a", "status": "pass", "summary": "Fine."},
+        {"check": "b", "status": "fail", "summary": "Gradients vanish."},
+    ]
+    report = {"level": "default", "n": 60, "flags": flags}
+    suspect = evaluated.result.model_copy(update={"extras": {"health": report}})
+    assert doubts(suspect) == ["Gradients vanish."]
 
 
 @pytest.mark.parametrize("form", ["--json", "--markdown", "--latex", None])

@@ -89,6 +89,14 @@ def test_shows_every_entry_with_its_interval(view: View) -> None:
 
 
 @pytest.mark.browser
+def test_a_doubtful_figure_is_marked(view: View) -> None:
+    marked = view.tab.locator("tr:has(.doubt) .open").all_inner_texts()
+    assert marked == ["simclr-cifar10"]
+    view.tab.click("text=simclr-cifar10")
+    assert "Gradients vanish." in view.tab.inner_text("dialog[open]")
+
+
+@pytest.mark.browser
 def test_sorts_by_number_and_by_name(view: View) -> None:
     robust = [row.robust.value for row in board().rows]
     best = sorted(ALL, key=lambda name: -robust[ALL.index(name)])
