@@ -202,3 +202,21 @@ def test_two_processes_share_one_download(
     assert left(target.parent) == {"file"}
     sent = [asked for _, asked in server.requests]
     assert sent == ["", "bytes=150000-"]  # the second process asked for nothing
+
+
+def test_progress_is_shown_where_somebody_watches(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from zoo.progress import WORTH_A_BAR, byte_bar
+
+    with byte_bar("quiet", WORTH_A_BAR) as report:
+        report(1)
+    assert capsys.readouterr() == ("", "")  # not a terminal
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with byte_bar("[weights]", WORTH_A_BAR) as report:
+        report(WORTH_A_BAR // 2)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "[weights]" in err
+    assert "50" in err or "0.5" in err
