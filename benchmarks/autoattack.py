@@ -49,6 +49,11 @@ SPEC = EncoderSpec(
     options={"widths": [32, 64, 128], "blocks": [1, 1, 1]},
     shape=(1, 8, 8),
 )
+TINY = EncoderSpec(
+    arch="resnet_s28",
+    options={"widths": [8, 16], "blocks": [1, 1], "stem_stride": 2},
+    shape=(1, 28, 28),
+)
 
 
 def trained(eps: float, epochs: int) -> Classifier:
@@ -283,12 +288,10 @@ def memory_child(count: int) -> None:
 
     data = shifted_digits(count)
     torch.manual_seed(0)
-    encoder = nn.Sequential(
-        nn.Conv2d(1, 8, 5, stride=3), nn.ReLU(), nn.Flatten(), nn.Linear(512, 32)
-    )
-    head = nn.Linear(32, 10)
+    encoder = Encoder(TINY)
+    head = nn.Linear(encoder.dim, 10)
     optimiser = torch.optim.Adam([*encoder.parameters(), *head.parameters()], lr=3e-3)
-    for step in range(150):
+    for step in range(80):
         part = slice(step * 64 % 896, step * 64 % 896 + 64)
         loss = F.cross_entropy(head(encoder(data.images(part))), data.labels[part])
         optimiser.zero_grad()

@@ -65,9 +65,7 @@ def test_finds_exactly_what_a_linear_classifier_allows(
         far = torch.linalg.vector_norm(weight[y].unsqueeze(1) - weight, dual, dim=2)
         distance = (gap / far).masked_fill(gap == 0, torch.inf).amin(dim=1)
     threat = ThreatModel(norm=norm, eps=float(distance.median()))
-    attack = next(
-        a for a in members("standard", norm, "per-example") if a.name == member
-    )  # type: ignore[arg-type]
+    (attack,) = members(member, norm, "per-example")
     found = attack.propose(classifier, x, y, threat, _context(len(x)))
     with torch.no_grad():
         fooled = classifier(found).argmax(dim=1) != y
@@ -113,11 +111,12 @@ def test_early_falls_cost_few_passes(make: Any) -> None:
 @pytest.mark.parametrize("classes", [2, 3])
 def test_few_classes_clamp_targets_and_say_so(classes: int) -> None:
     classifier, x, y = _halfspaces(classes)
+    threat = ThreatModel(norm="Linf", eps=0.5)
     for member in members("standard", "Linf", "per-example"):
         if member.family == "square":
             continue
         notes: list[str] = []
-        found = member.propose(classifier, x[:8], y[:8], LINF, _context(8, notes))
+        found = member.propose(classifier, x[:8], y[:8], threat, _context(8, notes))
         with torch.no_grad():
             assert bool((classifier(found).argmax(dim=1) != y[:8]).any())
         if member.targets:
@@ -142,15 +141,17 @@ def test_zero_gradients_are_noted(make: Any) -> None:
 
 
 class Breaking(nn.Module):
-    """Linear, but NaN (in logits or in gradients only) for bright images."""
+    """Linear, brighter is worse; NaN (in logits or gradients) for bright images."""
 
     def __init__(self, where: str) -> None:
         super().__init__()
         self.where = where
-        self.weight = nn.Parameter(torch.linspace(-1, 1, 128).view(2, 64))
+        weight = torch.stack([torch.full((64,), 0.01), torch.zeros(64)])
+        self.weight = nn.Parameter(weight)
+        self.bias = nn.Parameter(torch.tensor([0.0, 9.0]))
 
     def forward(self, x: Tensor) -> Tensor:
-        logits = 5 + x.flatten(1) @ self.weight.T
+        logits = x.flatten(1) @ self.weight.T + self.bias
         bright = x.flatten(1).mean(dim=1, keepdim=True) > 0.5
         if self.where == "logits":
             return logits.masked_fill(bright, float("nan"))

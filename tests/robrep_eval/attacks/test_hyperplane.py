@@ -53,7 +53,7 @@ def test_no_smaller_offset_exists(norm: Norm, seed: int, dim: int) -> None:
     inside = t + d
     assert bool(((inside >= -1e-6) & (inside <= 1 + 1e-6)).all())
     for row in range(4):
-        least = _smallest(*(v[row].double() for v in (t, w, b)), norm)
+        least = _smallest(t[row].double(), w[row].double(), b[row].double(), norm)
         if least is not None:
             assert float((w[row] * inside[row]).sum() - b[row]) == pytest.approx(
                 0, abs=1e-5
