@@ -54,6 +54,9 @@ class Server(ThreadingHTTPServer):
         self.faults: dict[str, Behaviour] = {}
         self.requests: list[tuple[str, str]] = []
 
+    def handle_error(self, *_: object) -> None:
+        """A client that hangs up is what the tests are about."""
+
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}"

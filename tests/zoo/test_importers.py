@@ -323,6 +323,7 @@ def test_the_command(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str(tmp_path / "rocl-cifar10")
-    again = subprocess.run(command, capture_output=True, text=True)
-    assert again.returncode == 2
-    assert "exists already" in again.stderr
+    with pytest.raises(UserError, match="exists already"):
+        import_checkpoint(
+            tmp_path / "checkpoint.pt", "rocl", tmp_path, name="rocl-cifar10"
+        )
