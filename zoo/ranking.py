@@ -11,10 +11,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
 from zoo.datasets.registry import FOLDER
 from zoo.records import Result, Verdict
 
 LEVEL = 0.05
+MANY = 1 << 20
+"""More classes than any dataset has."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,25 @@ class Comparison:
         return self.p_value >= LEVEL
 
 
+@dataclass(frozen=True)
+class _Sample:
+    """Which images a result is on, and which of them held."""
+
+    result: Result
+    keys: npt.NDArray[np.int64]
+    """Ascending; position in the split and label in one number."""
+    robust: npt.NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, result: Result) -> _Sample:
+        examples = result.examples
+        labels = np.array(examples.label, dtype=np.int64)
+        keys = np.array(examples.index, dtype=np.int64) * MANY + labels
+        robust = np.array([v is Verdict.ROBUST for v in examples.verdict], dtype=bool)
+        order = keys.argsort()
+        return cls(result, keys[order], robust[order])
+
+
 def compare(first: Result, second: Result) -> Comparison:
     """Tests whether two robust accuracies differ.
 
@@ -39,39 +63,35 @@ def compare(first: Result, second: Result) -> Comparison:
         first: A result.
         second: Another, on the same dataset and under the same threat model.
     """
+    return _compare(_Sample.of(first), _Sample.of(second))
+
+
+def _compare(first: _Sample, second: _Sample) -> Comparison:
     from scipy.stats import binomtest, fisher_exact
 
-    pairs = _paired(first, second)
-    if pairs:
-        only_first = sum(a and not b for a, b in pairs)
-        only_second = sum(b and not a for a, b in pairs)
+    a, b = _paired(first, second)
+    if len(a):
+        only_first, only_second = int((a & ~b).sum()), int((b & ~a).sum())
         differing = only_first + only_second
         p = binomtest(only_first, differing, 0.5).pvalue if differing else 1.0
-        return Comparison(float(p), True, len(pairs))
-    table = [[r.robust.k, r.robust.n - r.robust.k] for r in (first, second)]
+        return Comparison(float(p), True, len(a))
+    figures = (first.result.robust, second.result.robust)
+    table = [[figure.k, figure.n - figure.k] for figure in figures]
     return Comparison(float(fisher_exact(table).pvalue), False, 0)
 
 
-def _paired(first: Result, second: Result) -> list[tuple[bool, bool]]:
+def _paired(
+    first: _Sample, second: _Sample
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
     """Robust or not, for each image that both were measured on."""
-    if first.dataset.name.startswith(FOLDER) and (
-        first.dataset.sha256 != second.dataset.sha256
-    ):
-        return []  # two folders of the same name need not hold the same images
-    known = {
-        (index, label): verdict is Verdict.ROBUST
-        for index, label, verdict in _rows(first)
-    }
-    return [
-        (known[index, label], verdict is Verdict.ROBUST)
-        for index, label, verdict in _rows(second)
-        if (index, label) in known
-    ]
-
-
-def _rows(result: Result) -> zip[tuple[int, int, Verdict]]:
-    examples = result.examples
-    return zip(examples.index, examples.label, examples.verdict, strict=True)
+    data, other = first.result.dataset, second.result.dataset
+    if data.name.startswith(FOLDER) and data.sha256 != other.sha256:
+        nothing = np.zeros(0, dtype=bool)
+        return nothing, nothing  # folders of one name need not hold the same images
+    _, a, b = np.intersect1d(
+        first.keys, second.keys, assume_unique=True, return_indices=True
+    )
+    return first.robust[a], second.robust[b]
 
 
 @dataclass(frozen=True)
@@ -92,10 +112,11 @@ def places(results: Sequence[Result]) -> list[Place]:
     """
     better = [0] * len(results)
     ties: list[list[int]] = [[] for _ in results]
+    samples = [_Sample.of(result) for result in results]
     for i, first in enumerate(results):
         for j in range(i):
             second = results[j]
-            if compare(first, second).tie:
+            if _compare(samples[i], samples[j]).tie:
                 ties[i].append(j)
                 ties[j].append(i)
             else:

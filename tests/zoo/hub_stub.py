@@ -19,6 +19,8 @@ class Hub(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.commits: dict[str, list[dict[str, bytes]]] = {}
+        self.meanwhile: dict[str, bytes] | None = None
+        """Files that somebody else publishes while an upload is being prepared."""
         self.parents: list[str | None] = []
         """Which state each commit said that it was built upon."""
 
@@ -104,6 +106,8 @@ class _Handler(BaseHTTPRequestHandler):
         elif parts[-1] == "validate-yaml":
             self._send(200, b'{"errors": [], "warnings": []}')
         elif "preupload" in parts:
+            if self.server.meanwhile is not None:
+                self.server.commits["/".join(parts[2:4])].append(self.server.meanwhile)
             files = [
                 {"path": f["path"], "uploadMode": "regular", "shouldIgnore": False}
                 for f in json.loads(body)["files"]

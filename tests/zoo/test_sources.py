@@ -266,6 +266,32 @@ def test_a_second_entry_joins_the_first(
     assert "digits-l2-0.01-slf" in page
 
 
+def test_what_others_publish_meanwhile_is_not_overwritten(
+    evaluated: Evaluated, hub: hub_stub.Hub
+) -> None:
+    hub.meanwhile = {"README.md": b"somebody else's"}
+    with pytest.raises(RobrepError, match=r"412|commit has happened"):
+        published_to_hub(evaluated)
+    assert hub.files("org/tiny") == hub.meanwhile
+
+
+def test_two_publish_to_one_folder_at_once(
+    evaluated: Evaluated, tmp_path: Path
+) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    def one(run: Path) -> Receipt:
+        request = Request(runs=[run], source=str(evaluated.plain))
+        return publish(request, str(tmp_path / "shared"))
+
+    with ThreadPoolExecutor(2) as pool:
+        receipts = list(pool.map(one, [evaluated.run, evaluated.other_run]))
+    assert sorted(receipt.new_encoder for receipt in receipts) == [False, True]
+    source = FolderSource(tmp_path / "shared")
+    assert len(source.find("tiny-digits").entries) == 2
+    assert all(audit(source, i, data_dir=None).holds for i in plan(source, None))
+
+
 def test_a_file_that_the_hub_altered_is_refused_and_not_kept(
     evaluated: Evaluated, hub: hub_stub.Hub
 ) -> None:
