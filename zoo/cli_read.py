@@ -15,6 +15,7 @@ from zoo.cli_options import (
     plain,
     show_table,
 )
+from zoo.files import copy_file
 from zoo.records import Card, Training
 
 
@@ -96,17 +97,15 @@ def download(name: str, to: Path | None, source: str | None) -> None:
     A cut download goes on where it stopped. Checksums are compared before anything is
     used.
     """
-    from zoo.errors import UserError
-    from zoo.files import copy_file
-    from zoo.sources import open_source
+    from zoo.sources import check_file, open_source
 
     collection = open_source(source)
     row = collection.find(name)
-    if to is not None and (to / row.card.weights).exists():
-        raise UserError(f"{to} already holds {row.card.weights}; choose another --to")
     for file in row.files:
         path = collection.fetch(row, file.path)
-        if to is not None:
+        if to is not None and (to / file.path).exists():
+            check_file(to / file.path, file, again="choose another --to")
+        elif to is not None:
             copy_file(path, to / file.path)
     weights = collection.fetch(row, row.card.weights)
     click.echo(weights if to is None else to / row.card.weights)
@@ -183,6 +182,8 @@ def leaderboard(
     )
     for reference, reason in board.left_out.items():
         click.echo(plain(f"left out: {reference}: {reason}"), err=True)
+    if not board.rows:
+        click.echo(f"no entries in the zoo ({board.source}) yet", err=True)
     if html is not None:
         from zoo.leaderboard_page import page
 

@@ -99,9 +99,17 @@ def test_download_from_a_server(
         target = tmp_path / "copy" / "tiny-digits"
         args = ["download", "tiny-digits", "--to", target, "--source", server.url]
         assert command(*args)[:2] == (0, f"{target / 'model.safetensors'}\n")
+        (target / "card.json").unlink()
+        assert command(*args)[0] == 0  # the same again completes what is missing
+        assert (target / "card.json").is_file()
+        weights = target / "model.safetensors"
+        good = weights.read_bytes()
+        weights.write_bytes(b"mine")
         code, _, err = command(*args)
         assert code == 2
-        assert "already holds" in err
+        assert "choose another --to" in err
+        assert weights.read_bytes() == b"mine"
+        weights.write_bytes(good)
     row = FolderSource(target.parent).find("tiny-digits")  # a collection by itself
     assert row.entries == [ENTRY]
     original = FolderSource(evaluated.published).find("tiny-digits")
