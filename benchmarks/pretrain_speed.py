@@ -107,14 +107,14 @@ class Bare:
 
     def __init__(self, cost: Cost, recipe: Recipe, session: Session) -> None:
         self.cost = cost
-        method = session.method
+        self.method = method = session.method
         projector = batchnorm.collapsed(method.projector, batchnorm.CLEAN)
         self.network = nn.Sequential(method.export(), projector)
-        self.network.to(memory_format=torch.channels_last).requires_grad_(True)
+        self.network.to(memory_format=method.layout).requires_grad_(True)
         self.optimizer = build_optimizer(self.network, recipe.optimizer)
 
     def __call__(self, x: Tensor) -> None:
-        x = x.contiguous(memory_format=torch.channels_last)
+        x = self.method.laid_out(x)
         trained, searched = round(self.cost.full), round(self.cost.to_input)
         plain = round(self.cost.forward) - trained - searched
         with frozen(self.network):

@@ -74,8 +74,11 @@ class RunFolder:
         """The last checkpoint, or None.
 
         Args:
-            truncate: Drop metrics of epochs after the checkpoint: they come again.
+            truncate: Drop metrics of epochs after the checkpoint, which come again,
+                and what a killed process left of unfinished files.
         """
+        if truncate:
+            self._sweep()
         if not self.checkpoint_file.is_file():
             if truncate:
                 self._keep_metrics(before=0)
@@ -147,6 +150,11 @@ class RunFolder:
         )
         write_record(folder / CARD, card)
         return folder
+
+    def _sweep(self) -> None:
+        for file in (self.checkpoint_file, self.curves_file, self.metrics_file):
+            for left in self.path.glob(f".{file.name}.*"):
+                left.unlink()
 
     def _keep_metrics(self, before: int) -> None:
         lines = [line for line in self.metrics() if line["epoch"] <= before]

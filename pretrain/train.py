@@ -129,7 +129,7 @@ class Session:
         self.recipe, self.data, self.run, self.around = recipe, data, run, around
         self.device = torch.device(around.device)
         method = build_method(recipe, data.train, teacher).to(self.device)
-        self.method = method.to(memory_format=torch.channels_last)
+        self.method = method.to(memory_format=method.layout)
         if recipe.compile:
             self.method.encoder.compile()
         labels = training_labels(self.method, data.train, recipe, self.device)
@@ -251,6 +251,8 @@ class Session:
                 f"{100 * seen.clean:.1f}%{robust}"
             )
         self.run.log(line)
+        if seen is not None:
+            self.run.draw(self.recipe.name)
 
     def _is_due(self, saved: float) -> bool:
         minutes = (time.monotonic() - saved) / 60
@@ -273,7 +275,6 @@ class Session:
                 "average": average,
             }
         )
-        self.run.draw(self.recipe.name)
 
     def resume(self) -> None:
         """Takes up the last checkpoint, if there is one."""
@@ -323,5 +324,6 @@ class Session:
     def _finish(self) -> Path:
         if distributed.rank() == 0:
             self._publish("last", self.exported())
+            self.run.draw(self.recipe.name)
         distributed.barrier()
         return self.run.path / "last"

@@ -68,7 +68,7 @@ class AdvCL(Method):
     def forward(self, batch: Batch) -> Parts:
         """Two attacks, then one pass for each set of batch norms."""
         v1, v2, x0 = self.view(batch), self.view(batch), self.weak_view(batch)
-        clean = torch.cat([v1, v2, high_pass(x0)])
+        clean = self.laid_out(torch.cat([v1, v2, high_pass(x0)]))
         with torch.no_grad(), frozen(self.encoder, self.projector):
             fixed = self._project(clean, CLEAN).chunk(3)
 
@@ -115,4 +115,4 @@ def high_pass(x: Tensor) -> Tensor:
     fx = torch.fft.rfftfreq(width, 1 / width, device=x.device)
     kept = fy[:, None].square() + fx.square() >= (height / 4) ** 2
     filtered: Tensor = torch.fft.irfft2(torch.fft.rfft2(x) * kept, s=(height, width))
-    return filtered.contiguous(memory_format=torch.channels_last)
+    return filtered

@@ -28,7 +28,7 @@ ALL = sorted(methods.registry())
 def encoder(seed: int = 0) -> Encoder:
     """A residual network of a few hundred weights."""
     torch.manual_seed(seed)
-    options = {"widths": [4, 8], "blocks": [1, 1], "stem_stride": 2}
+    options = {"widths": [8, 8], "blocks": [1, 1], "stem_stride": 2}
     return Encoder(EncoderSpec(arch="resnet_s8", options=options, shape=SHAPE))
 
 

@@ -19,11 +19,14 @@ def _run(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "pretrain", *words],
         cwd=cwd,
-        env={"PYTHONPATH": str(Path(__file__).parents[2]), "PATH": ""},
+        env={
+            "PYTHONPATH": str(Path(__file__).parents[2]),
+            "PATH": "",
+            "OMP_NUM_THREADS": "1",
+        },
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
     )
 
 

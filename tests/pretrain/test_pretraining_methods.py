@@ -18,11 +18,13 @@ from pretraining import contrast_by_loops
 from torch import Tensor, nn
 
 from pretrain import augment, batchnorm, methods
+from pretrain.methods import base
 from pretrain.methods.advcl import high_pass
 from pretrain.methods.base import Cost, Method
 from pretrain.methods.dynacl import DynACL
 from pretrain.recipe import AttackSettings
 from zoo.ball import lengths
+from zoo.encoder import Encoder
 
 
 @pytest.fixture(autouse=True)
@@ -283,7 +285,7 @@ def _count(made: Method, batch: Any) -> dict[str, float]:
             z.register_hook(went_back)
 
     for module in made.modules():
-        if type(module).__name__ == "Encoder":
+        if isinstance(module, Encoder):
             module.register_forward_hook(hook)
     torch.stack(list(made(batch).values())).sum().backward()
     return counts
@@ -395,3 +397,10 @@ def test_methods_by_name() -> None:
         assert issubclass(methods.get(name), Method)
     with pytest.raises(ValueError, match="did you mean 'tarrl'"):
         methods.get("tarl")
+
+
+def test_narrow_networks_keep_the_default_layout() -> None:
+    # With 4 channels in channels_last torch's CPU kernels overwrite foreign memory.
+    assert base.layout(tiny.encoder()) == torch.channels_last
+    narrow = nn.Sequential(nn.Conv2d(1, 8, 3), nn.Conv2d(8, 4, 3))
+    assert base.layout(narrow) == torch.contiguous_format
