@@ -227,6 +227,10 @@ def _check_figures(result: Result, data: Dataset) -> Finding:
             run.robust,
             attack_robust(examples, result.attacks, at),
         )
+        expected[f"attempted by {run.name}"] = (
+            run.attempted,
+            len(outcomes) - outcomes.count(Outcome.SKIPPED),
+        )
         for name, outcome in (
             ("fooled", Outcome.FOOLED),
             ("refused", Outcome.REFUSED),

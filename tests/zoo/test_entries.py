@@ -170,7 +170,10 @@ FIGURES = [
     ("probe", "protocol"),
     ("evidence", "count"),
     ("evidence", "tolerance"),
-    *(("attacks", 0, key) for key in ("name", "fooled", "refused", "undecided")),
+    *(
+        ("attacks", 0, key)
+        for key in ("name", "attempted", "fooled", "refused", "undecided")
+    ),
     *(("attacks", 1, "robust", key) for key in ("value", "k", "n", "low", "high")),
     *(("examples", key, 0) for key in ("index", "label", "clean_prediction")),
     ("examples", "verdict", 0),
