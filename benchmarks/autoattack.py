@@ -34,7 +34,8 @@ from robrep_eval.attacks.own import members
 from robrep_eval.attacks.pgd import ascend, frozen
 from robrep_eval.attacks.problem import Model, physical_batch, prepare
 from robrep_eval.battery import build
-from robrep_eval.engine import Settings, run_battery
+from robrep_eval.chunk import Settings
+from robrep_eval.engine import run_battery
 from robrep_eval.randomness import seeded
 from zoo import datasets
 from zoo.classifier import Classifier

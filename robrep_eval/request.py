@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from robrep_eval.engine import Settings
+from robrep_eval.chunk import Settings
 from robrep_eval.plan import Request
 from zoo.errors import UserError, nearest
 

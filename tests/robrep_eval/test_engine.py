@@ -13,7 +13,8 @@ from torch import Tensor
 
 from robrep_eval.attacks.base import Attack, Context
 from robrep_eval.battery import Battery, build
-from robrep_eval.engine import Progress, Settings, run_battery
+from robrep_eval.chunk import Settings
+from robrep_eval.engine import Progress, run_battery
 from zoo.classifier import Classifier
 from zoo.datasets.base import Dataset
 from zoo.errors import UserError

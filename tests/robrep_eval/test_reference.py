@@ -12,7 +12,8 @@ from pyautoattack import AutoAttack
 from robrep_eval.attacks.base import Context
 from robrep_eval.attacks.reference import ReferenceAttack
 from robrep_eval.battery import Battery
-from robrep_eval.engine import Settings, run_battery
+from robrep_eval.chunk import Settings
+from robrep_eval.engine import run_battery
 from zoo.classifier import Classifier
 from zoo.datasets.base import Dataset
 from zoo.records import Verdict
