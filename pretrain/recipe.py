@@ -113,7 +113,7 @@ class Recipe(Settings):
     """Of the encoder in a zoo; also the default name of the run folder."""
     method: str
     options: dict[str, Any] = Field(default_factory=dict)
-    """Of the method; `robrep-pretrain --method NAME --explain` lists them."""
+    """Of the method; `robrep-pretrain RECIPE --explain` lists them."""
     teacher: str | dict[str, Any] | None = None
     """For methods that start from a trained encoder: a reference (zoo:NAME, a file or
     folder), or the settings in which its recipe differs from this one: it is then
@@ -139,7 +139,7 @@ class Recipe(Settings):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     precision: Literal["fp32", "bf16"] = "fp32"
     compile: bool = False
-    """torch.compile the encoder; pays on GPUs, and on CPUs for larger networks."""
+    """torch.compile the encoder."""
     monitor: MonitorSettings = MonitorSettings()
     checkpoint_minutes: Annotated[float, Field(ge=0)] = 5.0
     """Between checkpoints; they are written at the ends of epochs."""
