@@ -8,6 +8,7 @@ from a copy of the networks taken before the step.
 from __future__ import annotations
 
 import copy
+from importlib.metadata import EntryPoint
 from typing import Any
 
 import pretraining as tiny
@@ -404,3 +405,24 @@ def test_narrow_networks_keep_the_default_layout() -> None:
     assert base.layout(tiny.encoder()) == torch.channels_last
     narrow = nn.Sequential(nn.Conv2d(1, 8, 3), nn.Conv2d(8, 4, 3))
     assert base.layout(narrow) == torch.contiguous_format
+
+
+def test_other_packages_add_methods(monkeypatch: pytest.MonkeyPatch) -> None:
+    def found(*, group: str) -> list[EntryPoint]:
+        assert group == "robrep.methods"
+        return [
+            EntryPoint(name, "pretrain.methods.simclr:SimCLR", group) for name in new
+        ]
+
+    monkeypatch.setattr(methods, "entry_points", found)
+    try:
+        new = ["theirs"]
+        methods.registry.cache_clear()
+        assert methods.get("theirs").__name__ == "SimCLR"
+        new = ["tarrl"]
+        methods.registry.cache_clear()
+        with pytest.raises(ValueError, match="'tarrl' .* already exists"):
+            methods.registry()
+    finally:
+        monkeypatch.undo()
+        methods.registry.cache_clear()
