@@ -421,7 +421,7 @@ def test_other_packages_add_methods(monkeypatch: pytest.MonkeyPatch) -> None:
         assert methods.get("theirs").__name__ == "SimCLR"
         new = ["tarrl"]
         methods.registry.cache_clear()
-        with pytest.raises(ValueError, match="'tarrl' .* already exists"):
+        with pytest.raises(ValueError, match=r"'tarrl' .* already exists"):
             methods.registry()
     finally:
         monkeypatch.undo()
