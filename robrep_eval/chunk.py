@@ -36,9 +36,9 @@ class Settings:
     """How a battery is run; the first two are part of the result's identity."""
 
     seed: int = 0
-    chunk_size: int = 256
+    chunk_size: int = 512
     """The reference's verdicts depend on it: its random draws are per batch."""
-    batch_size: int = 256
+    batch_size: int = 512
     device: str = "cpu"
 
 

@@ -130,10 +130,10 @@ def _known(kind: str) -> list[str]:
     metavar="N",
     help="Only the first N test images.",
 )
-@click.option("--batch-size", default=256, show_default=True, metavar="N")
+@click.option("--batch-size", default=512, show_default=True, metavar="N")
 @click.option(
     "--chunk-size",
-    default=256,
+    default=512,
     show_default=True,
     metavar="N",
     help="Images per unit of progress; recorded, as the reference's verdicts vary "

@@ -32,6 +32,8 @@ FOLD_LIMIT = 1e-3
 CACHED_PIXELS = 32 * 28 * 28
 """Pixels per physical batch on a CPU: the activations of small networks then stay in
 the cache, which measured 10-20% faster than 128 images of 28x28."""
+DEVICE_PIXELS = 64 * 224 * 224
+"""The same on other devices, so that large images do not exhaust their memory."""
 
 
 class Model:
@@ -118,11 +120,10 @@ def fooled(logits: Tensor, y: Tensor, guard: float) -> tuple[Tensor, Tensor]:
 
 
 def physical_batch(x: Tensor, batch_size: int) -> int:
-    """Rows per pass: on a CPU no more than what the caches hold, at least 16."""
-    if x.device.type != "cpu":
-        return batch_size
+    """Rows per pass: no more than caches or memory hold, but at least 16."""
+    budget = CACHED_PIXELS if x.device.type == "cpu" else DEVICE_PIXELS
     pixels = x.shape[-1] * x.shape[-2]
-    return max(1, min(batch_size, max(16, CACHED_PIXELS // pixels)))
+    return max(1, min(batch_size, max(16, budget // pixels)))
 
 
 _prepared: WeakKeyDictionary[Classifier, Model] = WeakKeyDictionary()
