@@ -41,11 +41,25 @@ SUMMARIES = {
     "square": "5000 queries of the Square attack, as in standard",
     "pgd": "40 steps of PGD, 5 random starts (ART)",
     "fgsm": "one gradient step (ART)",
+    "cw": "Carlini & Wagner L2, projected into the ball (ART)",
+    "deepfool": "DeepFool, projected into the ball (ART)",
+    "hopskipjump": "HopSkipJump, decisions only (ART; Linf and L2)",
+    "boundary": "boundary attack, decisions only, projected into the ball (ART)",
+    "universal": "one perturbation for all images (ART; Linf and L2)",
     "none": "clean accuracy only",
 }
 """Names of attacks and of lists of attacks."""
 KNOWN = tuple(SUMMARIES)
-_FOREIGN = ("pgd", "fgsm", "none")
+_FOREIGN = (
+    "pgd",
+    "fgsm",
+    "cw",
+    "deepfool",
+    "hopskipjump",
+    "boundary",
+    "universal",
+    "none",
+)
 
 
 def build(
@@ -104,6 +118,11 @@ def _foreign(name: str) -> list[Attack]:
     known: dict[str, list[Attack]] = {
         "pgd": [external.ArtPgd()],
         "fgsm": [external.ArtFgsm()],
+        "cw": [external.CW],
+        "deepfool": [external.DEEPFOOL],
+        "hopskipjump": [external.HOPSKIPJUMP],
+        "boundary": [external.BOUNDARY],
+        "universal": [external.UNIVERSAL],
         "none": [],
     }
     return known[name]

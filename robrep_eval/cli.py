@@ -123,6 +123,28 @@ def _known(kind: str) -> list[str]:
     "replays what AutoAttack draws for each chunk.",
 )
 @click.option(
+    "--health",
+    default="default",
+    show_default=True,
+    metavar="LEVEL",
+    help="Checks of the evaluation itself: none, default or full.",
+)
+@click.option(
+    "--label-free", is_flag=True, help="Also measure the encoder without any probe."
+)
+@click.option(
+    "--certify",
+    multiple=True,
+    metavar="KIND",
+    help="Also prove: smoothing (L2, by sampling) or lipschitz. May be repeated.",
+)
+@click.option(
+    "--corruptions",
+    metavar="SOURCE",
+    help='Also measure common corruptions: "generated", or the folder of the official '
+    "CIFAR-10-C arrays.",
+)
+@click.option(
     "--limit",
     "--n-examples",
     "limit",
@@ -219,6 +241,25 @@ def verify(result: Path, data_dir: Path | None, device: str) -> None:
         raise UserError(f"no {RESULT} in {folder}")
     for finding in verify_folder(folder, data_dir=data_dir, device=device):
         click.echo(f"ok  {finding.check}: {finding.detail}")
+
+
+@cli.command("compare")
+@click.argument("a", type=click.Path(path_type=Path))
+@click.argument("b", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print the record instead.")
+def compare_(a: Path, b: Path, as_json: bool) -> None:
+    """Compares two results on the images they share: exact McNemar tests.
+
+    A and B are run folders or their result.json.
+    """
+    from robrep_eval.compare import compare_files
+    from robrep_eval.display import print_comparison
+
+    found = compare_files(a, b)
+    if as_json:
+        click.echo(found.model_dump_json(indent=2))
+    else:
+        print_comparison(found)
 
 
 @cli.command("list")

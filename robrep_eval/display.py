@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Self
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from robrep_eval.compare import Comparison
     from robrep_eval.engine import Progress
     from zoo.records import Result
 
@@ -155,4 +156,57 @@ def footnotes(result: Result) -> list[str]:
         for note in run.notes
         if note.startswith(f"{run.name}:")
     ]
-    return [*lines, *result.notes]
+    return [*lines, *_measured(result), *result.notes]
+
+
+def _measured(result: Result) -> list[str]:
+    """One line for each further measurement that fits in one."""
+    from zoo.measurements import Measurements, Status
+
+    found = Measurements.of(result)
+    lines = []
+    if found.health is not None:
+        flags = found.health.flags
+        passed = sum(flag.status is Status.PASS for flag in flags)
+        lines.append(f"Health: {passed} of {len(flags)} checks pass.")
+        lines += [
+            f"  {flag.status.value}: {flag.check}: {flag.summary}"
+            for flag in flags
+            if flag.status is not Status.PASS
+        ]
+    if found.bound is not None:
+        bound = found.bound
+        lines.append(
+            f"Bound (estimate): adversarial loss {bound.adversarial_loss:.3f} <= "
+            f"{bound.b2:.3f}; displacement {bound.relative_displacement:.2f} of the "
+            "median distance between features; limited by the "
+            f"{bound.limited_by.value}."
+        )
+    return lines
+
+
+def print_comparison(comparison: Comparison) -> None:
+    """The table of a comparison on stdout."""
+    from rich.console import Console
+    from rich.table import Table
+
+    c = comparison
+    table = Table(
+        title=f"{c.shared} shared images of {c.dataset}, {c.threat}",
+        title_justify="left",
+    )
+    for name in ("", f"A: {c.a}", f"B: {c.b}", "B - A [95% interval]", "p"):
+        table.add_column(name, justify="right" if name else "left")
+    for row in c.rows:
+        interval = f"[{100 * row.low:+.1f}, {100 * row.high:+.1f}]"
+        table.add_row(
+            row.name,
+            f"{row.a.value:.1%}",
+            f"{row.b.value:.1%}",
+            f"{100 * row.difference:+.1f} {interval}",
+            f"{row.p_value:.2g}",
+        )
+    console = Console(width=None if sys.stdout.isatty() else 100, highlight=False)
+    console.print(table)
+    if c.only_in_one:
+        console.print(f"Only in one of them: {', '.join(c.only_in_one)}.", style="dim")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from robrep_eval.battery import Battery
 from robrep_eval.engine import Progress, Run, run_battery
+from robrep_eval.measure import Finished, measure, missing
 from robrep_eval.plan import Plan, Request, prepare
 from robrep_eval.probes import fit_probe
 from robrep_eval.provenance import provenance
@@ -31,6 +32,7 @@ from zoo.records import (
     Verdict,
 )
 from zoo.verdicts import clean_accuracy, robust_accuracy, robust_under
+from zoo.verification import read_claims
 
 
 def evaluate(
@@ -78,8 +80,9 @@ def run_plan(
     folder = RunFolder.open(plan.output, plan.identity)
     result = folder.finished()
     if result is not None:
-        on_stage(f"nothing left to do: {folder.result_path} is complete")
         shards.announce("ready")
+        result = _measure(plan, folder, result, on_stage)
+        on_stage(f"nothing left to do: {folder.result_path} is complete")
     else:
         result = _run(plan, folder, shards, on_progress, on_stage)
     shards.announce("finished")
@@ -151,7 +154,42 @@ def _run(
     )
     result = _record(plan, folder, classifier, probe, found, evidence, seconds)
     folder.finish(result)
-    return result
+    return _measure(plan, folder, result, on_stage)
+
+
+def _measure(
+    plan: Plan, folder: RunFolder, result: Result, on_stage: Callable[[str], None]
+) -> Result:
+    """Adds the measurements that were asked for and that the result lacks."""
+    saved = folder.classifier()
+    assert saved is not None
+    classifier, _ = saved
+    probed = classifier.linear is not None
+    if not missing(plan.request.measure, result, probed=probed):
+        return result
+    claims = read_claims(folder.path, result)
+    settings = plan.request.settings
+    finished = Finished(
+        result=result,
+        classifier=classifier.to(settings.device),
+        data=plan.data,
+        positions=claims.positions,
+        attack_index=claims.attack_index,
+        images=claims.images,
+        train=lambda: _training_images(plan),
+        batch_size=settings.batch_size,
+        device=settings.device,
+    )
+    measured = measure(finished, plan.request.measure, on_stage=on_stage)
+    folder.finish(measured)
+    return measured
+
+
+def _training_images(plan: Plan) -> Dataset:
+    """The training split that goes with the evaluated images."""
+    return plan.request.train or datasets.load(
+        plan.data.name, "train", data_dir=plan.request.data_dir
+    )
 
 
 def _classifier(
@@ -166,9 +204,7 @@ def _classifier(
     probe = None
     classifier = plan.loaded.classifier
     if classifier is None:
-        train = plan.request.train or datasets.load(
-            plan.data.name, "train", data_dir=plan.request.data_dir
-        )
+        train = _training_images(plan)
         on_stage(f"fitting a linear probe on {len(train)} images of {train.name}")
         classifier, probe = _fit(plan, train)
     folder.save_classifier(classifier, probe, plan.loaded.reference)

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Literal
 
 from robrep_eval.battery import Battery, build
-from robrep_eval.engine import Settings
+from robrep_eval.chunk import Settings
+from robrep_eval.measure import MeasureSettings
+from robrep_eval.measure import check as check_measurements
 from robrep_eval.probes import ProbeSettings
 from zoo import datasets
 from zoo.classifier import Classifier
@@ -40,6 +42,7 @@ class Request:
     """First n test images; all by default."""
     settings: Settings = field(default_factory=Settings)
     probe: ProbeSettings = field(default_factory=ProbeSettings)
+    measure: MeasureSettings = field(default_factory=MeasureSettings)
     data_dir: Path | None = None
     arch: str | None = None
     arch_options: tuple[tuple[str, object], ...] = ()
@@ -91,6 +94,7 @@ def prepare(request: Request) -> Plan:
     threat = _threat(norm, eps, loaded, name)
     threat.check_units(data.shape)
     _check_ready_made(loaded, data)
+    check_measurements(request.measure, loaded.encoder, data)
     module = loaded.encoder or loaded.classifier
     assert module is not None
     identity: dict[str, object] = {

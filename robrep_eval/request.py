@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from robrep_eval.chunk import Settings
+from robrep_eval.measure import MeasureSettings
 from robrep_eval.plan import Request
 from zoo.errors import UserError, nearest
 
@@ -48,6 +49,12 @@ def read_request(options: dict[str, Any], command: Sequence[str]) -> Request:
             chunk_size=options["chunk_size"],
             batch_size=options["batch_size"],
             device=options["device"],
+        ),
+        measure=MeasureSettings(
+            health=options["health"],
+            label_free=options["label_free"],
+            certify=options["certify"],
+            corruptions=options["corruptions"],
         ),
         data_dir=options["data_dir"],
         arch=options["arch"],

@@ -88,4 +88,3 @@ def _stranger(reference: str, shape: tuple[int, int, int], classes: int) -> nn.M
 def parameter_count(module: nn.Module) -> int:
     """Number of weights, buffers left out."""
     return sum(p.numel() for p in module.parameters())
-

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from robrep_eval.adapters import to_art
 from robrep_eval.attacks.base import Context
 from robrep_eval.randomness import seeded
+from zoo.ball import project
 from zoo.classifier import Classifier
 from zoo.threat import ThreatModel
 
@@ -119,3 +124,146 @@ def generate(attack: Any, x: Tensor, y: Tensor, context: Context) -> Tensor:
         found = attack.generate(x=x.numpy(), y=y.numpy())
     context.progress(1.0)
     return torch.from_numpy(np.asarray(found, dtype=np.float32))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArtAttack:
+    """Any further attack of ART, with settings that are not toothless.
+
+    Attacks without a radius of their own look for the nearest adversarial; what they
+    find is projected into the ball and counts only if it still fools there.
+    """
+
+    name: str
+    art_class: str
+    """In `art.attacks.evasion`."""
+    settings: Mapping[str, Any]
+    """As passed to ART."""
+    times_eps: Mapping[str, float] = field(default_factory=dict)
+    """ART parameters that are this multiple of eps."""
+    takes_norm: bool = False
+    """The attack works in the norm of the threat model (Linf and L2 only)."""
+    sequence: bool = False
+
+    @property
+    def engine(self) -> str:
+        return engine_name()
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        scaled = {key: f"{share:g} eps" for key, share in self.times_eps.items()}
+        return {"class": self.art_class, **self.settings, **scaled}
+
+    def propose(
+        self,
+        classifier: Classifier,
+        x: Tensor,
+        y: Tensor,
+        threat: ThreatModel,
+        context: Context,
+    ) -> Tensor:
+        """What the attack finds, projected into the ball."""
+        from art.attacks import evasion
+
+        if self.takes_norm and threat.norm == "L1":
+            context.note(f"{self.name}: ART has no L1 version; left out")
+            return x
+        more: dict[str, Any] = {
+            key: share * threat.eps for key, share in self.times_eps.items()
+        }
+        if self.takes_norm:
+            more["norm"] = art_norm(threat)
+        attack = getattr(evasion, self.art_class)(
+            to_art(_single_precision(classifier)),
+            batch_size=context.batch_size,
+            verbose=False,
+            **self.settings,
+            **more,
+        )
+        with quiet():
+            found = generate(attack, x, y, context)
+        finite = torch.where(found.isfinite(), found, x)
+        return project(finite, x, threat)
+
+
+CW = ArtAttack(
+    name="cw",
+    art_class="CarliniL2Method",
+    settings={
+        "learning_rate": 0.05,
+        "binary_search_steps": 4,
+        "max_iter": 100,  # ART's default of 10 finds next to nothing
+        "initial_const": 1.0,
+        "max_halving": 2,
+        "max_doubling": 2,
+    },
+)
+DEEPFOOL = ArtAttack(
+    name="deepfool",
+    art_class="DeepFool",
+    settings={"max_iter": 50, "nb_grads": 10, "epsilon": 0.02},
+)
+HOPSKIPJUMP = ArtAttack(
+    name="hopskipjump",
+    art_class="HopSkipJump",
+    settings={"max_iter": 30, "max_eval": 1000, "init_eval": 50, "init_size": 100},
+    takes_norm=True,
+)
+BOUNDARY = ArtAttack(
+    name="boundary",
+    art_class="BoundaryAttack",
+    settings={
+        "targeted": False,  # ART's default needs target classes
+        "max_iter": 300,
+        "num_trial": 10,
+        "sample_size": 10,
+        "delta": 0.05,
+        "epsilon": 0.05,
+    },
+)
+UNIVERSAL = ArtAttack(
+    name="universal",
+    art_class="UniversalPerturbation",
+    settings={
+        "attacker": "fgsm",
+        "delta": 0.01,  # go on until 99% are fooled, or max_iter
+        "max_iter": 5,
+    },
+    times_eps={"eps": 1.0},  # ART's default of 10 would leave no pixel as it was
+    takes_norm=True,
+)
+
+
+class _ToFloat32(nn.Module):
+    """Some attacks of ART hand over float64 images."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x.float())  # type: ignore[no-any-return]
+
+
+def _single_precision(classifier: Classifier) -> Classifier:
+    """The same classifier, for images of any precision."""
+    return Classifier(
+        _ToFloat32(classifier.encoder),
+        classifier.head,
+        classes=classifier.classes,
+        shape=classifier.shape,
+    )
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silences ART's own remarks, which know nothing of eps."""
+    log = logging.getLogger("art")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(level)

@@ -112,7 +112,7 @@ class StraightThrough(torch.autograd.Function):
         return (x * 4).round() / 4
 
     @staticmethod
-    def backward(ctx: object, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: object, gradient: Tensor) -> Tensor:
         return gradient
 
 

@@ -170,7 +170,7 @@ def test_fewer_than_ten_classes_work_and_are_noted(
     notes: list[str] = []
     context = Context(seed=0, ids=rows, batch_size=12, note=notes.append)
     for member in ("apgd-t", "fab-t"):
-        attack = ReferenceAttack(member=member)  # type: ignore[arg-type]
+        attack = ReferenceAttack(member=member)
         x_adv = attack.propose(few, x, y, threat, context)
         assert x_adv.shape == x.shape
     assert any("fab-t" in note for note in notes)

@@ -7,8 +7,10 @@ import struct
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from PIL import Image
@@ -20,7 +22,7 @@ from zoo.datasets.idx import read_idx
 from zoo.errors import UserError
 
 
-def _write_idx(path: Path, array: np.ndarray) -> None:  # type: ignore[type-arg]
+def _write_idx(path: Path, array: npt.NDArray[Any]) -> None:
     header = struct.pack(">BBBB", 0, 0, 8, array.ndim)
     header += struct.pack(f">{array.ndim}I", *array.shape)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -134,7 +136,7 @@ def test_torchvision_files_load_from_a_folder(tmp_path: Path) -> None:
     meta = pickle.dumps({"label_names": [f"class {i}" for i in range(10)]})
     (folder / "test_batch").write_bytes(batch)
     (folder / "batches.meta").write_bytes(meta)
-    hashes = {
+    hashes: dict[str, Any] = {
         "test_list": [["test_batch", hashlib.md5(batch).hexdigest()]],
         "train_list": [],
         "meta": {

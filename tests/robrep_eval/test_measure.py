@@ -1,0 +1,93 @@
+"""Measurements beside the attacks: made by default, kept, and never in the way."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from robrep_eval import evaluate
+from robrep_eval.cli import main
+from robrep_eval.display import footnotes
+from robrep_eval.measure import MeasureSettings
+from zoo.classifier import Classifier
+from zoo.encoder import Encoder
+from zoo.errors import UserError
+from zoo.measurements import Measurements, Status
+from zoo.records import Result
+from zoo.verification import verify_folder
+
+
+@pytest.fixture(scope="module")
+def measured(
+    robust_classifier: Classifier, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Result]:
+    encoder = robust_classifier.encoder
+    assert isinstance(encoder, Encoder)
+    folder = tmp_path_factory.mktemp("measured") / "run"
+    result = evaluate(
+        encoder, dataset="digits", eps=0.1, attacks="apgd-ce", limit=40, output=folder
+    )
+    return folder, result
+
+
+def test_every_run_has_health_flags_and_the_estimated_bound(
+    measured: tuple[Path, Result],
+) -> None:
+    folder, result = measured
+    found = Measurements.of(result)
+    assert found.health is not None
+    assert not [f for f in found.health.flags if f.status is Status.FAIL]
+    assert found.bound is not None
+    assert found.bound.adversarial_loss <= found.bound.b2 <= found.bound.b1
+    assert found.label_free is None
+    assert found.smoothing is None
+    text = " ".join(footnotes(result))
+    assert "Health:" in text
+    assert "Bound (estimate)" in text
+    assert len(verify_folder(folder)) == 4
+
+
+def test_more_is_measured_without_attacking_again(
+    measured: tuple[Path, Result], robust_classifier: Classifier
+) -> None:
+    folder, before = measured
+    again = evaluate(
+        robust_classifier.encoder,  # type: ignore[arg-type]
+        dataset="digits",
+        eps=0.1,
+        attacks="apgd-ce",
+        limit=40,
+        output=folder,
+        measure=MeasureSettings(label_free=True),
+    )
+    found = Measurements.of(again)
+    assert found.label_free is not None
+    assert 0 <= found.label_free.breakaway_risk <= 1
+    assert again.examples == before.examples
+    assert again.provenance.created == before.provenance.created
+    assert again.extras["bound"] == before.extras["bound"]
+
+
+def test_unknown_levels_and_certificates_give_the_nearest() -> None:
+    with pytest.raises(UserError, match="did you mean 'full'"):
+        MeasureSettings(health="ful")  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="did you mean 'smoothing'"):
+        MeasureSettings(certify=("smothing",))
+
+
+def test_a_result_compared_with_itself_differs_nowhere(
+    measured: tuple[Path, Result],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder, _ = measured
+    monkeypatch.setattr(sys, "argv", ["x", "compare", str(folder), str(folder)])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 0
+    out = capsys.readouterr().out
+    assert "40 shared images" in out
+    assert "apgd-ce" in out
+    assert "+0.0" in out
