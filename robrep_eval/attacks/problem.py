@@ -1,9 +1,9 @@
 """What an attack works on: the examples still standing, and a model made fast.
 
 `prepare` gives a frozen copy for proposing, with batch norm folded into the
-convolutions and memory laid out channels last. Its logits differ from the original's
-in the last bits; the difference is measured, an example retires only beyond a
-multiple of that, and every claim is checked again on the original.
+convolutions and memory laid out channels last where that is safe. Its logits differ
+from the original's in the last bits; the difference is measured, an example retires
+only beyond a multiple of that, and every claim is checked again on the original.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from torch import Tensor, fx, nn
 
 from robrep_eval.attacks.losses import Loss, margin
 from zoo.classifier import Classifier
+from zoo.nets.layout import layout
 from zoo.threat import ThreatModel
 
 log = logging.getLogger(__name__)
@@ -42,13 +43,15 @@ class Model:
     Args:
         module: Images to logits; eval mode, frozen.
         guard: Margin within which a misclassification is not trusted.
-        channels_last: Whether images are handed over in that layout.
+        memory: The layout in which images are handed over.
     """
 
-    def __init__(self, module: nn.Module, guard: float, channels_last: bool) -> None:
+    def __init__(
+        self, module: nn.Module, guard: float, memory: torch.memory_format
+    ) -> None:
         self.module = module
         self.guard = guard
-        self.format = torch.channels_last if channels_last else torch.contiguous_format
+        self.format = memory
         self.forward_rows = 0
         self.backward_rows = 0
 
@@ -140,7 +143,7 @@ def prepare(classifier: Classifier, *, exact: bool = False) -> Model:
             the reference.
     """
     if exact:
-        return Model(classifier, 0.0, channels_last=False)
+        return Model(classifier, 0.0, torch.contiguous_format)
     if classifier not in _prepared:
         generator = torch.Generator().manual_seed(0)
         noise = torch.rand((32, *classifier.shape), generator=generator)
@@ -149,8 +152,9 @@ def prepare(classifier: Classifier, *, exact: bool = False) -> Model:
         with torch.no_grad():
             want = _wide(classifier(sample))
         quick = _folded(classifier, sample, want)
-        quick = quick.to(memory_format=torch.channels_last)
-        model = Model(quick, 0.0, channels_last=True)
+        memory = layout(quick)
+        quick.to(memory_format=memory)
+        model = Model(quick, 0.0, memory)
         model.guard = GUARD * _spread(classifier, model, sample, want)
         _prepared[classifier] = model
     return _prepared[classifier]

@@ -19,13 +19,13 @@ from pretraining import contrast_by_loops
 from torch import Tensor, nn
 
 from pretrain import augment, batchnorm, methods
-from pretrain.methods import base
 from pretrain.methods.advcl import high_pass
 from pretrain.methods.base import Cost, Method
 from pretrain.methods.dynacl import DynACL
 from pretrain.recipe import AttackSettings
 from zoo.ball import lengths
 from zoo.encoder import Encoder
+from zoo.nets.layout import layout
 
 
 @pytest.fixture(autouse=True)
@@ -402,9 +402,9 @@ def test_methods_by_name() -> None:
 
 def test_narrow_networks_keep_the_default_layout() -> None:
     # With 4 channels in channels_last torch's CPU kernels overwrite foreign memory.
-    assert base.layout(tiny.encoder()) == torch.channels_last
+    assert layout(tiny.encoder()) == torch.channels_last
     narrow = nn.Sequential(nn.Conv2d(1, 8, 3), nn.Conv2d(8, 4, 3))
-    assert base.layout(narrow) == torch.contiguous_format
+    assert layout(narrow) == torch.contiguous_format
 
 
 def test_other_packages_add_methods(monkeypatch: pytest.MonkeyPatch) -> None:
