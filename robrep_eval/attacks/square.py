@@ -1,8 +1,9 @@
 """Square attack in Linf: random squares, kept when they lower the margin.
 
-Queries that would change no pixel of an image (all of the square already lies on that
-side of the ball) are passed over without a forward pass: they cannot change anything.
-Integral images of the pixels that lie on either side tell which those are.
+Two kinds of queries are passed over without a forward pass, since they cannot change
+anything: those that would change no pixel of an image (all of the square already lies
+on that side of the ball; integral images of the pixels on either side tell which), and
+those that would repeat a square that the same image has rejected before.
 
 Source: Andriushchenko et al. 2020, arXiv 1912.00049, algorithms 1 and 2, with the
 schedule that AutoAttack (arXiv 2003.01690) uses for 5000 queries.
@@ -10,6 +11,7 @@ schedule that AutoAttack (arXiv 2003.01690) uses for 5000 queries.
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import torch
@@ -22,10 +24,12 @@ from robrep_eval.attacks.pool import State
 from robrep_eval.attacks.problem import Problem
 
 P_INIT = 0.8
-LOOK_AHEAD = 8
-"""Queries examined at once for one that changes anything."""
+LOOK_AHEAD = (8, 32, 128)
+"""Queries examined at once for one that may change anything: at first, then, later."""
 BLOCK = 256
 """Queries drawn at once."""
+MEMORY = 2**15
+"""Most different squares of one side, signs included, that an example remembers."""
 _SCHEDULE = ((10, 1), (50, 2), (200, 4), (500, 8), (1000, 16), (2000, 32), (4000, 64))
 """(last query, divisor of P_INIT); not rescaled to the number of queries."""
 
@@ -77,7 +81,9 @@ class SquareLinf:
         self.sides = torch.tensor(sides(queries, height, width, 1), device=device)
         self.rows = torch.arange(height, device=device)
         self.columns = torch.arange(width, device=device)
-        self.ahead = torch.arange(LOOK_AHEAD, device=device)
+        self.ahead = [torch.arange(count, device=device) for count in LOOK_AHEAD]
+        squares = height * width * 2**channels
+        self.memory = squares if squares <= MEMORY else 0
 
     def begin(self, tasks: Tensor) -> State:
         x = self.problem.x[tasks]
@@ -92,6 +98,10 @@ class SquareLinf:
             "high": high,
             "image": start,
             "areas": _areas(start, low, high),
+            "rejected": torch.zeros(
+                n, self.memory + 1, dtype=torch.bool, device=x.device
+            ),
+            "rejected_side": torch.zeros(n, dtype=torch.int64, device=x.device),
             **self._block(tasks, torch.zeros(n, dtype=torch.int64, device=x.device)),
             "margin": x.new_full((n,), float("inf")),
             "query": torch.full((n,), -1, device=x.device),
@@ -103,11 +113,12 @@ class SquareLinf:
         s = state
         if bool((s["query"] < 0).any()):
             return self._first(s)
-        windows, signs = self._next(s)
-        candidate = self._candidate(s, windows, signs)
+        place = self._next(s)
+        candidate = self._candidate(s, s["windows"][place], s["signs"][place])
         waiting = s["query"] < self.steps
         logits = self.problem.model.logits(candidate)
-        self._accept(s, candidate, logits, waiting)
+        accepted = self._accept(s, candidate, logits, waiting)
+        self._remember(s, place, accepted)
         s["query"] += 1
         return (s["margin"] <= -self.guard) | (s["query"] >= self.steps) | s["broken"]
 
@@ -123,35 +134,42 @@ class SquareLinf:
         return fresh & ((s["margin"] <= -self.guard) | s["broken"])
 
     def _next(self, s: State) -> tuple[Tensor, Tensor]:
-        """Each row's next square that changes a pixel; moves its query there.
+        """Moves each row's query to its next square that may change anything.
 
-        Returns windows (n, 3): top, left and side, and signs (n, C).
+        Returns the rows and the squares' places in their blocks, (n,) each.
         """
         rows = (s["query"] < self.steps).nonzero().flatten()
-        while len(rows):
-            self._refresh(s, rows)
-            at = (s["query"] - s["block"])[rows].unsqueeze(1) + self.ahead  # (r, A)
+        for ahead in itertools.chain(self.ahead, itertools.repeat(self.ahead[-1])):
+            if not len(rows):
+                break
+            self._refresh(s, rows, len(ahead))
+            at = (s["query"] - s["block"])[rows].unsqueeze(1) + ahead  # (r, A)
             idle = self._idle(s, rows, at)
-            idle &= s["query"][rows].unsqueeze(1) + self.ahead < self.steps
+            idle &= s["query"][rows].unsqueeze(1) + ahead < self.steps
             skipped = idle.long().cumprod(dim=1).sum(dim=1)
             s["query"][rows] += skipped
-            again = (skipped == LOOK_AHEAD) & (s["query"][rows] < self.steps)
+            again = (skipped == len(ahead)) & (s["query"][rows] < self.steps)
             rows = rows[again]
         place = (s["query"] - s["block"]).clamp(0, BLOCK - 1)
-        every = torch.arange(len(place), device=place.device)
-        return s["windows"][every, place], s["signs"][every, place]
+        return torch.arange(len(place), device=place.device), place
 
-    def _refresh(self, s: State, rows: Tensor) -> None:
-        """Draws the next block for all rows when one is near the end of its own."""
-        near = s["query"][rows] + LOOK_AHEAD > s["block"][rows] + BLOCK
-        if bool(near.any()):
-            s.update(self._block(s["task"], s["query"]))
+    def _refresh(self, s: State, rows: Tensor, ahead: int) -> None:
+        """Draws the next blocks when a row is near the end of its own.
+
+        Rows past the middle of theirs join in: fewer and larger draws.
+        """
+        used = (s["query"] - s["block"])[rows]
+        if bool((used + ahead > BLOCK).any()):
+            late = rows[used > BLOCK // 2]
+            for key, column in self._block(s["task"][late], s["query"][late]).items():
+                s[key][late] = column
 
     def _block(self, tasks: Tensor, first: Tensor) -> State:
         """Squares of the `BLOCK` queries from `first` on, (n, BLOCK, ...) each.
 
         "corners" are the places in "areas" that tell whether a square changes a
         pixel: four for each channel, on the side of the ball that its sign points to.
+        "square" numbers the squares of one side with their signs, for the memory.
         """
         n, channels, height, width = len(tasks), *self.problem.x.shape[1:]
         query = first.unsqueeze(1) + torch.arange(BLOCK, device=first.device)
@@ -168,20 +186,42 @@ class SquareLinf:
         columns = torch.stack([left + side, left + side, left, left], dim=2)
         inside = (rows * (width + 1) + columns).unsqueeze(2)  # (n, B, 1, 4)
         corners = plane.unsqueeze(3) * ((height + 1) * (width + 1)) + inside
+        bits = 2 ** torch.arange(channels, device=first.device)
+        square = (top * width + left) * 2**channels + ((signs > 0) * bits).sum(dim=2)
+        square[(signs == 0).any(dim=2) | (not self.memory)] = self.memory  # no memory
         return {
             "block": first.clone(),
             "windows": torch.stack([top, left, side], dim=2),
             "signs": signs,
             "corners": corners.flatten(2),
+            "square": square,
         }
 
     def _idle(self, s: State, rows: Tensor, at: Tensor) -> Tensor:
-        """Bool (r, A): all pixels of the square are on their side of the ball."""
-        corners = s["corners"][rows.unsqueeze(1), at]  # (r, A, 4 C)
+        """Bool (r, A): the square changes no pixel, or was rejected before."""
+        column = rows.unsqueeze(1)
+        corners = s["corners"][column, at]  # (r, A, 4 C)
         sums = s["areas"][rows].gather(1, corners.flatten(1))
         a, b, c, d = sums.view(*at.shape, -1, 4).unbind(dim=3)
-        side = s["windows"][rows.unsqueeze(1), at, 2]
-        return (a - b - c + d == side.square().unsqueeze(2)).all(dim=2)
+        side = s["windows"][column, at, 2]
+        still = (a - b - c + d == side.square().unsqueeze(2)).all(dim=2)
+        if not self.memory:
+            return still
+        known = s["rejected"][column, s["square"][column, at]]
+        return still | (known & (side == s["rejected_side"][column]))
+
+    def _remember(
+        self, s: State, place: tuple[Tensor, Tensor], accepted: Tensor
+    ) -> None:
+        """Notes the rejected squares; another image or side forgets them."""
+        if not self.memory:
+            return
+        side = s["windows"][..., 2][place]
+        stale = accepted | (side != s["rejected_side"])
+        s["rejected"][stale] = False
+        s["rejected_side"] = side
+        s["rejected"][place[0], s["square"][place]] = ~accepted
+        s["rejected"][:, self.memory] = False
 
     def _candidate(self, s: State, windows: Tensor, signs: Tensor) -> Tensor:
         """The images with their squares added, inside ball and box."""
@@ -195,19 +235,20 @@ class SquareLinf:
 
     def _accept(
         self, s: State, candidate: Tensor, logits: Tensor, waiting: Tensor
-    ) -> None:
-        """A lower margin, or a misclassification, is kept."""
+    ) -> Tensor:
+        """A lower margin, or a misclassification, is kept; bool (n,) where it was."""
         new = margin(logits, s["y"])
         s["broken"] |= ~logits.isfinite().all(dim=1) & waiting
         better = waiting & ((new < s["margin"]) | (new <= 0)) & ~s["broken"]
         rows = better.nonzero().flatten()
         if not len(rows):
-            return
+            return better
         image = candidate[rows]
         s["margin"][rows] = new[rows]
         s["image"][rows] = image
         s["areas"][rows] = _areas(image, s["low"][rows], s["high"][rows])
         s["found"][rows] = (logits.argmax(dim=1) != s["y"])[rows]
+        return better
 
 
 def _areas(image: Tensor, low: Tensor, high: Tensor) -> Tensor:
