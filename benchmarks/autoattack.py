@@ -3,11 +3,13 @@
     python -m benchmarks.autoattack                # everything
     python -m benchmarks.autoattack --case robust --images 64
 
-Cases: `nonrobust` (every example falls), `robust` (about half survive), `quick`
-(against `standard` of the same engine), `processes` (2 against 1), `memory` (10,000
-against 1,000 examples). Times are CPU seconds of one thread unless said otherwise, so
-that other work on the machine disturbs them little; what is compared is measured in
-the same process, alternating.
+Cases: `nonrobust` (every example falls), `robust` (about half survive), `images` (the
+same on 28x28 images), `cores` (the engine's two processes against pyautoattack's two
+threads), `quick` (against `standard` of the same engine), `seeds` (robust accuracy over
+several seeds of both), `processes` (2 against 1), `memory` (10,000 against 1,000
+examples). With one thread times are CPU seconds, which other work on the machine
+disturbs little; with more they are wall seconds. What is compared is measured in the
+same run, alternating.
 """
 
 from __future__ import annotations
@@ -23,15 +25,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmarks.classifiers import MEDIUM, SMALL, TINY, shifted_digits, trained
 from robrep_eval.attacks.base import Context
 from robrep_eval.attacks.own import members
-from robrep_eval.attacks.pgd import ascend, frozen
 from robrep_eval.attacks.problem import Model, physical_batch, prepare
 from robrep_eval.battery import build
 from robrep_eval.chunk import Settings
@@ -39,55 +40,13 @@ from robrep_eval.engine import run_battery
 from robrep_eval.randomness import seeded
 from zoo import datasets
 from zoo.classifier import Classifier
-from zoo.classifier_file import load_classifier, save_classifier
-from zoo.datasets.base import Dataset, from_array
-from zoo.encoder import Encoder, EncoderSpec
+from zoo.classifier_file import save_classifier
+from zoo.datasets.base import Dataset
 from zoo.threat import ThreatModel
 
-CASES = ("nonrobust", "robust", "quick", "processes", "memory")
-SPEC = EncoderSpec(
-    arch="resnet_s8",
-    options={"widths": [32, 64, 128], "blocks": [1, 1, 1]},
-    shape=(1, 8, 8),
-)
-TINY = EncoderSpec(
-    arch="resnet_s28",
-    options={"widths": [8, 16], "blocks": [1, 1], "stem_stride": 2},
-    shape=(1, 28, 28),
-)
-
-
-def trained(eps: float, epochs: int) -> Classifier:
-    """A small ResNet on digits, adversarially trained if eps is positive."""
-    torch.manual_seed(0)
-    data = datasets.load("digits", "train")
-    x, y = data.images(slice(None)), data.labels
-    encoder, head = Encoder(SPEC), nn.Linear(SPEC.options["widths"][-1], 10)
-    network = nn.Sequential(encoder, head)
-    optimiser = torch.optim.Adam(network.parameters(), lr=2e-3)
-    generator = torch.Generator().manual_seed(0)
-    for _ in range(epochs):
-        for rows in torch.randperm(len(x), generator=generator).split(128):
-            images, labels = x[rows], y[rows]
-            if eps:
-                with frozen(network):
-                    images = ascend(
-                        _objective(network, labels),
-                        images,
-                        ThreatModel(norm="Linf", eps=eps),
-                        steps=5,
-                        step_size=eps / 3,
-                        generator=generator,
-                    )
-            network.train()
-            optimiser.zero_grad()
-            F.cross_entropy(network(images), labels).backward()
-            optimiser.step()
-    return Classifier(encoder, head, classes=10, shape=SPEC.shape)
-
-
-def _objective(network: nn.Module, labels: Tensor) -> Callable[[Tensor], Tensor]:
-    return lambda v: F.cross_entropy(network(v), labels, reduction="none")
+CASES = (
+    "nonrobust", "robust", "images", "cores", "quick", "seeds", "processes", "memory",
+)  # fmt: skip
 
 
 class Counting(nn.Module):
@@ -105,14 +64,15 @@ class Counting(nn.Module):
 
 @contextmanager
 def stopwatch(into: dict[str, float], name: str) -> Iterator[None]:
-    """Adds the CPU seconds of the block to `into[name]`."""
-    began = time.process_time()
+    """Adds the seconds of the block to `into[name]`: CPU's of one thread, else wall."""
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+    began = clock()
     yield
-    into[name] = into.get(name, 0.0) + time.process_time() - began
+    into[name] = into.get(name, 0.0) + clock() - began
 
 
 def bare_cost(model: Model, x: Tensor, repeats: int = 10) -> tuple[float, float]:
-    """CPU seconds per row of a forward pass, and of one with backward."""
+    """Seconds per row of a forward pass, and of one with backward."""
     batch = x[: physical_batch(x, len(x))]
     forward: dict[str, float] = {}
     for _ in range(repeats):
@@ -223,64 +183,88 @@ def quick(classifier: Classifier, data: Dataset, eps: float) -> None:
 
 def processes(classifier: Classifier, data: Dataset, eps: float) -> None:
     """`torchrun` with two processes against one process, one thread each."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        save_classifier(classifier, folder / "model.safetensors", reference="bench")
-        arguments = [
-            "-m",
-            "robrep_eval",
-            "--model",
-            str(folder / "model.safetensors"),
-            "--dataset",
-            "digits",
-            "--eps",
-            str(eps),
-            "--limit",
-            str(len(data)),
-            "--chunk-size",
-            "16",
-            "--attacks",
-            "apgd-ce,apgd-t",
-            "-q",
-        ]
-        torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
-        env = {**os.environ, "OMP_NUM_THREADS": "1"}
-        wall: dict[int, list[tuple[float, float]]] = {}
-        verdicts: dict[int, list[str]] = {}
-        for count in (1, 2, 1, 2):
-            output = folder / f"run{count}"
-            began = time.perf_counter()
-            subprocess.run(
-                [sys.executable, *torchrun, str(count), *arguments, "--overwrite",
-                 "--output", str(output)],
-                check=True, env=env, stdout=subprocess.DEVNULL,
-            )  # fmt: skip
-            result = json.loads((output / "result.json").read_text())
-            start = time.perf_counter() - began - result["seconds"]["total"]
-            wall.setdefault(count, []).append((result["seconds"]["total"], start))
-            verdicts[count] = result["examples"]["verdict"]
-    best = {count: min(t for t, _ in runs) for count, runs in wall.items()}
+    runs: dict[int, list[dict[str, Any]]] = {1: [], 2: []}
+    for count in (1, 2, 1, 2):
+        runs[count].append(sharded(classifier, data, eps, count, "apgd-ce,apgd-t"))
+    best = {n: min(r["seconds"]["total"] for r in found) for n, found in runs.items()}
+    verdicts = [r["examples"]["verdict"] for found in runs.values() for r in found]
+    equal = all(v == verdicts[0] for v in verdicts)
     print(
         f"\n2 processes against 1: {best[1]:.1f} s against {best[2]:.1f} s of wall "
         f"time, {best[1] / best[2]:.2f}x (start of Python and torchrun left out); "
-        f"verdicts {'equal' if verdicts[1] == verdicts[2] else 'DIFFER'}; "
+        f"verdicts {'equal' if equal else 'DIFFER'}; "
         f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
     )
 
 
-def shifted_digits(count: int) -> Dataset:
-    """Digits enlarged to 28x28 and shifted at random, 8 bits a pixel."""
-    data = datasets.load("digits", "train")
-    rng = np.random.default_rng(0)
-    rows = rng.integers(len(data), size=count)
-    small = data.images(torch.from_numpy(rows)).numpy()[:, 0]
-    large = np.zeros((count, 1, 28, 28), np.uint8)
-    for at, image in enumerate(np.kron(small, np.ones((1, 3, 3))) * 255):
-        top, left = rng.integers(5, size=2)
-        large[at, 0, top : top + 24, left : left + 24] = image
-    labels = data.labels.numpy()[rows]
-    names = [str(digit) for digit in range(10)]
-    return from_array(large, labels, name="shifted", split="test", classes=names)
+def sharded(
+    classifier: Classifier, data: Dataset, eps: float, count: int, attacks: str
+) -> dict[str, Any]:
+    """The result of one run by `torchrun` in `count` processes of one thread."""
+    with tempfile.TemporaryDirectory() as name:
+        model, output = Path(name) / "model.safetensors", Path(name) / "run"
+        save_classifier(classifier, model, reference="bench")
+        subprocess.run(
+            [sys.executable, "-m", "torch.distributed.run", "--standalone",
+             "--nproc-per-node", str(count), "-m", "robrep_eval", "-q",
+             "--model", str(model), "--dataset", "digits", "--eps", str(eps),
+             "--limit", str(len(data)), "--chunk-size", "16", "--attacks", attacks,
+             "--output", str(output)],
+            check=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+        return json.loads((output / "result.json").read_text())  # type: ignore[no-any-return]
+
+
+def cores(classifier: Classifier, data: Dataset, eps: float) -> None:
+    """Two cores: the engine's two processes against pyautoattack's two threads."""
+    ours = sharded(classifier, data, eps, 2, "standard")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    threat, spent = ThreatModel(norm="Linf", eps=eps), dict[str, float]()
+    x, y = data.images(slice(None)), data.labels
+    with stopwatch(spent, "reference"):
+        theirs = official(classifier, x, y, threat, seed=0)
+    torch.set_num_threads(threads)
+    verdicts = [v == "robust" for v in ours["examples"]["verdict"]]
+    same = int((theirs == torch.tensor(verdicts)).sum())
+    total = ours["seconds"]["total"]
+    print(
+        f"\ntwo cores, {len(x)} images, {threat}: engine in two processes {total:.1f} s"
+        f" (health checks and bound included), pyautoattack with two threads "
+        f"{spent['reference']:.1f} s: {spent['reference'] / total:.1f}x; "
+        f"same verdict {same}/{len(x)}"
+    )
+
+
+def official(
+    classifier: Classifier, x: Tensor, y: Tensor, threat: ThreatModel, seed: int
+) -> Tensor:
+    """pyautoattack's standard version: bool (N,), which examples stay right."""
+    from pyautoattack import AutoAttack
+
+    runner = AutoAttack(classifier, norm=threat.norm, eps=threat.eps, seed=seed)
+    with seeded(seed):
+        images, _ = runner.run_standard_evaluation(x, y, batch_size=128)
+    return _holds(classifier, images, y)
+
+
+def seeds(classifier: Classifier, data: Dataset, eps: float, count: int = 5) -> None:
+    """Robust accuracy of engine and pyautoattack, each over several seeds."""
+    x, y = data.images(slice(None)), data.labels
+    threat = ThreatModel(norm="Linf", eps=eps)
+    found: dict[str, list[int]] = {"engine": [], "pyautoattack": []}
+    for seed in range(count):
+        alive = _holds(classifier, x, y)
+        for attack in members("standard", "Linf", "per-example"):
+            rows = alive.nonzero().flatten()
+            context = Context(seed=seed, ids=rows, batch_size=128)
+            images = attack.propose(classifier, x[rows], y[rows], threat, context)
+            alive[rows] = _holds(classifier, images, y[rows])
+        found["engine"].append(int(alive.sum()))
+        kept = official(classifier, x, y, threat, seed)
+        found["pyautoattack"].append(int(kept.sum()))
+    print(f"\nrobust of {len(x)} over {count} seeds, {threat}: {found}")
 
 
 def memory_child(count: int) -> None:
@@ -288,17 +272,7 @@ def memory_child(count: int) -> None:
     from robrep_eval.evaluation import evaluate
 
     data = shifted_digits(count)
-    torch.manual_seed(0)
-    encoder = Encoder(TINY)
-    head = nn.Linear(encoder.dim, 10)
-    optimiser = torch.optim.Adam([*encoder.parameters(), *head.parameters()], lr=3e-3)
-    for step in range(80):
-        part = slice(step * 64 % 896, step * 64 % 896 + 64)
-        loss = F.cross_entropy(head(encoder(data.images(part))), data.labels[part])
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-    classifier = Classifier(encoder, head, classes=10, shape=(1, 28, 28))
+    classifier = trained(TINY, data.take(1000), 0, 5)
     result = evaluate(classifier, dataset=data, eps=0.3, attacks="apgd-ce")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(json.dumps([peak, result.evidence.count]))
@@ -354,6 +328,25 @@ def _torchattacks(classifier: Classifier, x: Tensor, y: Tensor, eps: float) -> T
     return attack(x, y)  # type: ignore[no-any-return]
 
 
+def robust_case(classifier: Classifier, data: Dataset, eps: float) -> None:
+    """Engine and pyautoattack where about half of the examples survive."""
+    versus(classifier, data, eps, "robust")
+    others(classifier, data.take(32), eps)
+
+
+ROBUST: dict[str, Callable[[Classifier, Dataset, float], None]] = {
+    "robust": robust_case,
+    "cores": cores,
+    "quick": quick,
+    "seeds": seeds,
+    "processes": processes,
+}
+
+
+def _training() -> Dataset:
+    return datasets.load("digits", "train")
+
+
 def main() -> None:
     """Runs the chosen cases."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -361,8 +354,6 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=128)
     parser.add_argument("--eps", type=float, default=0.2, help="of the robust cases")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--model", type=Path, help="a robust classifier file instead")
-    parser.add_argument("--dataset", default="digits", help="of that classifier")
     parser.add_argument("--child", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -371,19 +362,19 @@ def main() -> None:
         return
     cases = options.case or CASES
     print(f"torch {torch.__version__}, {options.threads} thread(s)")
+    digits = datasets.load("digits", "test").take(options.images)
     if "nonrobust" in cases:
-        digits = datasets.load("digits", "test").take(options.images)
-        versus(trained(0, 4), digits, options.eps, "non-robust")
-    if {"robust", "quick", "processes"} & set(cases):
-        robust = load_classifier(options.model) if options.model else trained(0.15, 15)
-        data = datasets.load(options.dataset, "test").take(options.images)
-        if "robust" in cases:
-            versus(robust, data, options.eps, "robust")
-            others(robust, data.take(32), options.eps)
-        if "quick" in cases:
-            quick(robust, data, options.eps)
-        if "processes" in cases:
-            processes(robust, data, options.eps)
+        versus(trained(SMALL, _training(), 0, 4), digits, options.eps, "non-robust")
+    if "images" in cases:
+        training = shifted_digits(2000, seed=1)
+        robust = trained(MEDIUM, training, 0.12, 8)
+        data = shifted_digits(options.images)
+        versus(robust, data, 0.6 * options.eps, "robust, 28x28 images")
+    if set(ROBUST) & set(cases):
+        robust = trained(SMALL, _training(), 0.15, 15)
+        for name in cases:
+            if name in ROBUST:
+                ROBUST[name](robust, digits, options.eps)
     if "memory" in cases:
         memory()
 

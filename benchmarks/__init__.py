@@ -1,0 +1,1 @@
+"""Speed, memory and method comparisons; each runs by one command."""
