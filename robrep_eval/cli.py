@@ -65,9 +65,9 @@ def _complete(kind: str) -> Any:
 
 def _known(kind: str) -> list[str]:
     if kind == "model":
-        from zoo.store import names
+        from zoo.completion import encoder_names
 
-        return [f"zoo:{name}" for name in names()]
+        return [f"zoo:{name}" for name in encoder_names(None)]
     if kind == "dataset":
         from zoo.datasets.registry import registry
 
@@ -271,7 +271,6 @@ def list_() -> None:
     from robrep_eval.battery import SUMMARIES
     from zoo.architectures import registry as architectures
     from zoo.datasets.registry import registry as datasets
-    from zoo.store import card, names
 
     table = Table(box=None, pad_edge=False)
     table.add_column("kind", style="dim")
@@ -280,12 +279,28 @@ def list_() -> None:
     rows = [
         *(("attacks", name, text) for name, text in SUMMARIES.items()),
         *(("dataset", row.name, row.summary) for row in datasets().values()),
-        *(("model", f"zoo:{name}", card(name).description) for name in names()),
+        *_encoders(),
         *(("arch", row.name, row.summary) for row in architectures().values()),
     ]
     for row in rows:
         table.add_row(*row)
-    Console(width=None if sys.stdout.isatty() else 110).print(table)
+    # Text of cards is printed as it is, never read as markup.
+    width = None if sys.stdout.isatty() else 110
+    Console(width=width, markup=False, highlight=False).print(table)
+
+
+def _encoders() -> list[tuple[str, str, str]]:
+    """Rows of the zoo; if it cannot be reached, a note instead: the rest is here."""
+    from zoo.cli_options import plain
+    from zoo.errors import RobrepError
+    from zoo.store import cards
+
+    try:
+        found = cards()
+    except RobrepError as error:
+        click.echo(f"the encoders of the zoo are left out: {error}", err=True)
+        return []
+    return [("model", f"zoo:{card.name}", plain(card.description)) for card in found]
 
 
 def main() -> None:

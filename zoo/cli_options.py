@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 import rich_click as click
@@ -25,16 +27,13 @@ def complete_name(
     ctx: click.Context, param: click.Parameter, incomplete: str
 ) -> list[str]:
     """Shell completion of an encoder's name, from the collection that is chosen."""
-    from zoo.errors import RobrepError
-    from zoo.sources import open_source
+    from zoo.completion import encoder_names
 
-    try:
-        names = open_source(ctx.params.get("source")).index.names()
-    except RobrepError:
-        return []
-    return [name for name in names if name.startswith(incomplete)]
+    return encoder_names(ctx.params.get("source"), incomplete)
 
 
+PIPE = 1000
+"""Characters; wider than any table."""
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON only.")
 
 
@@ -47,4 +46,7 @@ def show_table(renderable: object) -> None:
     """Text of other people is printed as it is, never read as markup."""
     from rich.console import Console
 
-    Console(markup=False, highlight=False).print(renderable)
+    # In a pipe, one row is one line: nothing is folded unless COLUMNS says so.
+    known = sys.stdout.isatty() or "COLUMNS" in os.environ
+    width = None if known else PIPE
+    Console(markup=False, highlight=False, width=width).print(renderable)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import rich_click as click
 
@@ -18,45 +19,69 @@ from zoo.cli_options import (
 from zoo.files import copy_file
 from zoo.records import Card, Training
 
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from zoo.index import EncoderRow
+
 
 @click.command("list")
+@click.option("--dataset", "datasets", multiple=True, help="Trained on; repeatable.")
+@click.option("--method", "methods", multiple=True, help="Such as tarrl; repeatable.")
 @SOURCE
 @AS_JSON
-def list_(source: str | None, as_json: bool) -> None:
+def list_(
+    datasets: tuple[str, ...],
+    methods: tuple[str, ...],
+    source: str | None,
+    as_json: bool,
+) -> None:
     """List the encoders of the zoo."""
     from zoo.sources import open_source
 
     collection = open_source(source)
-    rows = sorted(collection.index.encoders, key=lambda row: row.card.name)
+    rows = [
+        row
+        for row in sorted(collection.index.encoders, key=lambda row: row.card.name)
+        if (not datasets or row.card.training.dataset in datasets)
+        and (not methods or row.card.training.method in methods)
+    ]
     if as_json:
         click.echo(json.dumps([row.card.model_dump(mode="json") for row in rows]))
         return
-    from rich.table import Table
+    show_table(_encoder_table(f"zoo: {collection.uri}", rows))
 
-    table = Table(title=f"zoo: {collection.uri}", title_justify="left")
-    for heading in (
-        "name",
-        "architecture",
-        "method",
-        "trained on",
-        "against",
-        "images",
-    ):
+
+def _encoder_table(title: str, rows: list[EncoderRow]) -> Table:
+    """Sorted by dataset, then by name."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    count = f"{len(rows)} encoder{'s' if len(rows) != 1 else ''}"
+    table = Table(
+        title=plain(f"{title}, {count}"), title_justify="left", box=box.SIMPLE_HEAD
+    )
+    for heading in ("name", "method", "against", "architecture", "images"):
         table.add_column(heading, no_wrap=heading == "name")
     table.add_column("entries", justify="right")
-    for row in rows:
+    before = None
+    for row in sorted(rows, key=lambda row: (row.card.training.dataset, row.card.name)):
+        trained_on = row.card.training.dataset
+        if trained_on != before:
+            table.add_section()
+            table.add_row(Text(plain(f"trained on {trained_on}"), style="italic"))
+        before = trained_on
         cells = [row.card.name, *_columns(row.card), str(len(row.entries))]
         table.add_row(*map(plain, cells))
-    show_table(table)
+    return table
 
 
 def _columns(card: Card) -> list[str]:
-    training = card.training
     return [
+        card.training.method,
+        str(card.training.threat or "clean"),
         card.arch,
-        training.method,
-        training.dataset,
-        str(training.threat or "clean"),
         "x".join(map(str, card.shape)),
     ]
 
@@ -160,6 +185,7 @@ def verify(
 @click.option("--latex", "form", flag_value="latex", help="Print a LaTeX tabular.")
 @click.option("--json", "form", flag_value="json", help="Print JSON only.")
 @click.option("--dataset", "datasets", multiple=True, help="Only this one; repeatable.")
+@click.option("--protocol", "protocols", multiple=True, help="SLF, ALF or AFF only.")
 @click.option("--verify", is_flag=True, help="Recompute every entry first.")
 @DATA_DIR
 @SOURCE
@@ -167,6 +193,7 @@ def leaderboard(
     html: Path | None,
     form: str | None,
     datasets: tuple[str, ...],
+    protocols: tuple[str, ...],
     verify: bool,
     data_dir: Path | None,
     source: str | None,
@@ -178,7 +205,11 @@ def leaderboard(
     from zoo.sources import open_source
 
     board = build(
-        open_source(source), datasets=datasets, verify=verify, data_dir=data_dir
+        open_source(source),
+        datasets=datasets,
+        protocols=protocols,
+        verify=verify,
+        data_dir=data_dir,
     )
     for reference, reason in board.left_out.items():
         click.echo(plain(f"left out: {reference}: {reason}"), err=True)

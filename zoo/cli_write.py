@@ -85,8 +85,8 @@ def submit(
     AutoAttack's log and a table of verdicts.
     """
     from zoo.sources import open_source
-    from zoo.submission import Paper
     from zoo.submission import submit as submit_
+    from zoo.submission_info import Paper
 
     bundle = submit_(
         open_source(source),

@@ -23,6 +23,7 @@ from filelock import FileLock, Timeout
 
 from zoo._version import __version__
 from zoo.errors import RobrepError, UserError
+from zoo.files import naming
 from zoo.index import FileRecord
 
 Report = Callable[[int], None]
@@ -155,7 +156,8 @@ class _Resuming:
             if response.status_code != 206:
                 start = 0  # it does not resume: the whole file comes
             self._check_announced(url, response, start)
-            with self.part.open("ab" if start else "wb") as stream:
+            mode = "ab" if start else "wb"
+            with naming(self.part), self.part.open(mode) as stream:
                 have = start
                 for block in _blocks(response, self.patience):
                     have += len(block)

@@ -9,6 +9,7 @@ the named battery stands for, and only running it again can confirm that.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -62,12 +63,20 @@ class Published:
 
 
 def entry_name(result: Result) -> str:
-    """The usual name of an entry, such as "digits-linf0.1-slf"."""
-    dataset = "".join(
-        c if c.isascii() and (c.isalnum() or c in "._-") else "-"
-        for c in result.dataset.name.lower()
-    )
-    return f"{dataset.strip('-._')}-{short_threat(result.threat)}-{protocol(result)}"
+    """The usual name of an entry, such as "digits-linf-0.1-slf".
+
+    What differs from a standard evaluation is added: "digits-linf-0.1-slf-10pct-quick".
+    """
+    data = result.dataset
+    words = [data.name, short_threat(result.threat), protocol(result)]
+    if data.split != "test":
+        words.insert(1, data.split)
+    if result.probe and result.probe.labels:
+        words.append(result.probe.labels.replace("%", "pct"))
+    if result.battery != "standard":
+        words.append(result.battery)
+    plain = re.sub(r"[^a-z0-9._-]+", "-", "-".join(words).lower())
+    return plain.strip("-._")[:96]
 
 
 def short_threat(threat: ThreatModel) -> str:

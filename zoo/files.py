@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,27 @@ def atomic(path: Path) -> Iterator[Path]:
 
     A reader sees the old content or the new, never a part; a failure or kill leaves
     the old content. The data reach the disk before the name does.
+
+    Raises:
+        OSError: a full or read-only disk; it names `path`.
     """
+    with naming(path), _temporary(path) as temporary:
+        yield temporary
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Gives `path` to errors of writes: the system knows their file by number only."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+@contextmanager
+def _temporary(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(handle)
@@ -46,6 +67,21 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def copy_together(pairs: Sequence[tuple[Path, Path]]) -> None:
+    """Copies files, of which the last appears last.
+
+    All are written under temporary names before the first is renamed: a full disk
+    leaves everything as it was, and the time in which a kill could separate them is
+    that of the renames.
+
+    Args:
+        pairs: (origin, path).
+    """
+    with ExitStack() as stack:
+        for origin, path in reversed(pairs):  # what is entered last appears first
+            shutil.copyfile(origin, stack.enter_context(atomic(path)))
+
+
 def write_json(path: Path, content: Any) -> None:
     """Writes indented JSON atomically; NaN is refused, as JSON has none."""
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
@@ -54,11 +90,31 @@ def write_json(path: Path, content: Any) -> None:
 def read_json(path: Path) -> Any:
     """Reads JSON; raises `UserError` that names the file if it is missing or broken."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = path.read_bytes()
     except FileNotFoundError:
         raise UserError(f"no file {path}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid JSON ({error})") from None
+    return parse_json(content, str(path))
+
+
+def parse_json(content: bytes, name: str) -> Any:
+    """Parses JSON; raises `UserError` that calls it `name` if it is broken.
+
+    NaN, infinities, numbers of thousands of digits and nesting without end are refused
+    here, before anything computes with them.
+    """
+    try:
+        return json.loads(content, parse_float=_finite, parse_constant=_finite)
+    except RecursionError:
+        raise UserError(f"{name} is not valid JSON (nested too deeply)") from None
+    except ValueError as error:
+        raise UserError(f"{name} is not valid JSON ({error})") from None
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is not a finite number")
+    return value
 
 
 def copy_file(origin: Path, path: Path) -> None:
@@ -77,12 +133,16 @@ def write_tensors(
     path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]
 ) -> None:
     """Writes tensors as safetensors, atomically, with JSON-encoded metadata."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     contiguous = {k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}
     encoded = {k: json.dumps(v, sort_keys=True) for k, v in metadata.items()}
     with atomic(path) as temporary:
-        save_file(contiguous, temporary, metadata=encoded)
+        try:
+            save_file(contiguous, temporary, metadata=encoded)
+        except SafetensorError as error:  # that library's name for a failed write
+            raise OSError(errno.EIO, str(error), str(path)) from None
 
 
 def write_rows(

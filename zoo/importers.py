@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from zoo.errors import UserError, nearest
 from zoo.files import sha256_file
+from zoo.index import check_name
 from zoo.records import Card, Training, write_record
 from zoo.threat import ThreatModel
 
@@ -144,9 +145,10 @@ def import_checkpoint(
         UserError: unknown format, pickled objects, weights that do not fit.
     """
     from zoo.encoder import save_encoder
-    from zoo.references import read_state
+    from zoo.state_file import read_state
 
     form = get(method)
+    check_name(name, "an encoder")
     folder = to / name
     if folder.exists():
         raise UserError(f"{folder} exists already; choose another --name")
@@ -185,7 +187,7 @@ def build(
     """The encoder of a state dict, and how many tensors are no part of it.
 
     Args:
-        state: As `zoo.references.read_state` returns it.
+        state: As `zoo.state_file.read_state` returns it.
         form: Its layout.
         source: Names the checkpoint in messages.
     """

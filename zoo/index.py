@@ -11,14 +11,21 @@ Imports no torch, so that listing is quick.
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 from zoo.errors import UserError, nearest
 from zoo.files import sha256_file
-from zoo.records import Card, Name, Record, Sha256, read_record
+from zoo.records import Card, Name, Record, Sha256, read_record, validated
 
 INDEX = "index.json"
 CARD = "card.json"
@@ -38,6 +45,20 @@ def _plain_path(path: str) -> str:
 
 
 PlainPath = Annotated[str, Field(max_length=240), AfterValidator(_plain_path)]
+
+
+_NAME: TypeAdapter[str] = TypeAdapter(Name)
+
+
+def check_name(name: str, what: str) -> None:
+    """Raises `UserError` unless `name` may name a folder of the zoo."""
+    try:
+        _NAME.validate_python(name)
+    except ValidationError:
+        raise UserError(
+            f"'{name}' cannot name {what}: a name is made of a-z, 0-9, '.', '_' and "
+            "'-', begins with a letter or digit, and has 96 characters at most"
+        ) from None
 
 
 class FileRecord(Record):
@@ -103,8 +124,8 @@ class Index(Record):
 
     @model_validator(mode="after")
     def _names_once(self) -> Self:
-        names = self.names()
-        if twice := {name for name in names if names.count(name) > 1}:
+        counts = Counter(row.card.name for row in self.encoders)
+        if twice := [name for name, count in counts.items() if count > 1]:
             raise ValueError(f"'{min(twice)}' is listed twice")
         return self
 
@@ -135,14 +156,15 @@ def describe_folder(folder: Path, place: str) -> EncoderRow:
         for path in folder.rglob("*")
         if path.is_file() and not _is_scratch(path)
     )
-    return EncoderRow(
-        card=card,
-        folder=place,
-        files=[FileRecord.of(folder, path) for path in paths],
-        entries=sorted(
+    row = {
+        "card": card,
+        "folder": place,
+        "files": [FileRecord.of(folder, path) for path in paths],
+        "entries": sorted(
             path.parent.name for path in folder.glob(f"{ENTRIES}/*/{ENTRY}")
         ),
-    )
+    }
+    return validated(row, EncoderRow, str(folder))
 
 
 def _is_scratch(path: Path) -> bool:

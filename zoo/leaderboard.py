@@ -6,7 +6,7 @@ threat model and battery; how ties are found is told in `zoo.ranking`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
@@ -14,7 +14,7 @@ from typing import Literal
 from pydantic import Field
 
 from zoo.entries import Published, read_entry
-from zoo.errors import UserError
+from zoo.errors import UserError, VerificationError
 from zoo.measurements import Measurements, Status
 from zoo.ranking import places
 from zoo.records import Card, Proportion, Record, Result
@@ -53,7 +53,8 @@ class Row(Record):
     @property
     def group(self) -> str:
         """What it is ranked among, for people."""
-        return f"{self.dataset}, {self.threat}, {self.battery}"
+        split = "" if self.split == "test" else f"/{self.split}"
+        return f"{self.dataset}{split}, {self.threat}, {self.battery}"
 
     @property
     def place(self) -> str:
@@ -75,6 +76,7 @@ def build(
     source: Source,
     *,
     datasets: Iterable[str] = (),
+    protocols: Iterable[str] = (),
     verify: bool = False,
     data_dir: Path | None = None,
 ) -> Board:
@@ -83,30 +85,54 @@ def build(
     Args:
         source: The collection.
         datasets: Keep these only; all if empty.
+        protocols: The same for protocols, in any case of letters.
         verify: Recompute every entry first, and leave out what does not hold.
         data_dir: Where the datasets lie, for verification.
 
     Raises:
-        UserError: an entry that cannot be read; no entry on such a dataset.
+        UserError: no entry on such a dataset or of such a protocol.
+        RobrepError: the collection cannot be reached.
     """
-    wanted = set(datasets)
-    entries = [
-        read_entry(source, row, name)
-        for row in source.index.encoders
-        for name in row.entries
-    ]
-    known = sorted({entry.result.dataset.name for entry in entries})
-    if unknown := wanted - set(known):
-        raise UserError(
-            f"no entry is on dataset '{min(unknown)}'; there are: {', '.join(known)}"
-        )
-    kept = [e for e in entries if not wanted or e.result.dataset.name in wanted]
-    left_out = _failures(source, kept, data_dir) if verify else {}
+    kept, left_out = _read(source)
+    kept = _only(kept, "dataset", set(datasets), lambda e: e.result.dataset.name)
+    wanted = {protocol.lower() for protocol in protocols}
+    kept = _only(kept, "protocol", wanted, lambda e: e.entry.protocol)
+    if verify:
+        left_out |= _failures(source, kept, data_dir)
     kept = [entry for entry in kept if entry.reference not in left_out]
     rows = [
         row for group in _groups(kept).values() for row in _rank(group, verified=verify)
     ]
     return Board(source=source.uri, rows=rows, left_out=left_out)
+
+
+def _read(source: Source) -> tuple[list[Published], dict[str, str]]:
+    """All entries that can be read, and what is wrong with each of the others."""
+    entries: list[Published] = []
+    broken: dict[str, str] = {}
+    for row in source.index.encoders:
+        for name in row.entries:
+            try:
+                entries.append(read_entry(source, row, name))
+            except (UserError, VerificationError) as error:
+                broken[f"{row.card.name}/{name}"] = str(error)
+    return entries, broken
+
+
+def _only(
+    entries: list[Published],
+    what: str,
+    wanted: set[str],
+    of: Callable[[Published], str],
+) -> list[Published]:
+    """Entries of which `of` is wanted; all if nothing is."""
+    known = {of(entry) for entry in entries}
+    if unknown := wanted - known:
+        raise UserError(
+            f"no entry is of {what} '{min(unknown)}'; there are: "
+            f"{', '.join(sorted(known)) or 'none'}"
+        )
+    return [entry for entry in entries if not wanted or of(entry) in wanted]
 
 
 def _failures(

@@ -1,4 +1,7 @@
-"""The leaderboard as text: Markdown, LaTeX, and a table for the terminal."""
+"""The leaderboard as text: Markdown, LaTeX, and tables for the terminal.
+
+One section per group of comparable rows, so that lines stay short.
+"""
 
 from __future__ import annotations
 
@@ -9,25 +12,26 @@ from zoo.model_card import escape_markdown
 from zoo.records import Proportion
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import Group
 
 HEADINGS = (
     "rank",
     "encoder",
     "method",
     "architecture",
-    "dataset",
-    "threat model",
     "protocol",
     "images",
     "clean",
     "robust",
-    "attacks",
 )
-NUMBERS = {"rank", "images", "clean", "robust"}
+FIGURES = ("clean", "robust")
+NUMBERS = {"rank", "images", *FIGURES}
+WIDEST = 26
+"""Characters of a column in the terminal, before it is folded."""
 NOTE = (
     "In brackets: 95% intervals (Clopper-Pearson). '=' marks a rank that is shared: a "
-    "paired exact test (McNemar, 5%) does not tell the rows apart."
+    "paired exact test (McNemar, 5%) does not tell the rows apart. 'doubtful': a "
+    "health check of the evaluation objected."
 )
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -40,20 +44,26 @@ _LATEX = {
 }
 
 
+def sections(board: Board) -> dict[str, list[Row]]:
+    """Rows that are ranked among one another, by what they share."""
+    found: dict[str, list[Row]] = {}
+    for row in board.rows:
+        found.setdefault(row.group, []).append(row)
+    return found
+
+
 def cells(row: Row) -> list[str]:
     """One row, in the order of `HEADINGS`."""
+    doubt = " doubtful" if row.doubts else ""
     return [
         row.place,
         row.card.name,
         row.card.training.method,
         row.card.arch,
-        row.dataset,
-        str(row.threat),
         row.protocol,
         str(row.robust.n),
         percent(row.clean),
-        percent(row.robust),
-        row.battery,
+        f"{percent(row.robust)}{doubt}",
     ]
 
 
@@ -64,12 +74,15 @@ def percent(figure: Proportion) -> str:
 
 
 def markdown(board: Board) -> str:
-    """A table for README files and issues."""
+    """A heading and a table per section, for README files and issues."""
     rule = ["--:" if heading in NUMBERS else "---" for heading in HEADINGS]
-    lines = [list(HEADINGS), rule]
-    lines += [[escape_markdown(cell) for cell in cells(row)] for row in board.rows]
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"{table}\n\nAccuracies in %. {NOTE}\n"
+    parts = []
+    for title, rows in sections(board).items():
+        lines = [list(HEADINGS), rule]
+        lines += [[escape_markdown(cell) for cell in cells(row)] for row in rows]
+        table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        parts.append(f"### {escape_markdown(title)}\n\n{table}\n")
+    return "\n".join([*parts, f"Accuracies in %. {NOTE}\n"])
 
 
 def escape_latex(text: str) -> str:
@@ -78,42 +91,41 @@ def escape_latex(text: str) -> str:
 
 
 def latex(board: Board) -> str:
-    """A tabular with the rules of the package booktabs."""
+    """A tabular with the rules of the package booktabs, in sections."""
     columns = "".join("r" if heading in NUMBERS else "l" for heading in HEADINGS)
-    head = " & ".join(HEADINGS)
-    body = [" & ".join(map(escape_latex, cells(row))) + r" \\" for row in board.rows]
-    return "\n".join(
-        [
-            f"% {NOTE}",
-            rf"\begin{{tabular}}{{{columns}}}",
-            r"\toprule",
-            rf"{head} \\",
-            r"\midrule",
-            *body,
-            r"\bottomrule",
-            r"\end{tabular}",
-            "",
-        ]
-    )
+    lines = [f"% {NOTE}", rf"\begin{{tabular}}{{{columns}}}", r"\toprule"]
+    lines.append(rf"{' & '.join(HEADINGS)} \\")
+    for title, rows in sections(board).items():
+        span = rf"\multicolumn{{{len(HEADINGS)}}}{{l}}{{{escape_latex(title)}}} \\"
+        lines += [r"\midrule", span, r"\midrule"]
+        lines += [" & ".join(map(escape_latex, cells(row))) + r" \\" for row in rows]
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
 
 
-def terminal(board: Board) -> Table:
-    """A table for rich."""
+def terminal(board: Board) -> Group:
+    """Tables for rich, one per section, with columns of one width; 80 characters do."""
+    from rich import box
+    from rich.console import Group
     from rich.table import Table
 
-    table = Table(title=f"leaderboard: {board.source}", title_justify="left")
-    for heading in ("rank", "encoder", "ranked among", "protocol", "clean", "robust"):
-        right = heading in NUMBERS
-        table.add_column(heading, justify="right" if right else "left", overflow="fold")
-    for row in board.rows:
-        table.add_row(
-            row.place,
-            row.card.name,
-            row.group,
-            row.protocol,
-            percent(row.clean),
-            percent(row.robust),
-        )
-    table.caption = f"Accuracies in %. {NOTE}"
-    table.caption_justify = "left"
-    return table
+    from zoo.cli_options import plain
+
+    shown = [HEADINGS.index(h) for h in ("rank", "encoder", "protocol", *FIGURES)]
+    lines = [cells(row) for row in board.rows]
+    tables = []
+    for title, rows in sections(board).items():
+        table = Table(title=plain(title), title_justify="left", box=box.SIMPLE_HEAD)
+        for at in shown:
+            width = min(WIDEST, max(len(line[at]) for line in lines))
+            right = HEADINGS[at] in NUMBERS
+            table.add_column(
+                HEADINGS[at],
+                justify="right" if right else "left",
+                overflow="fold",
+                min_width=width,
+            )
+        for row in rows:
+            line = cells(row)
+            table.add_row(*(plain(line[at]) for at in shown))
+        tables.append(table)
+    return Group(f"leaderboard: {board.source}", *tables, f"Accuracies in %. {NOTE}")

@@ -39,6 +39,11 @@ def escape_markdown(text: object) -> str:
     return re.sub(r"([\\`*_{}\[\]<>|#~$&])", r"\\\1", plain)
 
 
+def template(name: str) -> jinja2.Template:
+    """A template of Markdown; it escapes what others wrote by the filter `md`."""
+    return _environment().get_template(name)
+
+
 @cache
 def _environment() -> jinja2.Environment:
     import jinja2
@@ -57,9 +62,8 @@ def _environment() -> jinja2.Environment:
 
 def readme(card: Card, entries: Sequence[Published]) -> str:
     """README.md: front matter for the hub, then the card for people."""
-    template = _environment().get_template("model_card.md.j2")
     head = yaml.safe_dump(front_matter(card, entries), sort_keys=False)
-    body = template.render(card=card, entries=entries)
+    body = template("model_card.md.j2").render(card=card, entries=entries)
     return f"---\n{head}---\n\n{body.strip()}\n"
 
 

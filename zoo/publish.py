@@ -6,6 +6,7 @@ anything leaves this machine. A published name never changes its content.
 
 from __future__ import annotations
 
+import glob
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -17,14 +18,16 @@ from filelock import FileLock
 
 from zoo.entries import RESULT, Published, build_entry, read_entry, verify_entry
 from zoo.errors import UserError
-from zoo.files import copy_file, write_json, write_text
+from zoo.files import copy_together, write_json, write_text
 from zoo.index import (
     CARD,
     ENTRIES,
+    ENTRY,
     INDEX,
     EncoderRow,
     FileRecord,
     Index,
+    check_name,
     describe_folder,
 )
 from zoo.model_card import EVAL_RESULTS, README, eval_results, readme
@@ -105,6 +108,8 @@ def _stage(request: Request, stage: Path) -> Card:
     encoder = check_encoder(card, place / card.weights)
     write_json(place / CONFIG, config(encoder))
     runs = [run for run in request.runs if (run / RESULT).is_file()]
+    if request.entry:
+        check_name(request.entry, "an entry")
     if request.entry and len(runs) != 1:
         raise UserError(f"--entry names one entry, but there are {len(runs)} results")
     for run in runs:
@@ -165,10 +170,27 @@ def _publish_to_folder(stage: Path, name: str, root: Path) -> Receipt:
     with FileLock(root / LOCK):
         target = FolderSource(root)
         merged = merge(stage, name, target, name)
-        for path in merged.new_files:
-            copy_file(stage / name / path, root / name / path)
-        write_record(root / INDEX, merged.index)
+        write_record(stage / INDEX, merged.index)
+        paths = sorted(merged.new_files, key=_visibility)
+        pairs = [(stage / name / path, root / name / path) for path in paths]
+        pairs.append((stage / INDEX, root / INDEX))
+        for _, path in pairs:
+            _sweep(path)
+        copy_together(pairs)
     return merged.receipt(str(root))
+
+
+def _visibility(path: str) -> int:
+    """Order of appearance: first what is nothing by itself, then what shows it."""
+    name = path.rpartition("/")[2]
+    order = {ENTRY: 1, CARD: 2}
+    return 3 if path in (README, EVAL_RESULTS) else order.get(name, 0)
+
+
+def _sweep(path: Path) -> None:
+    """Deletes what a killed publisher left of `path`; the lock is ours."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        left.unlink()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ that it cannot.
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -184,13 +185,17 @@ class ProbeRecord(Record):
     """How the head was fitted; absent for ready-made classifiers."""
 
     protocol: str
-    """"SLF": standard linear probe on frozen features."""
+    """"SLF": standard linear probe on frozen features. "ALF": the same head, trained on
+    adversarial images. "AFF": encoder and head, trained on adversarial images."""
     parameters: dict[str, Any]
     train: str
     """Dataset and split it was fitted on."""
     train_n: int
+    labels: str | None = None
+    """Part of the training split whose labels were used, e.g. "10%"; null for all."""
     train_accuracy: float
     validation_accuracy: float | None
+    """On held-out training images; for ALF and AFF under PGD."""
     knn_accuracy: float | None
     """k-NN on the same features and test points, as a sanity figure."""
     seconds: float
@@ -268,20 +273,30 @@ def read_record(path: Path, kind: type[R]) -> R:
         UserError: missing, not JSON, of another schema version, or a wrong field,
             which is named.
     """
-    content = read_json(path)
+    return validated(read_json(path), kind, str(path))
+
+
+def validated(content: object, kind: type[R], name: str) -> R:
+    """The record that `content` is; raises `UserError` as `read_record` does.
+
+    Args:
+        content: Parsed JSON.
+        kind: Of record.
+        name: What to call it in the message.
+    """
     version = content.get("schema_version") if isinstance(content, dict) else None
     if "schema_version" in kind.model_fields and version != 1:
         raise UserError(
-            f"{path} has schema version {version}; this robrep reads version 1"
+            f"{name} has schema version {version}; this robrep reads version 1"
         )
     try:
         return kind.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise UserError(
-            f"{path} is not a valid {kind.__name__.lower()}: {where}: {first['msg']}"
-        ) from None
+        what = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", kind.__name__).lower()
+        reason = ": ".join(filter(None, (where, first["msg"])))
+        raise UserError(f"{name} is not a valid {what}: {reason}") from None
 
 
 def write_record(path: Path, record: Record) -> None:

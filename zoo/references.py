@@ -17,11 +17,13 @@ from zoo import architectures
 from zoo.encoder import Encoder, EncoderSpec, load_encoder, load_weights
 from zoo.errors import UserError, nearest
 from zoo.records import Training
+from zoo.state_file import read_state
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from zoo.classifier import Classifier
+    from zoo.sources import Source
 
 HUB = ("hf://", "hf-hub:")
 PREFIXES = ("zoo:", "timm:", "robustbench:", *HUB)
@@ -96,9 +98,10 @@ def load(reference: str, options: LoadOptions) -> Loaded:
 def _unknown(reference: str) -> str:
     from zoo.store import names
 
-    if reference in names():
+    known = names()
+    if reference in known:
         return f"unknown model '{reference}'; did you mean 'zoo:{reference}'?"
-    near = nearest(reference, [f"zoo:{name}" for name in names()])
+    near = nearest(reference, [f"zoo:{name}" for name in known])
     return (
         f"unknown model '{reference}'; {near} Other forms: a .safetensors or .pt file, "
         "hf://ORG/REPO, timm:NAME, robustbench:ID"
@@ -106,20 +109,14 @@ def _unknown(reference: str) -> str:
 
 
 def _from_zoo(reference: str) -> Loaded:
-    from zoo.store import card, load_encoder_by_name
+    from zoo.sources import open_source
 
-    name = reference.removeprefix("zoo:")
-    return Loaded(
-        reference=reference,
-        encoder=load_encoder_by_name(name),
-        training=card(name).training,
-    )
+    return _named(reference, reference.removeprefix("zoo:"), open_source())
 
 
 def _from_hub(reference: str) -> Loaded:
     """The one encoder of a hub repository."""
     from zoo.sources import open_source
-    from zoo.store import load_encoder_by_name
 
     source = open_source(reference)
     names = source.index.names()
@@ -128,10 +125,17 @@ def _from_hub(reference: str) -> Loaded:
             f"{reference} holds {len(names)} encoders ({', '.join(names)}); choose one "
             f"by zoo:NAME with ROBREP_ZOO={reference}"
         )
+    return _named(reference, names[0], source)
+
+
+def _named(reference: str, name: str, source: Source) -> Loaded:
+    """An encoder with what its card says of the training; the index is read once."""
+    from zoo.store import load_encoder_by_name
+
     return Loaded(
         reference=reference,
-        encoder=load_encoder_by_name(names[0], source),
-        training=source.find(names[0]).card.training,
+        encoder=load_encoder_by_name(name, source),
+        training=source.find(name).card.training,
     )
 
 
@@ -281,58 +285,3 @@ def _fit_state(
         reference=reference,
         classifier=Classifier(encoder, head, classes=classes, shape=spec.shape),
     )
-
-
-def read_state(path: Path) -> dict[str, Tensor]:
-    """The state dict of a checkpoint, without running code from it.
-
-    Looks inside the usual wrappers ("state_dict", "model", ...), removes the prefixes
-    of parallel training and renames torchvision's shortcuts to the names used here.
-
-    Raises:
-        UserError: pickled objects, truncated or foreign content, no tensors.
-    """
-    from zoo.files import read_tensors
-
-    if path.suffix == ".safetensors":
-        content: object = read_tensors(path)[0]
-    else:
-        content = _torch_load(path)
-    for key in ("state_dict", "model_state_dict", "model", "net"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    import torch
-
-    tensors = (
-        {k: v for k, v in content.items() if isinstance(v, torch.Tensor)}
-        if isinstance(content, dict)
-        else {}
-    )
-    if not tensors:
-        raise UserError(f"{path} holds no state dict")
-    return {_plain_key(key): value for key, value in tensors.items()}
-
-
-def _plain_key(key: str) -> str:
-    for prefix in ("module.", "model.", "encoder."):
-        key = key.removeprefix(prefix)
-    return key.replace(".downsample.", ".shortcut.")
-
-
-def _torch_load(path: Path) -> object:
-    import pickle
-
-    import torch
-
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise UserError(
-            f"{path} is not a plain state dict: it holds pickled objects or is damaged "
-            "(loading those could run foreign code, so robrep refuses); save "
-            f"model.state_dict() instead. {str(error).splitlines()[0]}"
-        ) from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise UserError(
-            f"{path} is not a readable checkpoint: {str(error).splitlines()[0]}"
-        ) from None

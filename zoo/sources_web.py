@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
-from pydantic import ValidationError
-
 from zoo.download import Patience, check_url, download, get_small
 from zoo.errors import UserError
-from zoo.files import write_text
+from zoo.files import parse_json, write_text
 from zoo.index import INDEX, EncoderRow, FileRecord, Index
 from zoo.paths import home, offline
 from zoo.progress import byte_bar
-from zoo.records import read_record
+from zoo.records import read_record, validated
 from zoo.sources import Source, check_file
 
 INDEX_LIMIT = 64 << 20
@@ -51,16 +48,7 @@ class WebSource(Source):
             return read_record(cached, Index)
         url = f"{self.uri}/{INDEX}"
         content = get_small(url, INDEX_LIMIT, self.patience)
-        try:
-            index = Index.model_validate(json.loads(content))
-        except (UnicodeDecodeError, json.JSONDecodeError):
-            raise UserError(f"{url} is no index of a zoo: it is not JSON") from None
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"]))
-            raise UserError(
-                f"{url} is no valid index: {where}: {first['msg']}"
-            ) from None
+        index = validated(parse_json(content, url), Index, url)
         write_text(cached, content.decode())
         return index
 

@@ -28,6 +28,12 @@ def names(source: Where = None) -> list[str]:
     return opened(source).index.names()
 
 
+def cards(source: Where = None) -> list[Card]:
+    """Cards of all encoders of a collection, sorted by name."""
+    rows = opened(source).index.encoders
+    return sorted((row.card for row in rows), key=lambda card: card.name)
+
+
 def card(name: str, source: Where = None) -> Card:
     """The card of `name`; raises `UserError` with the nearest names."""
     return opened(source).find(name).card

@@ -3,28 +3,31 @@
 model_info/DATASET/THREAT/NAME.json   their schema
 models/DATASET/THREAT/NAME.pt         weights, where their loader looks
 NAME.py                               definition, and `register()` for their zoo
+check.py                              loads and checks all that, without robrep
 ISSUE.md                              the form "New Model(s)", filled
 autoattack.log, verdicts.csv          the evaluation
 """
 
 from __future__ import annotations
 
-import shutil
+import io
 import tempfile
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from zoo import submission_check
 from zoo.entries import Published, load_classifier, read_entry, verify_entry
 from zoo.errors import UserError
-from zoo.files import write_json, write_text
+from zoo.files import copy_file, read_tensors, sha256_file, write_json, write_text
+from zoo.index import ENTRIES
 from zoo.leaderboard import doubts
-from zoo.model_card import PAGES
-from zoo.records import Card, Result
+from zoo.model_card import template
+from zoo.records import Result
 from zoo.requirements import Check, check_defence, check_health, check_protocol
 from zoo.sources import Source
+from zoo.submission_info import ARCHITECTURES, Paper, model_info, robustbench_name
 from zoo.submission_log import log_lines, verdict_table
 from zoo.submission_model import definition, identifier, load_definition, weights
 
@@ -32,33 +35,6 @@ if TYPE_CHECKING:
     from zoo.classifier import Classifier
     from zoo.datasets.base import Dataset
     from zoo.verification import Claims
-
-ARCHITECTURES = {
-    "resnet18": "ResNet-18",
-    "preact_resnet18": "PreActResNet-18",
-    "wide_resnet_28_10": "WideResNet-28-10",
-}
-"""As the leaderboard writes them; these their zoo has too."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Paper:
-    """What the record of an entry does not say."""
-
-    title: str = ""
-    authors: str = ""
-    """Comma separated, first author first."""
-    link: str = ""
-    venue: str = ""
-    """"ICML 2020", or "arXiv, Apr 2022": the last word is the year."""
-    footnote: str | None = None
-    checkpoint: str | None = None
-    """Where the bundle's weights can be downloaded."""
-
-    def missing(self) -> list[str]:
-        """Names of fields that have to be filled."""
-        fields = ("title", "authors", "link", "venue")
-        return [name for name in fields if not getattr(self, name).strip()]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,21 +76,11 @@ def submit(
         UserError: requirements are not met (each is named), or no such entry.
         VerificationError: the entry does not hold.
     """
-    from zoo import verification
-    from zoo.deltas import unpack
-    from zoo.files import read_tensors
-
-    encoder, _, entry = reference.partition("/")
-    row = source.find(encoder)
-    published = read_entry(source, row, entry)
-    verify_entry(source, published, data_dir=data_dir)
-    classifier = load_classifier(source, published)
-    data = verification.load_named_dataset(published.result, data_dir)
-    place = f"entries/{entry}/{published.entry.deltas.path}"
-    claims = unpack(read_tensors(source.fetch(row, place))[0], data)
+    material = _gather(source, reference, data_dir)
+    published = material.published
     checks = [
         *check_protocol(published.result),
-        *check_defence(classifier, data),
+        *check_defence(material.classifier, material.data),
         check_health(doubts(published.result)),
         _check_paper(paper),
     ]
@@ -124,20 +90,48 @@ def submit(
             f"{reference} cannot be submitted yet; missing: {'; '.join(unmet)}. "
             "(--draft writes the bundle all the same)"
         )
-    name = row.card.robustbench_id or robustbench_name(paper, row.card, variant)
+    card = published.row.card
+    name = card.robustbench_id or robustbench_name(paper, card, variant)
     folder = output or Path(name)
     if folder.exists():
         raise UserError(f"{folder} exists already; choose another --output")
     bundle = Bundle(folder=folder, name=name, checks=tuple(checks))
-    with tempfile.TemporaryDirectory(dir=_parent(folder), prefix=".bundle-") as stage:
-        _write(Path(stage), bundle, published, paper, classifier, data, claims)
-        shutil.copytree(stage, folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".bundle-") as scratch:
+        stage = Path(scratch) / "bundle"
+        stage.mkdir()
+        _write(stage, bundle, material, paper)
+        stage.rename(folder)
     return bundle
 
 
-def _parent(folder: Path) -> Path:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    return folder.parent
+@dataclass(frozen=True, kw_only=True)
+class _Material:
+    """An entry that holds, with all that it speaks of."""
+
+    published: Published
+    classifier: Classifier
+    data: Dataset
+    claims: Claims
+
+
+def _gather(source: Source, reference: str, data_dir: Path | None) -> _Material:
+    """Reads and verifies ENCODER/ENTRY."""
+    from zoo import verification
+    from zoo.deltas import unpack
+
+    encoder, _, entry = reference.partition("/")
+    row = source.find(encoder)
+    published = read_entry(source, row, entry)
+    verify_entry(source, published, data_dir=data_dir)
+    data = verification.load_named_dataset(published.result, data_dir)
+    place = f"{ENTRIES}/{entry}/{published.entry.deltas.path}"
+    return _Material(
+        published=published,
+        classifier=load_classifier(source, published),
+        data=data,
+        claims=unpack(read_tensors(source.fetch(row, place))[0], data),
+    )
 
 
 def _check_paper(paper: Paper) -> Check:
@@ -146,129 +140,58 @@ def _check_paper(paper: Paper) -> Check:
     return Check("paper (title, authors, link, venue)", not missing, found)
 
 
-def robustbench_name(paper: Paper, card: Card, variant: str | None) -> str:
-    """<Surname of the first author><Year><First word of the title>[_<variant>].
-
-    Where the paper does not say, what it lacks is left out.
-    """
-    author = paper.authors.split(",")[0].split()
-    year = paper.venue.split()[-1:] if paper.venue else []
-    words = paper.title.replace("-", " ").split()
-    parts = [*author[-1:], *year, *words[:1]]
-    name = "".join(_plain(part, first=True) for part in parts) or _plain(card.name)
-    suffix = _plain(variant) if variant else ""
-    return f"{name}_{suffix}" if suffix else name
-
-
-def _plain(text: str, *, first: bool = False) -> str:
-    """ASCII letters, digits, "_" and "-"; optionally with a capital in front."""
-    folded = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
-    kept = "".join(c if c.isalnum() or c == "-" else "_" for c in folded).strip("_-")
-    return kept[:1].upper() + kept[1:] if first else kept
-
-
-def model_info(
-    result: Result, card: Card, paper: Paper
-) -> dict[str, str | bool | int | None]:
-    """The JSON of an entry as the published ones have it: accuracies as texts."""
-    robust = f"{100 * result.robust.value:.2f}"
-    training = card.training
-    return {
-        "link": paper.link,
-        "name": paper.title,
-        "authors": paper.authors,
-        "additional_data": training.extra_data
-        or training.dataset != result.dataset.name,
-        "number_forward_passes": 1,
-        "dataset": result.dataset.name,
-        "venue": paper.venue or "N/A",
-        "architecture": ARCHITECTURES.get(card.arch, card.arch),
-        "eps": eps_text(result),
-        "clean_acc": f"{100 * result.clean.value:.2f}",
-        "reported": robust,
-        "autoattack_acc": robust,
-        "footnote": _footnote(result, card, paper),
-        "unreliable": bool(doubts(result)),
-    }
-
-
-def eps_text(result: Result) -> str:
-    """ "8/255" for Linf, "0.5" for L2."""
-    text = str(result.threat).split()[1]
-    return text if "/" in text else f"{result.threat.eps:g}"
-
-
-def _footnote(result: Result, card: Card, paper: Paper) -> str | None:
-    training = card.training
-    notes = [paper.footnote] if paper.footnote else []
-    if result.probe is not None:
-        how = "with labels" if training.labels else "without labels"
-        notes.append(
-            f"Encoder pretrained {how} on {training.dataset}; "
-            f"{result.probe.protocol} head."
-        )
-    return " ".join(notes) or None
-
-
-def _write(
-    stage: Path,
-    bundle: Bundle,
-    published: Published,
-    paper: Paper,
-    classifier: Classifier,
-    data: Dataset,
-    claims: Claims,
-) -> None:
-    result, card = published.result, published.row.card
+def _write(stage: Path, bundle: Bundle, material: _Material, paper: Paper) -> None:
+    published = material.published
+    result = published.result
     board = Path(result.dataset.name) / result.threat.norm
-    info = model_info(result, card, paper)
+    info = model_info(result, published.row.card, paper)
     write_json(stage / "model_info" / board / f"{bundle.name}.json", info)
-    source = definition(
-        classifier,
-        name=bundle.name,
-        reference=published.reference,
-        dataset=result.dataset.name,
-        threat=result.threat.norm,
-    )
     weights_path = stage / "models" / board / f"{bundle.name}.pt"
-    _write_model(stage, weights_path, source, bundle.name, classifier, data)
-    x = data.images(slice(None))
-    x_adv = x.clone()
-    # One adversarial per image: AutoAttack keeps that of the first attack to succeed.
-    for row, image in reversed(
-        list(zip(claims.positions.tolist(), claims.images, strict=True))
-    ):
-        x_adv[row] = image
-    lines = log_lines(result, x, x_adv)
-    write_text(stage / "autoattack.log", "\n".join(lines) + "\n")
+    _write_model(stage, weights_path, bundle.name, material)
+    write_text(stage / "autoattack.log", "\n".join(_log(material)) + "\n")
     write_text(stage / "verdicts.csv", verdict_table(result))
+    copy_file(Path(submission_check.__file__), stage / "check.py")
     issue = _issue(
         bundle, published, paper, info, weights_path.relative_to(stage), stage
     )
     write_text(stage / "ISSUE.md", f"{issue.rstrip()}\n")
 
 
-def _write_model(
-    stage: Path,
-    path: Path,
-    source: str,
-    name: str,
-    classifier: Classifier,
-    data: Dataset,
-) -> None:
+def _log(material: _Material) -> list[str]:
+    x = material.data.images(slice(None))
+    x_adv, claims = x.clone(), material.claims
+    # One adversarial per image: AutoAttack keeps that of the first attack to succeed.
+    for row, image in reversed(
+        list(zip(claims.positions.tolist(), claims.images, strict=True))
+    ):
+        x_adv[row] = image
+    return log_lines(material.published.result, x, x_adv)
+
+
+def _write_model(stage: Path, path: Path, name: str, material: _Material) -> None:
     """Definition and weights, after they were found to give the same logits."""
     import torch
 
+    classifier, result = material.classifier, material.published.result
+    source = definition(
+        classifier,
+        name=name,
+        reference=material.published.reference,
+        dataset=result.dataset.name,
+        threat=result.threat.norm,
+    )
     state = weights(classifier)
     rebuilt = load_definition(source, name)
     rebuilt.load_state_dict(state)
-    x = data.images(slice(64))
+    x = material.data.images(slice(64))
     with torch.no_grad():
         if not torch.equal(rebuilt(x), classifier(x)):
             raise AssertionError("the assembled model differs from the classifier")
     write_text(stage / f"{identifier(name)}.py", source)
+    buffer = io.BytesIO()  # torch turns a full disk into another error
+    torch.save(state, buffer)
     path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(state, path)
+    path.write_bytes(buffer.getbuffer())
 
 
 def _issue(
@@ -279,20 +202,9 @@ def _issue(
     weights_path: Path,
     stage: Path,
 ) -> str:
-    import jinja2
-
-    from zoo.files import sha256_file
-
     result, card = published.result, published.row.card
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(PAGES),
-        autoescape=False,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
     robust = result.robust
-    return environment.get_template("robustbench_issue.md.j2").render(
+    return template("robustbench_issue.md.j2").render(
         name=bundle.name,
         paper=paper,
         info=info,

@@ -36,7 +36,8 @@ HEADER = '''"""{name}: a RobustBench model, complete in this file.
 Made by robrep from its entry {reference}. Images are (N, {channels}, {height}, {width})
 in [0, 1]; normalisation is inside. `register()` puts the model into RobustBench's zoo,
 after which `robustbench.utils.load_model("{name}", model_dir="models",
-dataset="{dataset}", threat_model="{threat}")` loads the weights of this bundle.
+dataset="{dataset}", threat_model="{threat}")` loads the weights of this bundle;
+check.py does that and compares the accuracy.
 """
 
 from __future__ import annotations

@@ -102,3 +102,42 @@ def board() -> Board:
             row("plain-digits", 940, 610, dataset="digits", protocol="ALF"),
         ],
     )
+
+
+METHODS = (
+    "acl",
+    "advcl",
+    "at",
+    "deacl",
+    "dynacl",
+    "rocl",
+    "simclr",
+    "tarrl",
+    "tarrl-ball",
+    "trades",
+)
+SIZES = {"cifar10": 5, "digits": 10, "fashion-mnist": 10}
+"""Encoders by dataset."""
+
+
+def large() -> Board:
+    """25 encoders on three datasets, each under two protocols."""
+    rows = []
+    for dataset, count in SIZES.items():
+        for at, method in enumerate(METHODS[:count]):
+            for protocol in ("SLF", "ALF"):
+                robust = 700 - 13 * at + (7 if protocol == "ALF" else 0)
+                training = {"method": method, "dataset": dataset}
+                found = row(
+                    f"{method}-{dataset}",
+                    900 - 5 * at,
+                    robust,
+                    reference=f"{method}-{dataset}/{dataset}-{protocol.lower()}",
+                    rank=1 + at,
+                    ties=["another"] if at % 3 else [],
+                    dataset=dataset,
+                    protocol=protocol,
+                    card={"training": training},
+                )
+                rows.append(found)
+    return Board(source="https://example.org/zoo", rows=rows)

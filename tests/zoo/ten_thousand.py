@@ -21,7 +21,8 @@ from zoo.files import sha256_file, write_tensors
 from zoo.publish import Request, publish
 from zoo.records import AttackRun, Evidence, Outcome, Result, write_record
 from zoo.sources import FolderSource
-from zoo.submission import Paper, submit
+from zoo.submission import submit
+from zoo.submission_info import Paper
 from zoo.verdicts import clean_accuracy, robust_accuracy, verdicts
 from zoo.verification import load_named_classifier
 

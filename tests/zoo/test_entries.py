@@ -16,7 +16,7 @@ from zoo_collection import ENTRY, Evaluated
 from zoo.audit import Audit, audit, plan
 from zoo.deltas import EXACT, pack, unpack
 from zoo.encoder import load_encoder, save_encoder
-from zoo.entries import Entry, read_entry, short_threat
+from zoo.entries import Entry, entry_name, read_entry, short_threat
 from zoo.errors import VerificationError
 from zoo.evidence import check_adversarials
 from zoo.files import read_tensors
@@ -382,6 +382,34 @@ def test_a_bomb_is_not_unpacked(evaluated: Evaluated) -> None:
 def test_short_names() -> None:
     assert short_threat(ThreatModel(norm="Linf", eps=8 / 255)) == "linf8"
     assert short_threat(ThreatModel(norm="L2", eps=0.5)) == "l2-0.5"
+
+
+def test_entries_that_differ_have_names_that_differ(evaluated: Evaluated) -> None:
+    base = evaluated.result
+    assert base.probe is not None
+    data = base.dataset
+    variants = {
+        "digits-linf-0.02-slf-fgsm-pgd": {},
+        "digits-linf-0.02-slf": {"battery": "standard"},
+        "digits-linf8-slf": {
+            "battery": "standard",
+            "threat": ThreatModel(norm="Linf", eps=8 / 255),
+        },
+        "digits-linf-0.02-alf-10pct-quick": {
+            "battery": "quick",
+            "probe": base.probe.model_copy(update={"protocol": "ALF", "labels": "10%"}),
+        },
+        "digits-train-linf-0.02-slf": {
+            "battery": "standard",
+            "dataset": data.model_copy(update={"split": "train"}),
+        },
+        "imagefolder-my-data-linf-0.02-slf": {
+            "battery": "standard",
+            "dataset": data.model_copy(update={"name": "imagefolder:/My data"}),
+        },
+    }
+    names = [entry_name(base.model_copy(update=change)) for change in variants.values()]
+    assert names == list(variants)
 
 
 def test_an_entry_is_read_back(evaluated: Evaluated) -> None:

@@ -108,13 +108,13 @@ def test_board_of_real_entries(evaluated: Evaluated) -> None:
     found = published_with_both(evaluated, root)
     assert {row.reference for row in found.rows} == {
         f"tiny-digits/{ENTRY}",
-        "tiny-digits/digits-l2-0.01-slf",
+        "tiny-digits/digits-l2-0.01-slf-fgsm",
     }
     assert [row.rank for row in found.rows] == [1, 1]  # two threat models: two groups
     assert [row.ties for row in found.rows] == [[], []]
     linf = next(row for row in found.rows if row.threat.norm == "Linf")
     assert linf.robust == evaluated.result.robust
-    with pytest.raises(UserError, match="no entry is on dataset 'mnist'"):
+    with pytest.raises(UserError, match="no entry is of dataset 'mnist'"):
         build(FolderSource(evaluated.published), datasets=["mnist"])
 
 
@@ -137,14 +137,22 @@ def test_markdown_keeps_its_columns() -> None:
     lines = markdown(board()).splitlines()
     import re
 
-    for line in lines[: 2 + len(board().rows)]:
+    table = [line for line in lines if line.startswith("|")]
+    assert len(table) == len(board().rows) + 2 * 3  # a head in each of three sections
+    for line in table:
         assert len(re.findall(r"(?<!\\)\|", line)) == len(HEADINGS) + 1
+    assert [line for line in lines if line.startswith("#")] == [
+        "### cifar10, Linf 8/255, standard",
+        "### cifar10, L2 0.5, standard",
+        "### digits, Linf 8/255, standard",
+    ]
+    assert sum("doubtful" in line for line in table) == 1
     assert "<script>" not in "\n".join(lines).replace("\\<", "")
 
 
 def test_latex_has_no_bare_special_characters() -> None:
     text = latex(board())
-    body = text.split(r"\midrule")[1].split(r"\bottomrule")[0]
+    body = text.split(r"\midrule", 1)[1].split(r"\bottomrule")[0]
     assert body.count("&") - body.count(r"\&") == 7 * (len(HEADINGS) - 1)
     assert escape_latex("50% of a_b & {c}\\") == (
         r"50\% of a\_b \& \{c\}\textbackslash{}"

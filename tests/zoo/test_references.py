@@ -11,7 +11,8 @@ from torch import nn
 from zoo.classifier import Classifier
 from zoo.encoder import Encoder, EncoderSpec, save_encoder
 from zoo.errors import UserError
-from zoo.references import LoadOptions, check, load, read_state
+from zoo.references import LoadOptions, check, load
+from zoo.state_file import read_state
 
 DIGITS = LoadOptions(shape=(1, 8, 8), classes=10, arch="resnet_s8")
 

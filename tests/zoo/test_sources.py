@@ -109,10 +109,13 @@ def test_a_damaged_cache_is_mended(server: serving.Server) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"<html>not found</html>", "not JSON"),
-        (b"\xff\xfe", "not JSON"),
-        (b'{"schema_version": 2, "encoders": []}', "schema_version"),
+        (b"<html>not found</html>", "not valid JSON"),
+        (b"\xff\xfe", "not valid JSON"),
+        (b"[" * 100_000, "nested too deeply"),
+        (b"9" * 10_000, "not valid JSON"),
+        (b'{"schema_version": 2, "encoders": []}', "schema version 2"),
         (b'{"schema_version": 1}', "encoders"),
+        (b'["schema_version"]', "schema version None"),
     ],
 )
 def test_a_broken_index(server: serving.Server, content: bytes, message: str) -> None:
@@ -257,13 +260,13 @@ def test_a_second_entry_joins_the_first(
     published_to_hub(evaluated)
     receipt = published_to_hub(evaluated, "other")
     assert not receipt.new_encoder
-    assert receipt.added == ("digits-l2-0.01-slf",)
+    assert receipt.added == ("digits-l2-0.01-slf-fgsm",)
     source = open_source("hf-hub:org/tiny")
-    assert source.find("tiny-digits").entries == ["digits-l2-0.01-slf", ENTRY]
+    assert source.find("tiny-digits").entries == ["digits-l2-0.01-slf-fgsm", ENTRY]
     assert all(audit(source, i, data_dir=None).holds for i in plan(source, None))
     page = hub.files("org/tiny")["README.md"].decode()
     assert ENTRY in page
-    assert "digits-l2-0.01-slf" in page
+    assert "digits-l2-0.01-slf-fgsm" in page
 
 
 def test_what_others_publish_meanwhile_is_not_overwritten(
