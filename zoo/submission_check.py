@@ -72,9 +72,8 @@ def load(entry: Entry) -> Any:
     model = load_model(
         entry.name, model_dir="models", dataset=entry.dataset, threat_model=entry.threat
     )
-    print(
-        f"model   {entry.name} loads, {'training' if model.training else 'eval'} mode"
-    )
+    mode = "training" if model.training else "eval"
+    print(f"model   {entry.name} loads, in {mode} mode")
     return model
 
 

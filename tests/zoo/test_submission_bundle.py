@@ -40,6 +40,7 @@ def npz(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(python: Path, *args: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [str(python), *map(str, args)],
+        cwd=python.parent,  # not here, where robrep lies
         env=clean_room.environment(),
         capture_output=True,
         text=True,
