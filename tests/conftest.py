@@ -8,6 +8,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 import torch
+from browsing import browser  # noqa: F401 - a fixture
 from torch import nn
 
 from robrep_eval.attacks.pgd import ascend, frozen

@@ -1,26 +1,14 @@
-"""The leaderboard as one self-contained HTML page: no network, no foreign script.
-
-All text of cards is escaped by the template, nothing of it reaches the script, and the
-page's own policy allows only the one style and the one script that it carries.
-"""
+"""The leaderboard as one self-contained HTML page: no network, no foreign script."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
-from functools import cache
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
-from zoo._version import __version__
+from zoo.html_page import render
 from zoo.leaderboard import Board, Row
 from zoo.scatter import Plot, scatter
 
-if TYPE_CHECKING:
-    import jinja2
-
-PAGES = Path(__file__).parent / "pages"
 FILTERS = ("dataset", "threat", "protocol", "method", "arch")
 LABELS = {"threat": "threat model", "arch": "architecture"}
 
@@ -32,53 +20,18 @@ def page(board: Board, title: str = "Robust encoders") -> str:
         board: What to show.
         title: Heading of the page.
     """
-    style = (PAGES / "leaderboard.css").read_text(encoding="utf-8")
-    script = (PAGES / "leaderboard.js").read_text(encoding="utf-8")
     rows = [_view(row, at) for at, row in enumerate(board.rows)]
     plot: Plot = scatter(board.rows)
-    return (
-        _environment()
-        .get_template("leaderboard.html.j2")
-        .render(
-            title=title,
-            board=board,
-            rows=rows,
-            plot=plot,
-            filters=[_filter(name, rows) for name in FILTERS],
-            version=__version__,
-            style=style,
-            script=script,
-            policy=_policy(style, script),
-        )
+    return render(
+        "leaderboard.html.j2",
+        styles=["leaderboard.css"],
+        script="leaderboard.js",
+        title=title,
+        board=board,
+        rows=rows,
+        plot=plot,
+        filters=[_filter(name, rows) for name in FILTERS],
     )
-
-
-@cache
-def _environment() -> jinja2.Environment:
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(PAGES),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters["percent"] = lambda share: f"{100 * share:.1f}"
-    return environment
-
-
-def _policy(style: str, script: str) -> str:
-    """Content-Security-Policy: this style, this script, nothing else."""
-    return (
-        "default-src 'none'; base-uri 'none'; form-action 'none'; "
-        f"style-src '{_digest(style)}'; script-src '{_digest(script)}'"
-    )
-
-
-def _digest(text: str) -> str:
-    raw = hashlib.sha256(text.encode()).digest()
-    return f"sha256-{base64.b64encode(raw).decode()}"
 
 
 def _view(row: Row, at: int) -> dict[str, Any]:

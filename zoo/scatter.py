@@ -6,46 +6,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from zoo.axis import STEP, Axis
 from zoo.leaderboard import Row
 from zoo.records import Proportion
 
 WIDTH, HEIGHT = 640, 400
 LEFT, RIGHT, TOP, BOTTOM = 56, 16, 12, 46
-STEP = 0.1
 MARKS = 6
 """Shapes and colours in the style sheet; further groups start over."""
-
-
-@dataclass(frozen=True)
-class Tick:
-    """A mark on an axis."""
-
-    at: float
-    label: str
-
-
-@dataclass(frozen=True)
-class Axis:
-    """An axis over [low, high], from one end of the picture to the other."""
-
-    low: float
-    high: float
-    start: float
-    end: float
-
-    def __call__(self, value: float) -> float:
-        share = (min(max(value, self.low), self.high) - self.low) / (
-            self.high - self.low
-        )
-        return round(self.start + share * (self.end - self.start), 1)
-
-    @property
-    def ticks(self) -> list[Tick]:
-        """One every ten points, or every five if there are few."""
-        step = STEP if self.high - self.low > 3.5 * STEP else STEP / 2
-        count = round((self.high - self.low) / step)
-        values = [self.low + i * step for i in range(count + 1)]
-        return [Tick(self(value), f"{100 * value:.0f}") for value in values]
 
 
 @dataclass(frozen=True)

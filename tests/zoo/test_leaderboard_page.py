@@ -2,42 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from boards import HOSTILE, board
+from browsing import View
 
 from zoo.leaderboard import Board
 from zoo.leaderboard_page import page
 from zoo.scatter import scatter
-
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api")
-    path = os.environ.get("CHROMIUM") or shutil.which("chromium") or "/usr/bin/chromium"
-    if not Path(path).exists():
-        pytest.skip(f"no Chromium at {path}; install one or set CHROMIUM")
-    with playwright.sync_playwright() as driver:
-        running = driver.chromium.launch(executable_path=path, args=FLAGS)
-        yield running
-        running.close()
 
 
 @pytest.fixture(scope="module")
@@ -47,23 +23,10 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-class View:
-    """A tab on the page, with all that went wrong in it."""
-
-    def __init__(self, browser: Any, file: Path, **context: Any) -> None:
-        self.context = browser.new_context(**context)
-        self.tab = self.context.new_page()
-        self.errors: list[str] = []
-        self.requests: list[str] = []
-        self.tab.on("pageerror", lambda error: self.errors.append(str(error)))
-        self.tab.on("console", lambda message: self.errors.append(message.text))
-        self.tab.on("request", lambda request: self.requests.append(request.url))
-        self.tab.goto(file.as_uri())
-
-    def names(self) -> list[str]:
-        """Encoders that are shown, in order."""
-        shown = "tbody tr:not([hidden]) .open"
-        return [str(text) for text in self.tab.locator(shown).all_inner_texts()]
+def names(view: View) -> list[str]:
+    """Encoders that are shown, in order."""
+    shown = "tbody tr:not([hidden]) .open"
+    return [str(text) for text in view.tab.locator(shown).all_inner_texts()]
 
 
 @pytest.fixture
@@ -80,7 +43,7 @@ ALL = [row.card.name for row in board().rows]
 
 @pytest.mark.browser
 def test_shows_every_entry_with_its_interval(view: View) -> None:
-    assert view.names() == ALL
+    assert names(view) == ALL
     first = view.tab.locator("tbody tr").first.inner_text()
     assert "46.3" in first
     assert "[43.2, 49.4]" in first
@@ -101,14 +64,14 @@ def test_sorts_by_number_and_by_name(view: View) -> None:
     robust = [row.robust.value for row in board().rows]
     best = sorted(ALL, key=lambda name: -robust[ALL.index(name)])
     view.tab.click("button[data-sort=robust]")
-    assert view.names() == best
+    assert names(view) == best
     assert view.tab.get_attribute("th:has([data-sort=robust])", "aria-sort") == (
         "descending"
     )
     view.tab.click("button[data-sort=robust]")
-    assert view.names() == best[::-1]
+    assert names(view) == best[::-1]
     view.tab.click("button[data-sort=name]")
-    assert view.names() == sorted(ALL)
+    assert names(view) == sorted(ALL)
 
 
 @pytest.mark.browser
@@ -117,7 +80,7 @@ def test_filters_and_search_narrow_and_are_kept_in_the_address(
 ) -> None:
     view.tab.select_option("select[data-filter=dataset]", "cifar10")
     view.tab.fill("#search", "TARRL l2")
-    assert view.names() == ["tarrl-cifar10-l2"]
+    assert names(view) == ["tarrl-cifar10-l2"]
     assert view.tab.inner_text("#count") == "1 of 7 entries"
     faded = view.tab.locator(".point.faded").count()
     assert faded == 6
@@ -129,7 +92,7 @@ def test_filters_and_search_narrow_and_are_kept_in_the_address(
     view.tab.fill("#search", "nothing like this")
     assert view.tab.is_visible("#none")
     view.tab.click("#reset")
-    assert view.names() == ALL
+    assert names(view) == ALL
     assert "#" not in view.tab.evaluate("location.href")
 
 
@@ -140,7 +103,7 @@ def test_every_filter_filters(view: View, facet: str) -> None:
     total = 0
     for option in options[1:]:
         view.tab.select_option(f"select[data-filter={facet}]", option)
-        total += len(view.names())
+        total += len(names(view))
     assert len(options) > 2
     assert total == len(ALL)  # each entry is of exactly one kind
 
@@ -166,7 +129,7 @@ def test_headings_are_reached_by_tab(view: View) -> None:
     assert view.tab.evaluate("document.activeElement.dataset.sort") == "rank"
     view.tab.keyboard.press("Tab")
     view.tab.keyboard.press("Space")
-    assert view.names() == sorted(ALL)
+    assert names(view) == sorted(ALL)
 
 
 @pytest.mark.browser
