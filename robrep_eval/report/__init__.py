@@ -1,0 +1,74 @@
+"""A run as one HTML file that people look at: no network, nothing attacked anew.
+
+record and files -> `material` -> what the adversarials look like now (`seen`) ->
+figures (`bars`, `curves`, `displacement`, `feature_map`, `gallery`, `classes`) ->
+`contents` -> template. Figures of the record are shown as they stand there; what is
+added needs forward passes only and says so.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from zoo.errors import UserError
+
+if TYPE_CHECKING:
+    from zoo.datasets.base import Dataset
+
+__all__ = ["REPORT", "write_report"]
+
+REPORT = "report.html"
+"""Name of a report beside its record."""
+PAGES = Path(__file__).parent / "pages"
+
+
+def write_report(
+    run: Path,
+    output: Path | None = None,
+    *,
+    dataset: str | Dataset | None = None,
+    data_dir: Path | None = None,
+    device: str = "cpu",
+) -> Path:
+    """Writes the report of a finished run and returns its path.
+
+    Args:
+        run: The run folder, or its result.json.
+        output: The file; by default report.html in the run folder.
+        dataset: The evaluated images, or where they are now if not under the recorded
+            name (`imagefolder:PATH`).
+        data_dir: Where a copy of the dataset lies.
+        device: Where the classifier is to run.
+
+    Raises:
+        UserError: no finished run, a record that cannot be read, or a file that cannot
+            be written.
+    """
+    from robrep_eval.report.contents import contents
+    from robrep_eval.report.material import finished_folder, gather
+    from zoo.files import write_text
+    from zoo.html_page import render
+
+    folder = finished_folder(run)
+    path = output or folder / REPORT
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; name a file with --output")
+    material = gather(folder, dataset=dataset, data_dir=data_dir, device=device)
+    page = render(
+        "report.html.j2",
+        folder=PAGES,
+        styles=["report.css"],
+        images=True,
+        title=f"Robustness of {material.result.model.reference}",
+        it=contents(material, device=device),
+        result=material.result,
+        measured=material.measured,
+    )
+    try:
+        write_text(path, page)
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path}: {error.strerror}; name another file with --output"
+        ) from None
+    return path

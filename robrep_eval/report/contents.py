@@ -1,0 +1,145 @@
+"""What the page shows of one run, and why the rest is not there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from robrep_eval.battery import SUMMARIES
+from robrep_eval.report.bars import (
+    attack_bars,
+    attack_labels,
+    bound_bars,
+    bracket,
+    limit_bars,
+)
+from robrep_eval.report.classes import ClassRow, class_rows
+from robrep_eval.report.curves import eps_figure, radii_figure
+from robrep_eval.report.displacement import displacement_figure, displacements
+from robrep_eval.report.feature_map import cloud, map_figure
+from robrep_eval.report.figures import Figure
+from robrep_eval.report.gallery import Gallery, gallery
+from robrep_eval.report.material import Material
+from robrep_eval.report.seen import Seen, see
+from zoo.errors import UserError
+from zoo.measurements import Status
+from zoo.records import AttackRun
+
+
+@dataclass(kw_only=True)
+class Contents:
+    """All that the template reads; figures are None where `absent` says why."""
+
+    material: Material
+    battery: str
+    """Its name with what stands behind it."""
+    attacks: list[tuple[str, AttackRun]]
+    attack_bars: Figure
+    bracket: Figure
+    eps: Figure
+    classes: list[ClassRow]
+    gallery: Gallery | None
+    displacement: Figure | None = None
+    map: Figure | None = None
+    bound: Figure | None = None
+    limits: Figure | None = None
+    smoothing: Figure | None = None
+    absent: dict[str, str] = field(default_factory=dict)
+    """By section, one sentence."""
+
+    @property
+    def doubts(self) -> list[str]:
+        """Findings of the health checks that failed."""
+        health = self.material.measured.health
+        flags = health.flags if health is not None else []
+        return [flag.summary for flag in flags if flag.status is Status.FAIL]
+
+
+def contents(material: Material, *, device: str = "cpu") -> Contents:
+    """Draws all figures; forward passes only."""
+    result, measured = material.result, material.measured
+    seen = see(material, device=device)
+    found = Contents(
+        material=material,
+        battery=_battery(result.battery),
+        attacks=list(zip(attack_labels(result), result.attacks, strict=True)),
+        attack_bars=attack_bars(result),
+        bracket=bracket(result, measured),
+        eps=eps_figure(result, measured, seen),
+        classes=class_rows(material, seen),
+        gallery=gallery(material, seen),
+        absent=_absent(material),
+    )
+    if measured.bound is not None:
+        found.bound, found.limits = (
+            bound_bars(measured.bound),
+            limit_bars(measured.bound),
+        )
+    if measured.smoothing is not None:
+        found.smoothing = radii_figure(
+            "smoothing",
+            "Randomised smoothing: certified accuracy",
+            measured.smoothing.curve,
+            "radius, L2",
+        )
+    _features(found, seen, device)
+    return found
+
+
+def _features(found: Contents, seen: Seen | None, device: str) -> None:
+    """The two figures that need features of the encoder."""
+    material = found.material
+    try:
+        moved = displacements(material, seen, device=device)
+        points = cloud(material, seen, device=device)
+    except UserError as error:  # features that are no numbers
+        found.absent |= {"displacement": f"Not drawn: {error}.", "map": ""}
+        return
+    if moved is not None:
+        found.displacement = displacement_figure(moved)
+    if points is not None:
+        found.map = map_figure(material, points)
+
+
+def _battery(name: str) -> str:
+    """The battery with the summaries of its parts."""
+    parts = [part for part in name.split(",") if part in SUMMARIES]
+    told = "; ".join(SUMMARIES[part] for part in parts)
+    return f"{name} ({told})" if told else name
+
+
+def _absent(material: Material) -> dict[str, str]:
+    """One sentence for each section that this run may lack."""
+    lacking = _lacking(material)
+    pictures = f"Not shown: {lacking}." if lacking else "No attack fooled an image."
+    features = f"Not shown: {lacking}." if lacking else "Features do not vary."
+    return {
+        "evidence": f"Nothing from this run's adversarials: {lacking}."
+        if lacking
+        else "",
+        "gallery": pictures,
+        "displacement": "The run holds no estimate of the bound, and no adversarial "
+        "could be looked at instead."
+        if lacking or not material.result.evidence.count
+        else features,
+        "map": features,
+        "bound": "Not estimated: the bound is about a linear head on features, and "
+        "this run has none or left it out.",
+        "health": "Not run: nothing is known about the evaluation itself "
+        "(--health default runs the checks).",
+        "lipschitz": "No certificate for this classifier: nothing is proved from below "
+        "(--certify lipschitz needs an encoder with a known constant).",
+        "smoothing": "Randomised smoothing was not asked for (--certify smoothing).",
+        "label_free": "Not measured (--label-free).",
+        "corruptions": "Not measured (--corruptions).",
+    }
+
+
+def _lacking(material: Material) -> str:
+    """Which of the files are not at hand, in words; empty if all are."""
+    parts = {
+        "the images": material.data,
+        "the classifier": material.classifier,
+        "the adversarials": material.claims,
+    }
+    missing = [name for name, part in parts.items() if part is None]
+    return f"without {' and '.join(missing)}" if missing else ""
