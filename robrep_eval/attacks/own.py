@@ -17,6 +17,7 @@ VERSIONS = {
     "quick": ("quick-margin", "quick-t"),
 }
 EOT_PASSES = 20
+QUICK_STEPS = 60
 
 
 def members(name: str, norm: Norm, randomness: Randomness) -> list[EngineAttack]:
@@ -62,13 +63,17 @@ def _member(
 
 
 def _quick(name: str, norm: Norm, randomness: Randomness) -> EngineAttack:
-    """Few passes, well spent: the margin of probabilities, then the nearest classes."""
+    """Few passes, well spent: the margin of probabilities, then the nearest classes.
+
+    300 passes an image: of the ways tried to split them, four targets left the fewest
+    images standing; with 400 (100 and three times 100) it was no fewer.
+    """
     if name == "quick-margin":
         return EngineAttack(
             name=name,
             family="apgd",
             loss="probability-margin",
-            steps=100,
+            steps=QUICK_STEPS,
             larger_radii=norm == "L1",
             randomness=randomness,
         )
@@ -76,8 +81,8 @@ def _quick(name: str, norm: Norm, randomness: Randomness) -> EngineAttack:
         name=name,
         family="apgd",
         loss="dlr-targeted",
-        steps=100,
-        targets=3,
+        steps=QUICK_STEPS,
+        targets=4,
         ranking="malt",
         larger_radii=norm == "L1",
         randomness=randomness,

@@ -1,6 +1,6 @@
 """Training speed of every method beside the bare passes it needs.
 
-    OMP_NUM_THREADS=1 python benchmarks/pretrain_speed.py
+    OMP_NUM_THREADS=1 python -m benchmarks.pretrain
 
 The peer runs, in the same process and interleaved step by step, the forward and
 backward passes that the method declares (`Method.cost`) on the same networks (encoder
