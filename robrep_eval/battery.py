@@ -1,9 +1,14 @@
-"""Batteries: named lists of attacks, and what people write after --attacks."""
+"""Batteries: named lists of attacks, and what people write after --attacks.
+
+A battery ends in the worst case over its attacks, example by example. In `standard`
+each attack sees what the ones before it have left, as in AutoAttack; in `full` each
+sees every image, so that its own accuracy is known as well.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, get_args
 
 from zoo.errors import UserError, nearest
@@ -31,6 +36,7 @@ RANDOMNESS: tuple[Randomness, ...] = get_args(Randomness)
 SUMMARIES = {
     "standard": "AutoAttack: apgd-ce, apgd-t, fab-t, square",
     "quick": "two short attacks for model selection; not AutoAttack",
+    "full": "standard, the ART attacks and displacement, each on all images",
     "plus": "AutoAttack with more attacks and restarts",
     "rand": "AutoAttack for randomised classifiers (averages gradients)",
     "apgd-ce": "APGD on the cross-entropy, as in standard",
@@ -46,20 +52,24 @@ SUMMARIES = {
     "hopskipjump": "HopSkipJump, decisions only (ART; Linf and L2)",
     "boundary": "boundary attack, decisions only, projected into the ball (ART)",
     "universal": "one perturbation for all images (ART; Linf and L2)",
+    "displacement": "pushes features away from the clean ones, without any label",
+    "transfer:zoo:NAME": "PGD on that encoder with a linear probe, tried on this one",
     "none": "clean accuracy only",
 }
 """Names of attacks and of lists of attacks."""
-KNOWN = tuple(SUMMARIES)
-_FOREIGN = (
+FULL = (
+    "standard",
     "pgd",
-    "fgsm",
     "cw",
     "deepfool",
     "hopskipjump",
     "boundary",
     "universal",
-    "none",
+    "displacement",
 )
+"""What `full` is made of, cheap attacks mixed with dear ones."""
+TRANSFER = "transfer:"
+KNOWN = tuple(name for name in SUMMARIES if not name.startswith(TRANSFER))
 
 
 def build(
@@ -72,7 +82,7 @@ def build(
     """Reads "standard" or "standard,pgd,fgsm" into a battery.
 
     Args:
-        names: Names in `SUMMARIES`.
+        names: Names in `SUMMARIES`, NAME in "transfer:zoo:NAME" being an encoder's.
         engine: "robrep", or "reference" for pyautoattack.
         norm: AutoAttack runs other restarts in L1.
         randomness: Of robrep's engine: "per-example", or "official-rng" to replay
@@ -91,14 +101,7 @@ def build(
         )
     attacks: list[Attack] = []
     for name in wanted:
-        if name not in SUMMARIES:
-            raise UserError(f"unknown attack '{name}'; {nearest(name, SUMMARIES)}")
-        if name in _FOREIGN:
-            attacks += _foreign(name)
-        elif engine == "reference":
-            attacks += _reference(name)
-        else:
-            attacks += _own(name, norm, randomness)
+        attacks += _named(name, engine, norm, randomness)
     labels = [attack.name for attack in attacks]
     twice = {label for label in labels if labels.count(label) > 1}
     if twice:
@@ -111,11 +114,54 @@ def _label(engine: str, randomness: str) -> str:
     return engine if randomness == RANDOMNESS[0] else f"{engine} ({randomness})"
 
 
-def _foreign(name: str) -> list[Attack]:
-    """Attacks of other packages, the same under every engine."""
-    from robrep_eval.attacks import external
+def _named(name: str, engine: str, norm: Norm, randomness: Randomness) -> list[Attack]:
+    """What one word stands for."""
+    if name == "full":
+        parts = [_named(part, engine, norm, randomness) for part in FULL]
+        return [_alone(attack) for part in parts for attack in part]
+    if name.startswith(TRANSFER):
+        return [_transfer(name)]
+    if name not in KNOWN:
+        raise UserError(f"unknown attack '{name}'; {nearest(name, SUMMARIES)}")
+    others = _same_under_every_engine()
+    if name in others:
+        return others[name]
+    if engine == "reference":
+        return _reference(name)
+    return _own(name, norm, randomness)
 
-    known: dict[str, list[Attack]] = {
+
+def _alone(attack: Attack) -> Attack:
+    """The same attack on every image that is correct when clean."""
+    return replace(attack, sequence=False)  # type: ignore[type-var]
+
+
+def _transfer(name: str) -> Attack:
+    """From "transfer:zoo:NAME"; the source is fitted when the run begins."""
+    from robrep_eval.attacks.transfer import TransferAttack
+    from zoo.store import names
+
+    reference = name.removeprefix(TRANSFER)
+    encoder = reference.removeprefix("zoo:")
+    if not encoder or encoder == reference:
+        raise UserError(
+            f"'{name}' names no encoder of the zoo to transfer from; write "
+            "transfer:zoo:NAME"
+        )
+    if encoder not in names():
+        raise UserError(
+            f"no encoder '{encoder}' in the zoo to transfer from; "
+            f"{nearest(encoder, names())}"
+        )
+    return TransferAttack(reference=reference, name=name)
+
+
+def _same_under_every_engine() -> dict[str, list[Attack]]:
+    """Attacks of other packages, and those that AutoAttack has no counterpart of."""
+    from robrep_eval.attacks import external
+    from robrep_eval.attacks.displacement import DisplacementAttack
+
+    return {
         "pgd": [external.ArtPgd()],
         "fgsm": [external.ArtFgsm()],
         "cw": [external.CW],
@@ -123,9 +169,9 @@ def _foreign(name: str) -> list[Attack]:
         "hopskipjump": [external.HOPSKIPJUMP],
         "boundary": [external.BOUNDARY],
         "universal": [external.UNIVERSAL],
+        "displacement": [DisplacementAttack()],
         "none": [],
     }
-    return known[name]
 
 
 def _reference(name: str) -> list[Attack]:

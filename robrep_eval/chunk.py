@@ -90,16 +90,17 @@ class Chunk:
         """All attacks in turn, those of an earlier run from their files."""
         clean = self._clean()
         correct = clean == self.y
-        survivors = correct.clone()
+        survivors, standing = correct.clone(), correct.clone()
         found: dict[str, ChunkAttack] = {}
         for attack in battery.attacks:
             todo = survivors if attack.sequence else correct
-            alive = int(survivors.sum())
+            alive = int(standing.sum())
             found[attack.name] = self._attack(
                 attack,
                 todo.nonzero().flatten(),
                 lambda share, a=attack.name, n=alive: report(a, share, n),  # type: ignore[misc]
             )
+            standing[found[attack.name].rows] = False
             if attack.sequence:
                 survivors[found[attack.name].rows] = False
         examples = Examples(
@@ -114,7 +115,8 @@ class Chunk:
         return ChunkResult(self.start, judged, found, files)
 
     def _path(self, name: str) -> Path:
-        return self.folder / f"{self.start:08d}-{name}.safetensors"
+        safe = name.replace(":", "-")  # no colons in file names on Windows
+        return self.folder / f"{self.start:08d}-{safe}.safetensors"
 
     def _clean(self) -> Tensor:
         """Clean predictions, from the file of an earlier run if there is one."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
+from robrep_eval.report.command import report
 from zoo._version import __version__
 from zoo.commands import DefaultGroup
 from zoo.commands import run as run_command
@@ -24,7 +24,9 @@ Examples:
 
   robrep-eval --model zoo:tarrl-digits --eps 0.05 --attacks standard,pgd --limit 100
 
-  robrep-eval --model encoder.safetensors --dataset fashion-mnist --eps 0.1
+  robrep-eval --model zoo:tarrl-digits --probe alf --labels 10% --battery quick
+
+  robrep-eval --model encoder.safetensors --dataset cifar10,cifar100 --eps 8/255
 
   robrep-eval --model model_test.pt --arch resnet18 --dataset cifar10 --eps 8/255
 
@@ -87,9 +89,24 @@ def _known(kind: str) -> list[str]:
 )
 @click.option(
     "--dataset",
-    metavar="NAME",
+    metavar="NAMES",
     shell_complete=_complete("dataset"),
-    help="A dataset, or imagefolder:PATH. Default: the encoder's own.",
+    help="A dataset, imagefolder:PATH, or several separated by commas: one run each, "
+    "and one table. Default: the encoder's own.",
+)
+@click.option(
+    "--probe",
+    default="slf",
+    show_default=True,
+    metavar="PROTOCOL",
+    help="slf: linear probe. alf: the same on adversarial images. aff: fine-tunes the "
+    "encoder as well (as long as 25 epochs of adversarial training, three times).",
+)
+@click.option(
+    "--labels",
+    metavar="AMOUNT",
+    help="Labelled training images for the probe, the same number of each class: 1%, "
+    "10% or a number. Default: all.",
 )
 @click.option("--norm", default="Linf", show_default=True, help="Linf, L2 or L1.")
 @click.option(
@@ -101,11 +118,21 @@ def _known(kind: str) -> list[str]:
     "--attacks",
     "--battery",
     "attacks",
-    default="standard",
-    show_default=True,
+    default=("standard",),
+    show_default="standard",
+    multiple=True,
     metavar="LIST",
     shell_complete=_complete("attack"),
-    help="Batteries and attacks, separated by commas; `robrep-eval list` names them.",
+    help="Batteries (standard, quick, full) and attacks, separated by commas; "
+    "`robrep-eval list` names them. full adds ART's attacks, each on all images.",
+)
+@click.option(
+    "--transfer-from",
+    multiple=True,
+    metavar="zoo:NAME",
+    shell_complete=_complete("model"),
+    help="Also try adversarials made on that encoder with a linear probe of its own. "
+    "May be repeated.",
 )
 @click.option(
     "--engine",
@@ -195,30 +222,37 @@ def _known(kind: str) -> list[str]:
     help="Run folder. Default: runs/MODEL/DATASET-NORM-EPS.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace what the run folder holds.")
+@click.option(
+    "--report", is_flag=True, help="Also write report.html into the run folder."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print result.json instead.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
 def run(**options: Any) -> None:
     """Evaluates one model; the same command again resumes."""
     quiet, as_json = options.pop("quiet"), options.pop("as_json")
-    from robrep_eval.display import LiveProgress, print_result
-    from robrep_eval.plan import prepare
+    from robrep_eval.display import LiveProgress, print_result, print_transfer
     from robrep_eval.request import read_request
+    from robrep_eval.shards import leading
+    from zoo.records import Result
 
     request: Request = read_request(options, sys.argv[1:])
-    leader = os.environ.get("RANK", "0") == "0"  # of the processes under torchrun
-    with LiveProgress(quiet=quiet or not leader) as progress:
+    with LiveProgress(quiet=quiet or not leading()) as progress:
         progress.stage(f"loading {request.model}")
-        plan = prepare(request)
-        from robrep_eval.evaluation import run_plan
+        from robrep_eval.evaluation import Callbacks
+        from robrep_eval.transfer import evaluate_requested
 
-        result = run_plan(plan, on_progress=progress.update, on_stage=progress.stage)
-        progress.stage(f"saved in {plan.output}")
-    if not leader:
+        tell = Callbacks(
+            progress=progress.update, stage=progress.stage, fitting=progress.fitting
+        )
+        found = evaluate_requested(request, tell)
+    if not leading():
         return
     if as_json:
-        click.echo(result.model_dump_json(indent=2))
+        click.echo(found.model_dump_json(indent=2))
+    elif isinstance(found, Result):
+        print_result(found)
     else:
-        print_result(result)
+        print_transfer(found)
 
 
 @cli.command()
@@ -301,6 +335,9 @@ def _encoders() -> list[tuple[str, str, str]]:
         click.echo(f"the encoders of the zoo are left out: {error}", err=True)
         return []
     return [("model", f"zoo:{card.name}", plain(card.description)) for card in found]
+
+
+cli.add_command(report)
 
 
 def main() -> None:

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
     from robrep_eval.compare import Comparison
     from robrep_eval.engine import Progress
-    from zoo.records import Result
+    from robrep_eval.transfer import TransferTable
+    from zoo.records import ProbeRecord, Result
 
 PLAIN_SECONDS = 10
 """Seconds between lines where stderr is not a terminal."""
@@ -61,21 +62,29 @@ class LiveProgress:
         """One line before each stage."""
         self.console.print(text, highlight=False, soft_wrap=True, markup=False)
 
+    def fitting(self, share: float) -> None:
+        """How far a long fit is."""
+        self._show("fitting", share, "")
+
     def update(self, progress: Progress) -> None:
         """The attack under way and the robust accuracy so far."""
         so_far = f"robust so far {progress.robust}/{progress.begun}"
         label = f"{progress.attack or 'done'}: example {progress.done}/{progress.total}"
+        self._show(label, progress.share, so_far)
+
+    def _show(self, label: str, share: float, so_far: str) -> None:
+        """On the bar, or as a line when the last one is old enough."""
         if self.live:
             self.bars.update(
                 self.task,
                 description=label,
-                completed=progress.share,
+                completed=share,
                 robust=so_far,
                 visible=True,
             )
         elif time.monotonic() - self.last >= PLAIN_SECONDS:
             self.last = time.monotonic()
-            self.stage(f"{label} ({progress.share:.0%}), {so_far}")
+            self.stage(f"{label} ({share:.0%}){so_far and ', '}{so_far}")
 
 
 def print_result(result: Result) -> None:
@@ -132,13 +141,7 @@ def footnotes(result: Result) -> list[str]:
         )
     ]
     if result.probe is not None:
-        knn = result.probe.knn_accuracy
-        lines.append(
-            f"Probe: {result.probe.protocol} on {result.probe.train_n} images of "
-            f"{result.probe.train}, l2 {result.probe.parameters['l2']:g}"
-            + (f"; k-NN sanity figure {knn:.1%}" if knn is not None else "")
-            + "."
-        )
+        lines.append(_probe_line(result.probe))
     engines = ", ".join(dict.fromkeys(run.engine for run in result.attacks))
     lines.append(
         f"Engine: {engines or 'none'}; seed {result.seed}, chunks of "
@@ -159,6 +162,19 @@ def footnotes(result: Result) -> list[str]:
     return [*lines, *_measured(result), *result.notes]
 
 
+def _probe_line(probe: ProbeRecord) -> str:
+    """Protocol, data, and what was chosen on held-out images."""
+    chosen = "l2" if "l2" in probe.parameters else "rate"
+    labels = f" ({probe.labels} labels)" if probe.labels else ""
+    text = (
+        f"Probe: {probe.protocol} on {probe.train_n} images of {probe.train}{labels}, "
+        f"{chosen} {probe.parameters[chosen]:g}"
+    )
+    if probe.knn_accuracy is not None:
+        text += f"; k-NN sanity figure {probe.knn_accuracy:.1%}"
+    return f"{text}."
+
+
 def _measured(result: Result) -> list[str]:
     """One line for each further measurement that fits in one."""
     from zoo.measurements import Measurements, Status
@@ -174,6 +190,12 @@ def _measured(result: Result) -> list[str]:
             for flag in flags
             if flag.status is not Status.PASS
         ]
+    if found.corruptions is not None:
+        corruptions = found.corruptions
+        lines.append(
+            f"Common corruptions ({corruptions.source}; no adversary): "
+            f"{corruptions.mean:.1%} on average over {len(corruptions.cells)} cells."
+        )
     if found.bound is not None:
         bound = found.bound
         lines.append(
@@ -183,6 +205,29 @@ def _measured(result: Result) -> list[str]:
             f"{bound.limited_by.value}."
         )
     return lines
+
+
+def print_transfer(table: TransferTable) -> None:
+    """One row per dataset on stdout."""
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = Table(title=f"{table.model}, {table.battery}", title_justify="left")
+    shown.add_column("dataset")
+    for name in ("images", "threat", "probe", "clean", "robust", "seconds"):
+        shown.add_column(name, justify="right")
+    for row in table.rows:
+        shown.add_row(
+            row.dataset,
+            str(row.n),
+            str(row.threat),
+            f"{row.protocol} on {row.train_n}" if row.protocol else "",
+            str(row.clean),
+            str(row.robust),
+            f"{row.seconds:.1f}",
+        )
+    width = None if sys.stdout.isatty() else 110
+    Console(width=width, highlight=False).print(shown)
 
 
 def print_comparison(comparison: Comparison) -> None:

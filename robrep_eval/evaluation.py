@@ -6,20 +6,23 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from robrep_eval.battery import Battery
 from robrep_eval.engine import Progress, Run, run_battery
+from robrep_eval.labels import few_labels
 from robrep_eval.measure import Finished, measure, missing
-from robrep_eval.plan import Plan, Request, prepare
-from robrep_eval.probes import fit_probe
+from robrep_eval.plan import Plan, Request, prepare, training_images
+from robrep_eval.probes import ProbeSettings
+from robrep_eval.protocols import DESCRIPTIONS, fit
 from robrep_eval.provenance import provenance
+from robrep_eval.report import write_report
 from robrep_eval.run_folder import RunFolder
 from robrep_eval.shards import Shards
-from zoo import datasets
+from robrep_eval.surrogates import with_sources
 from zoo.classifier import Classifier
 from zoo.classifier_file import parameter_count
-from zoo.datasets.base import Dataset
 from zoo.encoder import Encoder, fingerprint
 from zoo.records import (
     AttackRun,
@@ -31,8 +34,21 @@ from zoo.records import (
     Result,
     Verdict,
 )
+from zoo.references import LoadOptions, load
 from zoo.verdicts import clean_accuracy, robust_accuracy, robust_under
 from zoo.verification import read_claims
+
+
+@dataclass(frozen=True, kw_only=True)
+class Callbacks:
+    """Whom to tell how far an evaluation is."""
+
+    progress: Callable[[Progress], None] = lambda _: None
+    """As the battery advances."""
+    stage: Callable[[str], None] = lambda _: None
+    """One line before each stage."""
+    fitting: Callable[[float], None] = lambda _: None
+    """Share of a long fit that is done."""
 
 
 def evaluate(
@@ -40,6 +56,7 @@ def evaluate(
     *,
     on_progress: Callable[[Progress], None] = lambda _: None,
     on_stage: Callable[[str], None] = lambda _: None,
+    on_fit: Callable[[float], None] = lambda _: None,
     **options: object,
 ) -> Result:
     """Probes an encoder, attacks the classifier, checks every claim.
@@ -52,65 +69,52 @@ def evaluate(
         model: A reference such as "zoo:NAME", an `Encoder` or a `Classifier`.
         on_progress: Called as the battery advances.
         on_stage: Called with one line before each stage.
+        on_fit: Called with the share of a long fit (ALF, AFF) that is done.
         options: Fields of `Request`.
 
     Raises:
         UserError: anything the caller can mend, before any file is written.
     """
     request = Request(model=model, **options)  # type: ignore[arg-type]
-    return run_plan(prepare(request), on_progress=on_progress, on_stage=on_stage)
+    tell = Callbacks(progress=on_progress, stage=on_stage, fitting=on_fit)
+    return run_plan(prepare(request), tell)
 
 
-def run_plan(
-    plan: Plan,
-    *,
-    on_progress: Callable[[Progress], None] = lambda _: None,
-    on_stage: Callable[[str], None] = lambda _: None,
-) -> Result:
+def run_plan(plan: Plan, tell: Callbacks | None = None) -> Result:
     """Carries out what `prepare` planned; goes on with an unfinished run folder."""
-    shards = Shards.from_environment()
+    tell = tell or Callbacks()
+    shards = Shards.from_environment(str(plan.output))
     if plan.output is None:
         with tempfile.TemporaryDirectory(prefix="robrep-") as temporary:
             folder = RunFolder.open(Path(temporary), plan.identity)
-            return _run(plan, folder, Shards(), on_progress, on_stage)
+            return _run(plan, folder, Shards(), tell)
     if not shards.leader:
-        return _assist(plan, plan.output, shards, on_progress, on_stage)
+        return _assist(plan, plan.output, shards, tell)
     if plan.request.overwrite and not shards.restarted:
         shutil.rmtree(plan.output, ignore_errors=True)
     folder = RunFolder.open(plan.output, plan.identity)
     result = folder.finished()
     if result is not None:
         shards.announce("ready")
-        result = _measure(plan, folder, result, on_stage)
-        on_stage(f"nothing left to do: {folder.result_path} is complete")
+        result = _measure(plan, folder, result, tell)
+        tell.stage(f"nothing left to do: {folder.result_path} is complete")
     else:
-        result = _run(plan, folder, shards, on_progress, on_stage)
+        result = _run(plan, folder, shards, tell)
     shards.announce("finished")
+    if plan.request.report:
+        device = plan.request.settings.device
+        report = write_report(plan.output, dataset=plan.data, device=device)
+        tell.stage(f"report in {report}")
     return result
 
 
-def _assist(
-    plan: Plan,
-    output: Path,
-    shards: Shards,
-    on_progress: Callable[[Progress], None],
-    on_stage: Callable[[str], None],
-) -> Result:
+def _assist(plan: Plan, output: Path, shards: Shards, tell: Callbacks) -> Result:
     """The part of the processes that do not lead: chunks, until none is left."""
     shards.wait("ready")
     folder = RunFolder.open(output, plan.identity)
     if folder.finished() is None:
-        classifier, _ = _classifier(plan, folder, on_stage)
-        run_battery(
-            classifier,
-            plan.data,
-            plan.threat,
-            plan.battery,
-            settings=plan.request.settings,
-            folder=folder.chunks,
-            on_progress=on_progress,
-            shards=shards,
-        )
+        classifier, _ = _classifier(plan, folder, tell)
+        _attack(_armed(plan, folder, tell), folder, classifier, shards, tell)
     shards.wait("finished")
     result = folder.finished()
     assert result is not None
@@ -121,25 +125,16 @@ def _run(
     plan: Plan,
     folder: RunFolder,
     shards: Shards,
-    on_progress: Callable[[Progress], None],
-    on_stage: Callable[[str], None],
+    tell: Callbacks,
 ) -> Result:
     """Probe, attack, record; each part is taken from the folder if it is there."""
     began = time.perf_counter()
-    classifier, probe = _classifier(plan, folder, on_stage)
+    classifier, probe = _classifier(plan, folder, tell)
+    plan = _armed(plan, folder, tell)
     shards.announce("ready")
     probed = time.perf_counter()
-    on_stage(f"attacking {len(plan.data)} images within {plan.threat}")
-    found = run_battery(
-        classifier,
-        plan.data,
-        plan.threat,
-        plan.battery,
-        settings=plan.request.settings,
-        folder=folder.chunks,
-        on_progress=on_progress,
-        shards=shards,
-    )
+    tell.stage(f"attacking {len(plan.data)} images within {plan.threat}")
+    found = _attack(plan, folder, classifier, shards, tell)
     seconds = {
         "probe": probed - began,
         "attacks": sum(found.seconds.values()),
@@ -154,12 +149,45 @@ def _run(
     )
     result = _record(plan, folder, classifier, probe, found, evidence, seconds)
     folder.finish(result)
-    return _measure(plan, folder, result, on_stage)
+    return _measure(plan, folder, result, tell)
 
 
-def _measure(
-    plan: Plan, folder: RunFolder, result: Result, on_stage: Callable[[str], None]
-) -> Result:
+def _attack(
+    plan: Plan,
+    folder: RunFolder,
+    classifier: Classifier,
+    shards: Shards,
+    tell: Callbacks,
+) -> Run:
+    """The battery, on the images that no process has attacked yet."""
+    return run_battery(
+        classifier,
+        plan.data,
+        plan.threat,
+        plan.battery,
+        settings=plan.request.settings,
+        folder=folder.chunks,
+        on_progress=tell.progress,
+        shards=shards,
+    )
+
+
+def _armed(plan: Plan, folder: RunFolder, tell: Callbacks) -> Plan:
+    """The plan with the sources of its transfer attacks fitted."""
+
+    def fit_source(reference: str) -> Classifier:
+        tell.stage(f"fitting a linear probe on {reference} to transfer from")
+        shape, classes = plan.data.shape, len(plan.data.classes)
+        encoder = load(reference, LoadOptions(shape=shape, classes=classes)).encoder
+        assert encoder is not None
+        labels = ProbeSettings(labels=plan.request.probe.labels)
+        return _fit(plan, encoder, labels, folder, tell)[0]
+
+    armed = with_sources(plan.battery, folder.surrogate_path, fit_source)
+    return replace(plan, battery=armed)
+
+
+def _measure(plan: Plan, folder: RunFolder, result: Result, tell: Callbacks) -> Result:
     """Adds the measurements that were asked for and that the result lacks."""
     saved = folder.classifier()
     assert saved is not None
@@ -176,53 +204,60 @@ def _measure(
         positions=claims.positions,
         attack_index=claims.attack_index,
         images=claims.images,
-        train=lambda: _training_images(plan),
+        train=lambda: few_labels(
+            training_images(plan.request, plan.data),
+            plan.request.probe.labels,
+            settings.seed,
+        ),
         batch_size=settings.batch_size,
         device=settings.device,
     )
-    measured = measure(finished, plan.request.measure, on_stage=on_stage)
+    measured = measure(finished, plan.request.measure, on_stage=tell.stage)
     folder.finish(measured)
     return measured
 
 
-def _training_images(plan: Plan) -> Dataset:
-    """The training split that goes with the evaluated images."""
-    return plan.request.train or datasets.load(
-        plan.data.name, "train", data_dir=plan.request.data_dir
-    )
-
-
 def _classifier(
-    plan: Plan, folder: RunFolder, on_stage: Callable[[str], None]
+    plan: Plan, folder: RunFolder, tell: Callbacks
 ) -> tuple[Classifier, ProbeRecord | None]:
     """From the folder, ready-made, or encoder plus a probe fitted now."""
     device = plan.request.settings.device
     saved = folder.classifier()
     if saved is not None:
-        on_stage(f"going on with the run in {folder.path}")
+        tell.stage(f"going on with the run in {folder.path}")
         return saved[0].to(device), saved[1]
     probe = None
     classifier = plan.loaded.classifier
-    if classifier is None:
-        train = _training_images(plan)
-        on_stage(f"fitting a linear probe on {len(train)} images of {train.name}")
-        classifier, probe = _fit(plan, train)
+    if plan.loaded.encoder is not None:
+        settings = plan.request.probe
+        labels = f" with {settings.labels} labels" if settings.labels else ""
+        tell.stage(f"{DESCRIPTIONS[settings.protocol]} on {plan.data.name}{labels}")
+        classifier, probe = _fit(plan, plan.loaded.encoder, settings, folder, tell)
+    assert classifier is not None
     folder.save_classifier(classifier, probe, plan.loaded.reference)
     return classifier.to(device), probe
 
 
-def _fit(plan: Plan, train: Dataset) -> tuple[Classifier, ProbeRecord]:
-    """SLF, with k-NN on the test features as a sanity figure."""
-    encoder = plan.loaded.encoder
-    assert encoder is not None
+def _fit(
+    plan: Plan,
+    encoder: Encoder,
+    probe: ProbeSettings,
+    folder: RunFolder,
+    tell: Callbacks,
+) -> tuple[Classifier, ProbeRecord]:
+    """The probe asked for; k-NN on the test features stands beside SLF."""
     settings = plan.request.settings
-    return fit_probe(
+    return fit(
         encoder.to(settings.device),
-        train,
+        training_images(plan.request, plan.data),
+        plan.threat,
         test=plan.data,
-        settings=plan.request.probe,
+        settings=probe,
+        labels_seed=settings.seed,
         batch_size=settings.batch_size,
         device=settings.device,
+        checkpoint=folder.fit_path,
+        on_progress=tell.fitting,
     )
 
 
@@ -269,7 +304,7 @@ def _record(
         evidence=evidence,
         seconds=seconds,
         provenance=provenance(settings.device, list(plan.request.command)),
-        notes=found.warnings,
+        notes=[*plan.notes, *found.warnings],
     )
 
 

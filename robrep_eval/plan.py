@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from robrep_eval.battery import Battery, build
 from robrep_eval.chunk import Settings
+from robrep_eval.corruptions import GENERATED, check_source
+from robrep_eval.labels import few_labels
 from robrep_eval.measure import MeasureSettings
 from robrep_eval.measure import check as check_measurements
-from robrep_eval.probes import ProbeSettings
+from robrep_eval.probes import ProbeSettings, check_shape
+from robrep_eval.surrogates import check_sources
 from zoo import datasets
 from zoo.classifier import Classifier
 from zoo.datasets.base import Dataset
@@ -52,6 +55,8 @@ class Request:
     """Run folder; "auto" derives one from the request, None keeps nothing but the
     returned result."""
     overwrite: bool = False
+    report: bool = False
+    """Also writes report.html into the run folder."""
     command: tuple[str, ...] = ()
 
 
@@ -67,6 +72,8 @@ class Plan:
     identity: dict[str, object]
     """What makes another run the same one."""
     output: Path | None
+    notes: tuple[str, ...] = ()
+    """What the result is to say about what could not be done."""
 
 
 def prepare(request: Request) -> Plan:
@@ -93,7 +100,14 @@ def prepare(request: Request) -> Plan:
     loaded = _load(request, data)
     threat = _threat(norm, eps, loaded, name)
     threat.check_units(data.shape)
-    _check_ready_made(loaded, data)
+    _check_ready_made(request, loaded, data)
+    if loaded.encoder is not None:
+        check_shape(loaded.encoder, data)
+        if request.probe.labels is not None:
+            train = training_images(request, data)
+            few_labels(train, request.probe.labels, request.settings.seed)
+    check_sources(battery, data)
+    request, notes = _with_corruptions(request, data)
     check_measurements(request.measure, loaded.encoder, data)
     module = loaded.encoder or loaded.classifier
     assert module is not None
@@ -107,6 +121,8 @@ def prepare(request: Request) -> Plan:
         "engine": battery.engine,
         "seed": request.settings.seed,
         "chunk_size": request.settings.chunk_size,
+        "probe": request.probe.protocol,
+        "labels": request.probe.labels,
     }
     return Plan(
         request=request,
@@ -116,7 +132,13 @@ def prepare(request: Request) -> Plan:
         battery=battery,
         identity=identity,
         output=_output(request, data, threat),
+        notes=notes,
     )
+
+
+def training_images(request: Request, data: Dataset) -> Dataset:
+    """The training split that goes with the evaluated images."""
+    return request.train or datasets.load(data.name, "train", data_dir=request.data_dir)
 
 
 def _dataset_name(request: Request) -> str:
@@ -161,19 +183,41 @@ def _threat(norm: Norm, eps: float | None, loaded: Loaded, dataset: str) -> Thre
     return ThreatModel(norm=norm, eps=row.eps[norm])
 
 
-def _check_ready_made(loaded: Loaded, data: Dataset) -> None:
+def _check_ready_made(request: Request, loaded: Loaded, data: Dataset) -> None:
     """A classifier must take these images and know these classes."""
     found = loaded.classifier
-    if found is not None and found.shape != data.shape:
+    if found is None:
+        return
+    if found.shape != data.shape:
         raise UserError(
             f"the classifier takes images of shape {found.shape}, but {data.name} has "
             f"{data.shape}"
         )
-    if found is not None and found.classes != len(data.classes):
+    if found.classes != len(data.classes):
         raise UserError(
             f"the classifier has {found.classes} classes, but {data.name} has "
             f"{len(data.classes)}"
         )
+    if request.probe.protocol != "SLF" or request.probe.labels is not None:
+        raise UserError(
+            f"'{loaded.reference}' is a ready-made classifier, which no probe is "
+            "fitted on; leave --probe and --labels out"
+        )
+
+
+def _with_corruptions(
+    request: Request, data: Dataset
+) -> tuple[Request, tuple[str, ...]]:
+    """`full` reports common corruptions beside the attacks wherever they exist."""
+    asked = request.attacks.split(",")
+    if "full" not in asked or request.measure.corruptions is not None:
+        return request, ()
+    try:
+        check_source(data, GENERATED)
+    except UserError as reason:
+        return request, (f"Common corruptions were left out: {reason}.",)
+    measured = replace(request.measure, corruptions=GENERATED)
+    return replace(request, measure=measured), ()
 
 
 def _output(request: Request, data: Dataset, threat: ThreatModel) -> Path | None:
@@ -183,14 +227,16 @@ def _output(request: Request, data: Dataset, threat: ThreatModel) -> Path | None
     model = request.model if isinstance(request.model, str) else "model"
     model = Path(model).stem if Path(model).is_file() else model.removeprefix("zoo:")
     words = [data.name, threat.norm.lower(), str(threat).split()[1]]
+    words += [request.probe.protocol.lower()] * (request.probe.protocol != "SLF")
+    words += [f"{request.probe.labels}-labels"] * (request.probe.labels is not None)
     words += [request.attacks] * (request.attacks != Request.attacks)
     words += [request.engine] * (request.engine != Request.engine)
     words += [request.randomness] * (request.randomness != Request.randomness)
     words += [f"n{len(data)}"] * (request.limit is not None)
     words += [f"seed{request.settings.seed}"] * (request.settings.seed != 0)
-    return Path("runs", _safe(model), _safe("-".join(words)))
+    return Path("runs", safe_name(model), safe_name("-".join(words)))
 
 
-def _safe(text: str) -> str:
+def safe_name(text: str) -> str:
     """Every character that is unsafe in a path replaced."""
     return "".join(c if c.isalnum() or c in "._-" else "-" for c in text).strip(".")

@@ -4,29 +4,40 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from robrep_eval.labels import LabelBudget
 from zoo.classifier import Classifier
 from zoo.datasets.base import Dataset
 from zoo.encoder import Encoder
-from zoo.errors import UserError
+from zoo.errors import UserError, nearest
 from zoo.records import ProbeRecord
 
 PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Candidates for the L2 penalty per example; the best on held-out data is taken."""
+MIN_HELD_OUT = 100
+MAX_SPLITS = 5
 KNN_NEIGHBOURS = 20
 KNN_TEMPERATURE = 0.1
 MAX_KNN_TRAIN = 50_000
 
 
+Protocol = Literal["SLF", "ALF", "AFF"]
+PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
+
+
 @dataclass(frozen=True, kw_only=True)
 class ProbeSettings:
-    """How the linear probe is fitted."""
+    """How the probe is fitted."""
 
+    protocol: Protocol = "SLF"
+    labels: str | None = None
+    """Of the training images, e.g. "10%" or "500"; all by default."""
     penalties: tuple[float, ...] = PENALTIES
     validation_share: float = 0.2
     """Part of the training set held out to choose the penalty; never test data."""
@@ -35,6 +46,15 @@ class ProbeSettings:
     max_iterations: int = 5000
     seed: int = 0
     """Of the split into fitting and validation part."""
+
+    def __post_init__(self) -> None:
+        if self.protocol not in PROTOCOLS:
+            raise UserError(
+                f"unknown probe '{self.protocol}'; "
+                f"{nearest(str(self.protocol), PROTOCOLS)}"
+            )
+        if self.labels is not None:
+            object.__setattr__(self, "labels", LabelBudget.parse(self.labels).text)
 
 
 def features(
@@ -236,34 +256,62 @@ def validation_scores(
     z: Tensor, y: Tensor, classes: int, settings: ProbeSettings
 ) -> dict[float, float]:
     """Held-out accuracy of each candidate penalty."""
-    fitting, held = split(y, settings.validation_share, settings.seed)
+    parts = held_out(y, settings.validation_share, settings.seed)
+    total = sum(len(held) for _, held in parts)
     scores = {}
     for penalty in settings.penalties:
-        head = fit_linear(
-            z[fitting],
-            y[fitting],
-            classes=classes,
-            l2=penalty,
-            tolerance=settings.tolerance,
-            max_iterations=settings.max_iterations,
-        )
-        scores[penalty] = accuracy(head, z[held], y[held])
+        right = 0
+        for fitting, held in parts:
+            head = fit_linear(
+                z[fitting],
+                y[fitting],
+                classes=classes,
+                l2=penalty,
+                tolerance=settings.tolerance,
+                max_iterations=settings.max_iterations,
+            )
+            right += round(accuracy(head, z[held], y[held]) * len(held))
+        scores[penalty] = right / total
     return scores
+
+
+def held_out(y: Tensor, share: float, seed: int) -> list[tuple[Tensor, Tensor]]:
+    """One split into fitting and validation part; several where labels are few.
+
+    A handful of held-out images chooses next to nothing, so with fewer than 100 the
+    split is drawn anew, up to five times, until that many have been held out.
+
+    Raises:
+        UserError: no class has two images, so none can be held out.
+    """
+    first = split(y, share, seed)
+    if not len(first[1]):
+        raise UserError(
+            f"no class has two of the {len(y)} training images, so none can be held "
+            "out to choose the probe's settings"
+        )
+    count = min(MAX_SPLITS, -(-MIN_HELD_OUT // len(first[1])))
+    return [first, *(split(y, share, seed + i) for i in range(1, count))]
 
 
 def check_fit(encoder: Encoder, train: Dataset) -> None:
     """Raises `UserError` if the encoder cannot be probed on this data."""
-    if train.shape != encoder.spec.shape and not _resizes(encoder, train.shape):
-        raise UserError(
-            f"the encoder takes images of shape {encoder.spec.shape} (C, H, W), "
-            f"but {train.name} has {train.shape}"
-        )
+    check_shape(encoder, train)
     counts = torch.bincount(train.labels, minlength=len(train.classes))
     empty = [train.classes[i] for i in (counts == 0).nonzero().flatten().tolist()]
     if empty:
         raise UserError(
             f"{train.name}/{train.split} has no image of class "
             f"{', '.join(map(repr, empty[:3]))}; a probe needs every class"
+        )
+
+
+def check_shape(encoder: Encoder, data: Dataset) -> None:
+    """Raises `UserError` if the encoder does not take these images."""
+    if data.shape != encoder.spec.shape and not _resizes(encoder, data.shape):
+        raise UserError(
+            f"the encoder takes images of shape {encoder.spec.shape} (C, H, W), "
+            f"but {data.name} has {data.shape}"
         )
 
 

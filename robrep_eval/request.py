@@ -10,6 +10,7 @@ import yaml
 from robrep_eval.chunk import Settings
 from robrep_eval.measure import MeasureSettings
 from robrep_eval.plan import Request
+from robrep_eval.probes import ProbeSettings
 from zoo.errors import UserError, nearest
 
 NORMALIZATIONS = {
@@ -40,7 +41,7 @@ def read_request(options: dict[str, Any], command: Sequence[str]) -> Request:
         dataset=options["dataset"],
         norm=options["norm"],
         eps=options["eps"],
-        attacks=options["attacks"].lower(),
+        attacks=_attacks(options),
         engine=options["engine"].lower(),
         randomness=options["randomness"].lower(),
         limit=options["limit"],
@@ -49,6 +50,9 @@ def read_request(options: dict[str, Any], command: Sequence[str]) -> Request:
             chunk_size=options["chunk_size"],
             batch_size=options["batch_size"],
             device=options["device"],
+        ),
+        probe=ProbeSettings(
+            protocol=options["probe"].upper(), labels=options["labels"]
         ),
         measure=MeasureSettings(
             health=options["health"],
@@ -63,8 +67,15 @@ def read_request(options: dict[str, Any], command: Sequence[str]) -> Request:
         std=std,
         output=options["output"] or "auto",
         overwrite=options["overwrite"],
+        report=options["report"],
         command=("robrep-eval", *command),
     )
+
+
+def _attacks(options: dict[str, Any]) -> str:
+    """All that --battery, --attacks and --transfer-from name, in that order."""
+    named = [*options["attacks"], *map("transfer:{}".format, options["transfer_from"])]
+    return ",".join(named).lower()
 
 
 def read_pair(text: str) -> tuple[str, object]:

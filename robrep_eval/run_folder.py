@@ -3,6 +3,7 @@
 result.json               the record, written last
 classifier.safetensors    encoder and head
 adversarials.safetensors  every counted adversarial
+surrogate-NAME.safetensors  source of a transfer attack, encoder and head
 run.json, chunks/         identity and progress, so that a killed run resumes
 """
 
@@ -116,9 +117,19 @@ class RunFolder:
         described = None if probe is None else probe.model_dump(mode="json")
         write_json(self.run_path, {"identity": dict(self.identity), "probe": described})
         save_classifier(classifier, self.classifier_path, reference=reference)
+        self.fit_path.unlink(missing_ok=True)
 
     def classifier_sha256(self) -> str:
         return sha256_file(self.classifier_path)
+
+    @property
+    def fit_path(self) -> Path:
+        """Of a probe that takes long to fit, while it is being fitted."""
+        return self.path / "fit.safetensors"
+
+    def surrogate_path(self, reference: str) -> Path:
+        """For the source of a transfer attack, such as "zoo:simclr-digits"."""
+        return self.path / f"surrogate-{reference.replace(':', '-')}.safetensors"
 
     def write_evidence(
         self,

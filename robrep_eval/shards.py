@@ -23,6 +23,11 @@ PATIENCE = timedelta(days=30)
 POLL_SECONDS = 0.05
 
 
+def leading() -> bool:
+    """Whether this process is the only one, or the leader under torchrun."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 @dataclass
 class Shards:
     """This process among those of the evaluation; by default the only one."""
@@ -34,8 +39,12 @@ class Shards:
     """True if torchrun has started the processes again after a failure."""
 
     @classmethod
-    def from_environment(cls) -> Shards:
-        """As torchrun set it up; a single process otherwise."""
+    def from_environment(cls, run: str = "") -> Shards:
+        """As torchrun set it up; a single process otherwise.
+
+        Args:
+            run: Tells the evaluations of one command apart.
+        """
         if int(os.environ.get("WORLD_SIZE", "1")) < 2:
             return cls()
         from torch.distributed import PrefixStore  # type: ignore[attr-defined]
@@ -44,7 +53,7 @@ class Shards:
         store, rank, world = next(rendezvous("env://"))
         restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
         # Counters of an earlier attempt must not be counted on.
-        prefixed = PrefixStore(f"robrep/{restarts}", store)
+        prefixed = PrefixStore(f"robrep/{restarts}/{run}", store)
         return cls(rank, world, prefixed, restarts != "0")
 
     @property

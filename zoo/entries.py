@@ -22,6 +22,8 @@ from zoo.sources import Source
 from zoo.threat import ThreatModel
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from zoo.classifier import Classifier
     from zoo.encoder import Encoder
     from zoo.verification import Finding
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 RESULT = "result.json"
 HEAD = "head.safetensors"
 WHOLE = "classifier.safetensors"
+OWN_WEIGHTS = ("aff", "none")
+"""Protocols whose classifier is not the published encoder with a head on it."""
 DELTAS = "deltas.safetensors"
 
 
@@ -159,8 +163,15 @@ def _assemble(encoder: Encoder, path: Path, result: Result) -> Classifier:
     from zoo.classifier import Classifier
     from zoo.encoder import load_weights
 
+    if (path.name == WHOLE) != (protocol(result) in OWN_WEIGHTS):
+        raise VerificationError(
+            f"protocol {protocol(result)}: the classifier cannot lie in {path.name}"
+        )
     if path.name == WHOLE:
-        return classifier_file.load_classifier(path)
+        classifier = classifier_file.load_classifier(path)
+        if protocol(result) == "aff":
+            _check_fine_tuned(classifier.encoder, encoder)
+        return classifier
     if result.model.arch != encoder.spec.arch:
         raise VerificationError(
             f"architecture: stated {result.model.arch}, found {encoder.spec.arch}"
@@ -171,6 +182,22 @@ def _assemble(encoder: Encoder, path: Path, result: Result) -> Classifier:
     return Classifier(
         encoder, head, classes=result.dataset.classes, shape=encoder.spec.shape
     )
+
+
+def _check_fine_tuned(tuned: nn.Module, published: Encoder) -> None:
+    """AFF begins from the published encoder: same architecture, other weights."""
+    from zoo.encoder import Encoder, fingerprint
+
+    if not isinstance(tuned, Encoder) or tuned.spec != published.spec:
+        raise VerificationError(
+            "protocol aff: the fine-tuned encoder is built otherwise than the "
+            "published one"
+        )
+    if fingerprint(tuned) == fingerprint(published):
+        raise VerificationError(
+            "protocol aff: the encoder was not fine-tuned, its weights are those of "
+            "the published one"
+        )
 
 
 def verify_entry(
@@ -254,7 +281,7 @@ def build_entry(
     claims = verification.read_claims(run, result)
     data = verification.load_named_dataset(result, data_dir)
     place = folder / ENTRIES / (name or entry_name(result))
-    kept = _write_classifier(classifier, encoder, place)
+    kept = _write_classifier(classifier, encoder, place, protocol(result))
     write_tensors(
         place / DELTAS, pack(classifier, claims, data, result.threat), {"version": 1}
     )
@@ -272,14 +299,21 @@ def build_entry(
     return entry
 
 
-def _write_classifier(classifier: Classifier, encoder: Encoder, place: Path) -> str:
+def _write_classifier(
+    classifier: Classifier, encoder: Encoder, place: Path, protocol: str
+) -> str:
     """The head alone if the encoder is the published one; returns the file's name."""
     from zoo.classifier_file import save_classifier
     from zoo.encoder import fingerprint
 
     head = classifier.linear
-    if head is None or fingerprint(classifier.encoder) != fingerprint(encoder):
+    if protocol in OWN_WEIGHTS or head is None:
         save_classifier(classifier, place / WHOLE)
         return WHOLE
+    if fingerprint(classifier.encoder) != fingerprint(encoder):
+        raise VerificationError(
+            f"the evaluation fitted its head on another encoder than the one published "
+            f"(protocol {protocol} leaves the encoder as it is)"
+        )
     write_tensors(place / HEAD, head.state_dict(), {})
     return HEAD

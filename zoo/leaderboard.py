@@ -187,7 +187,7 @@ def _row(entry: Published, *, rank: int, ties: list[str], verified: bool | None)
         threat=result.threat,
         battery=result.battery,
         engine=result.engine,
-        protocol=entry.entry.protocol.upper(),
+        protocol=_protocol(entry),
         clean=result.clean,
         robust=result.robust,
         undecided=result.undecided,
@@ -197,6 +197,13 @@ def _row(entry: Published, *, rank: int, ties: list[str], verified: bool | None)
         doubts=doubts(result),
         verified=verified,
     )
+
+
+def _protocol(entry: Published) -> str:
+    """ "SLF", or "SLF, 10% labels": few labels are another task."""
+    probe = entry.result.probe
+    labels = f", {probe.labels} labels" if probe and probe.labels else ""
+    return f"{entry.entry.protocol.upper()}{labels}"
 
 
 def doubts(result: Result) -> list[str] | None:

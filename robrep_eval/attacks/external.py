@@ -6,7 +6,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.metadata import version
 from typing import Any
@@ -143,6 +143,9 @@ class ArtAttack:
     """ART parameters that are this multiple of eps."""
     takes_norm: bool = False
     """The attack works in the norm of the threat model (Linf and L2 only)."""
+    block: int | None = None
+    """Images per call, between which progress is told and kept; None for all at
+    once."""
     sequence: bool = False
 
     @property
@@ -180,10 +183,29 @@ class ArtAttack:
             **self.settings,
             **more,
         )
-        with quiet():
-            found = generate(attack, x, y, context)
+        found = self._blocks(attack, x, y, context)
         finite = torch.where(found.isfinite(), found, x)
         return project(finite, x, threat)
+
+
+    def _blocks(self, attack: Any, x: Tensor, y: Tensor, context: Context) -> Tensor:
+        """Block by block, going on with what a killed run had found."""
+        size = self.block or len(x)
+        done = context.journal.load().get("found", x[:0])
+        while len(done) < len(x):
+            rows = slice(len(done), len(done) + size)
+            seeds = replace(context, seed=context.seed + len(done), progress=_silent)
+            with quiet():
+                part = generate(attack, x[rows], y[rows], seeds)
+            done = torch.cat([done, part])
+            context.progress(len(done) / len(x))
+            if context.journal.due() and context.journal.save:
+                context.journal.save({"found": done})
+        return done
+
+
+def _silent(_: float) -> None:
+    """A block does not know how many there are."""
 
 
 CW = ArtAttack(
@@ -197,17 +219,20 @@ CW = ArtAttack(
         "max_halving": 2,
         "max_doubling": 2,
     },
+    block=128,
 )
 DEEPFOOL = ArtAttack(
     name="deepfool",
     art_class="DeepFool",
     settings={"max_iter": 50, "nb_grads": 10, "epsilon": 0.02},
+    block=128,
 )
 HOPSKIPJUMP = ArtAttack(
     name="hopskipjump",
     art_class="HopSkipJump",
     settings={"max_iter": 30, "max_eval": 1000, "init_eval": 50, "init_size": 100},
     takes_norm=True,
+    block=4,
 )
 BOUNDARY = ArtAttack(
     name="boundary",
@@ -220,6 +245,7 @@ BOUNDARY = ArtAttack(
         "delta": 0.05,
         "epsilon": 0.05,
     },
+    block=4,
 )
 UNIVERSAL = ArtAttack(
     name="universal",

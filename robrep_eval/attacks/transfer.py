@@ -24,10 +24,11 @@ from zoo.threat import ThreatModel
 class TransferAttack:
     """PGD on a source classifier; see `robrep_eval.attacks.base.Attack`."""
 
-    source: Classifier
-    """Takes the same images and has the same classes, in the same order."""
     reference: str
     """What the source is, e.g. "zoo:simclr-digits"."""
+    source: Classifier | None = None
+    """Takes the same images and has the same classes, in the same order. None until a
+    probe on the named encoder has been fitted (`robrep_eval.surrogates`)."""
     steps: int = 50
     relative_step: float = 0.1
     """Length of a step as a share of eps."""
@@ -39,12 +40,18 @@ class TransferAttack:
     def parameters(self) -> dict[str, Any]:
         return {
             "source": self.reference,
-            "source_sha256": fingerprint(self.source),
+            "source_sha256": fingerprint(self._fitted),
             "steps": self.steps,
             "relative_step": self.relative_step,
             "loss": "cross-entropy of the source",
             "start": "uniform in the ball",
         }
+
+    @property
+    def _fitted(self) -> Classifier:
+        if self.source is None:
+            raise ValueError(f"the source {self.reference} has not been fitted yet")
+        return self.source
 
     def propose(
         self,
@@ -56,7 +63,7 @@ class TransferAttack:
     ) -> Tensor:
         """The source's worst images; the attacked classifier is never asked."""
         generator = torch.Generator().manual_seed(context.seed)
-        source = self.source.to(context.device)
+        source = self._fitted.to(context.device)
         parts = []
         for start in range(0, len(x), context.batch_size):
             rows = slice(start, start + context.batch_size)
