@@ -169,8 +169,8 @@ def versus(classifier: Classifier, data: Dataset, eps: float, title: str) -> Non
         f"{int(alive['reference'].sum())} of {len(x)}; same verdict {same}/{len(x)} "
         "(different random draws)\n"
         f"overhead over the passes: {total['engine'] / inside['passes'] - 1:.0%} of "
-        f"the time inside them, {total['engine'] / needed - 1:.0%} of as many rows in full "
-        "batches timed apart"
+        f"the time inside them, {total['engine'] / needed - 1:.0%} of as many rows in "
+        "full batches timed apart"
     )
 
 

@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import rich_click as click
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 from zoo.sources import VARIABLE
 
@@ -40,6 +44,21 @@ AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON only.
 def plain(text: str) -> str:
     """Without control characters, which could steer the terminal."""
     return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text)
+
+
+def plain_table(title: str) -> Table:
+    """A table with a rule below its head and two spaces between its columns."""
+    from rich import box
+    from rich.table import Table
+
+    return Table(
+        title=plain(title),
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
 
 
 def show_table(renderable: object) -> None:

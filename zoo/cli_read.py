@@ -14,6 +14,7 @@ from zoo.cli_options import (
     SOURCE,
     complete_name,
     plain,
+    plain_table,
     show_table,
 )
 from zoo.files import copy_file
@@ -54,16 +55,12 @@ def list_(
 
 def _encoder_table(title: str, rows: list[EncoderRow]) -> Table:
     """Sorted by dataset, then by name."""
-    from rich import box
-    from rich.table import Table
     from rich.text import Text
 
     count = f"{len(rows)} encoder{'s' if len(rows) != 1 else ''}"
-    table = Table(
-        title=plain(f"{title}, {count}"), title_justify="left", box=box.SIMPLE_HEAD
-    )
+    table = plain_table(f"{title}, {count}")
     for heading in ("name", "method", "against", "architecture", "images"):
-        table.add_column(heading, no_wrap=heading == "name")
+        table.add_column(heading, no_wrap=heading == "name", overflow="fold")
     table.add_column("entries", justify="right")
     before = None
     for row in sorted(rows, key=lambda row: (row.card.training.dataset, row.card.name)):

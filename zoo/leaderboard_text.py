@@ -26,6 +26,7 @@ HEADINGS = (
 )
 FIGURES = ("clean", "robust")
 NUMBERS = {"rank", "images", *FIGURES}
+DOUBT = " doubtful"
 WIDEST = 26
 """Characters of a column in the terminal, before it is folded."""
 NOTE = (
@@ -54,7 +55,7 @@ def sections(board: Board) -> dict[str, list[Row]]:
 
 def cells(row: Row) -> list[str]:
     """One row, in the order of `HEADINGS`."""
-    doubt = " doubtful" if row.doubts else ""
+    doubt = DOUBT if row.doubts else ""
     return [
         row.place,
         row.card.name,
@@ -104,25 +105,24 @@ def latex(board: Board) -> str:
 
 def terminal(board: Board) -> Group:
     """Tables for rich, one per section, with columns of one width; 80 characters do."""
-    from rich import box
     from rich.console import Group
-    from rich.table import Table
 
-    from zoo.cli_options import plain
+    from zoo.cli_options import plain, plain_table
 
     shown = [HEADINGS.index(h) for h in ("rank", "encoder", "protocol", *FIGURES)]
     lines = [cells(row) for row in board.rows]
     tables = []
     for title, rows in sections(board).items():
-        table = Table(title=plain(title), title_justify="left", box=box.SIMPLE_HEAD)
+        table = plain_table(title)
         for at in shown:
-            width = min(WIDEST, max(len(line[at]) for line in lines))
-            right = HEADINGS[at] in NUMBERS
+            number = HEADINGS[at] in NUMBERS
+            # Doubts go to a second line where there is no room for them.
+            widest = max(len(line[at].removesuffix(DOUBT)) for line in lines)
             table.add_column(
                 HEADINGS[at],
-                justify="right" if right else "left",
+                justify="right" if number else "left",
                 overflow="fold",
-                min_width=width,
+                min_width=min(WIDEST, widest),
             )
         for row in rows:
             line = cells(row)

@@ -30,7 +30,7 @@ from zoo.records import Result, read_record, write_record
 from zoo.sources import FolderSource
 from zoo.verification import verify_folder
 
-AFF = "digits-linf-0.02-aff"
+AFF = "digits-linf-0.02-aff-fgsm"
 CHEAP = replace(
     adversarial_probes.AFF,
     rates=(0.05,),
