@@ -14,8 +14,28 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff"}
 LAYOUT = "expected PATH/{train,test}/CLASS/IMAGE.{jpg,png,...}"
 
 
-def read(root: Path, split: str) -> Dataset:
+def read_named(name: str, split: str, data_dir: Path) -> Dataset:
+    """A registered dataset that is handed round as a folder of images, DATA_DIR/NAME.
+
+    Raises:
+        UserError: as `read`; says where it looked.
+    """
+    root = data_dir / name
+    if not root.is_dir():
+        raise UserError(
+            f"dataset '{name}' was not found in {data_dir}; pass --data-dir with a "
+            f"folder that holds {name}/{{train,test}}/CLASS/IMAGE"
+        )
+    return read(root, split, name)
+
+
+def read(root: Path, split: str, name: str | None = None) -> Dataset:
     """Lists the images of a split; all must have the size of the first one.
+
+    Args:
+        root: Holds a folder per split.
+        split: "train" or "test".
+        name: Of the dataset; by default the reference that leads here.
 
     Raises:
         UserError: no such folder, no class folders, no images, sizes that differ, a
@@ -29,9 +49,9 @@ def read(root: Path, split: str) -> Dataset:
         raise UserError(f"{folder} has {len(classes)} class folders; {LAYOUT}")
     paths: list[Path] = []
     labels: list[int] = []
-    for label, name in enumerate(classes):
+    for label, class_name in enumerate(classes):
         found = sorted(
-            p for p in (folder / name).iterdir() if p.suffix.lower() in SUFFIXES
+            p for p in (folder / class_name).iterdir() if p.suffix.lower() in SUFFIXES
         )
         paths += found
         labels += [label] * len(found)
@@ -44,7 +64,7 @@ def read(root: Path, split: str) -> Dataset:
         return np.stack([_decode(paths[i], shape) for i in np.atleast_1d(at)])
 
     return Dataset(
-        name=f"imagefolder:{root}",
+        name=name or f"imagefolder:{root}",
         split=split,
         fetch=fetch,
         labels=np.array(labels, dtype=np.int64),

@@ -70,6 +70,14 @@ _BUILT_IN = (
         eps={"Linf": 8 / 255, "L2": 0.5},
     ),
     DatasetInfo(
+        name="cifar10-jpeg",
+        read="zoo.datasets.folder:read_named",
+        shape=(3, 32, 32),
+        classes=10,
+        summary="CIFAR-10 (JPEG): re-encoded with loss, 50,000 / 5,000; not CIFAR-10",
+        eps={"Linf": 8 / 255, "L2": 0.5},
+    ),
+    DatasetInfo(
         name="cifar100",
         read=_TORCHVISION,
         shape=(3, 32, 32),
