@@ -17,6 +17,7 @@ from robrep_eval.surrogates import check_sources
 from zoo import datasets
 from zoo.classifier import Classifier
 from zoo.datasets.base import Dataset
+from zoo.datasets.reshaped import split_name
 from zoo.encoder import Encoder, fingerprint
 from zoo.errors import UserError
 from zoo.references import Loaded, LoadOptions, check, load
@@ -177,7 +178,7 @@ def _threat(norm: Norm, eps: float | None, loaded: Loaded, dataset: str) -> Thre
     trained = loaded.training and loaded.training.threat
     if trained and trained.norm == norm:
         return trained
-    row = datasets.registry().get(dataset)
+    row = datasets.registry().get(split_name(dataset)[0])
     if row is None or norm not in row.eps:
         raise UserError(f"name a radius for {norm} on '{dataset}' (--eps, as 8/255)")
     return ThreatModel(norm=norm, eps=row.eps[norm])

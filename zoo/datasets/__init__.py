@@ -21,7 +21,8 @@ def load(name: str, split: str, *, data_dir: Path | None = None) -> Dataset:
     """Reads a dataset.
 
     Args:
-        name: A registered name, or `imagefolder:PATH`.
+        name: A registered name, or `imagefolder:PATH`; NAME@CxHxW resizes the images
+            of a registered one.
         split: "train" or "test".
         data_dir: Where a copy lies, or where to download to; by default robrep's
             own folder under the platform's cache.

