@@ -3,12 +3,17 @@
 Contrastive losses take negatives from every process: rows are gathered, and each
 process then computes the same global value. Means over examples stay local, since
 DDP averages gradients.
+
+Networks may run in bf16, losses never do: its 8 bits would round a loss to a few
+per mille, and the differences that an attack climbs with it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from functools import wraps
+from typing import Literal, ParamSpec
 
 import torch
 import torch.nn.functional as F
@@ -17,8 +22,27 @@ from torch import Tensor
 from pretrain.distributed import gather
 
 Distance = Literal["l2", "squared", "cosine"]
+P = ParamSpec("P")
 
 
+def in_fp32(loss: Callable[P, Tensor]) -> Callable[P, Tensor]:
+    """Runs a loss outside autocast, which would cast its matrix products to bf16."""
+
+    @wraps(loss)
+    def outside(*args: P.args, **kwargs: P.kwargs) -> Tensor:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        with torch.autocast(device, enabled=False):
+            return loss(*args, **kwargs)
+
+    return outside
+
+
+def widened(z: Tensor) -> Tensor:
+    """Half precision as float32; wider types stay."""
+    return z.float() if z.dtype in (torch.bfloat16, torch.float16) else z
+
+
+@in_fp32
 def nt_xent(a: Tensor, b: Tensor, *, temperature: float) -> Tensor:
     """Pulls the two views of each image together, against all other views.
 
@@ -32,7 +56,7 @@ def nt_xent(a: Tensor, b: Tensor, *, temperature: float) -> Tensor:
 
     Source: Chen et al. 2020, arXiv 2002.05709, equation (1).
     """
-    a, b = gather(a), gather(b)
+    a, b = gather(widened(a)), gather(widened(b))
     n = len(a)
     views = F.normalize(torch.cat([a, b]), dim=1)  # (2N, d)
     similarity = views @ views.T / temperature  # (2N, 2N)
@@ -42,6 +66,7 @@ def nt_xent(a: Tensor, b: Tensor, *, temperature: float) -> Tensor:
     return F.cross_entropy(similarity, partner)
 
 
+@in_fp32
 def multi_positive(views: list[Tensor], *, temperature: float) -> Tensor:
     """NT-Xent with several views per image: the mean over positives of log-ratios.
 
@@ -55,7 +80,7 @@ def multi_positive(views: list[Tensor], *, temperature: float) -> Tensor:
 
     Source: Khosla et al. 2020, arXiv 2004.11362, equation (2), images as classes.
     """
-    rows = F.normalize(torch.cat([gather(v) for v in views]), dim=1)  # (VN, d)
+    rows = F.normalize(torch.cat([gather(widened(v)) for v in views]), dim=1)  # (VN, d)
     count, total = len(views), len(rows)
     image = torch.arange(total // count, device=rows.device).repeat(count)
     own = torch.eye(total, dtype=torch.bool, device=rows.device)
@@ -82,7 +107,7 @@ class Spread:
 
         Coordinates whose variance is negligible beside the largest count as constant.
         """
-        whole = gather(z)
+        whole = gather(widened(z))
         variance = whole.var(dim=0, unbiased=False)
         floor = 1e-4 * variance.amax().clamp(min=1e-30)
         return cls(whole.mean(dim=0), (variance + floor).sqrt())
@@ -94,6 +119,7 @@ class Spread:
 
     def standardise(self, z: Tensor) -> Tensor:
         """(z - mean) / deviation."""
+        z = widened(z)
         return (z - self.mean.to(z)) / self.deviation.to(z)
 
     def detach(self) -> Spread:
@@ -107,6 +133,7 @@ def distances(z: Tensor, reference: Tensor, distance: Distance) -> Tensor:
     "l2" is divided by sqrt(d) and "squared" by d, so that the same weight serves
     encoders of any width; "cosine" is 1 - cosine similarity.
     """
+    z, reference = widened(z), widened(reference)
     if distance == "cosine":
         return 1 - F.cosine_similarity(z, reference, dim=1)
     squared = (z - reference).square().mean(dim=1)
@@ -116,10 +143,10 @@ def distances(z: Tensor, reference: Tensor, distance: Distance) -> Tensor:
 
 def kl(clean: Tensor, other: Tensor) -> Tensor:
     """KL(p_clean || p_other) of logits, per row (N,); zero if they are equal."""
-    p, q = F.log_softmax(clean, dim=1), F.log_softmax(other, dim=1)
+    p, q = (F.log_softmax(widened(v), dim=1) for v in (clean, other))
     return (p.exp() * (p - q)).sum(dim=1)
 
 
 def cosine_loss(z: Tensor, reference: Tensor) -> Tensor:
     """Minus the cosine similarity of each row with its reference, (N,)."""
-    return -F.cosine_similarity(z, reference, dim=1)
+    return -F.cosine_similarity(widened(z), widened(reference), dim=1)

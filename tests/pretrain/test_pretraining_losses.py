@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -110,3 +111,27 @@ def test_shrinking_the_features_changes_neither_displacement_nor_its_gradient() 
     torch.testing.assert_close(displacement(scale), displacement(0.1 * scale))
     (slope,) = torch.autograd.grad(displacement(scale), scale)
     assert abs(float(slope)) < 1e-10
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda a, b: nt_xent(a, b, temperature=0.1),
+        lambda a, b: multi_positive([a, b, b.flip(0)], temperature=0.1),
+        lambda a, b: distances(
+            Spread.of(b).standardise(a), Spread.of(b).standardise(b), "squared"
+        ),
+        cosine_loss,
+        kl,
+    ],
+)
+def test_losses_keep_their_precision_under_autocast(
+    loss: Callable[[Tensor, Tensor], Tensor],
+) -> None:
+    a, b = (v.bfloat16() for v in _rows(2, 6, 4))
+    with torch.autocast("cpu", torch.bfloat16):
+        found = loss(a, b)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(
+        found.double(), loss(a.double(), b.double()), rtol=1e-5, atol=1e-5
+    )
