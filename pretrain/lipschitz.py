@@ -6,8 +6,8 @@ distances, since nothing can be stretched: that distance is the certificate. Lay
 are deel-torchlip's (Serrurier et al. 2021, arXiv 2006.06520); the published weights
 are plain matrices.
 
-Expected on digits after about a minute on one core: 96 to 98% clean, and 75% certified
-at L2 eps 0.25 with a strongly regularised probe.
+Expected on digits after half a minute on one core: 98% clean, of which 72% is certified
+at L2 eps 0.25; with a probe of penalty 0.1 it is 96% and 75%.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ from zoo.encoder import Encoder, EncoderSpec, save_encoder
 from zoo.errors import UserError
 from zoo.files import sha256_file
 from zoo.records import Card, Training, write_record
+
+SHRINK = 1 - 2.0**-21
+"""Leaves room for the rounding of the published float32 weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +119,11 @@ def train(settings: LipschitzSettings) -> tuple[Encoder, float]:
 def plain(
     model: nn.Module, shape: tuple[int, int, int], widths: tuple[int, ...]
 ) -> Encoder:
-    """The trained function as an encoder of the zoo: plain matrices, no torchlip."""
+    """The trained function as an encoder of the zoo: plain matrices, no torchlip.
+
+    Rounding leaves a spectral norm of 1 + 1e-7 here and there; dividing by it makes the
+    encoder 1-Lipschitz to the letter.
+    """
     exported = model.vanilla_export()  # type: ignore[operator]
     encoder = Encoder(
         EncoderSpec(
@@ -128,7 +135,8 @@ def plain(
     trained = [layer for layer in exported if isinstance(layer, nn.Linear)]
     with torch.no_grad():
         for own, theirs in zip(encoder.backbone.linears(), trained, strict=True):  # type: ignore[operator]
-            own.weight.copy_(theirs.weight)
+            norm = torch.linalg.matrix_norm(theirs.weight.double(), ord=2)
+            own.weight.copy_(theirs.weight.double() / norm.clamp(min=1) * SHRINK)
             own.bias.copy_(theirs.bias)
     return encoder
 
@@ -154,7 +162,8 @@ def publish(
     save_encoder(encoder, weights)
     card = Card(
         name=settings.name,
-        description="1-Lipschitz encoder: certificates for any linear probe at once",
+        description=f"1-Lipschitz encoder pretrained on {settings.data}, without "
+        "labels: certificates for any linear probe at once",
         arch=encoder.spec.arch,
         shape=encoder.spec.shape,
         dim=encoder.dim,
@@ -173,7 +182,7 @@ def publish(
         sha256=sha256_file(weights),
         licence="Apache-2.0",
         notes="Certificates: robrep-eval --model zoo:lipschitz-digits --norm L2 "
-        "--eps 0.25 --certify lipschitz.",
+        "--eps 0.25 --certify lipschitz --l2 0.1.",
     )
     write_record(folder / "card.json", card)
     return card

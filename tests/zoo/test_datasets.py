@@ -44,6 +44,15 @@ def test_digits_are_scikit_learns_split_without_overlap(
     assert digits_test.labels[3] == bunch.target[15]
 
 
+def test_another_task_has_the_same_images(digits_test: Dataset) -> None:
+    found = datasets.load("digits-parity", "test")
+    assert found.classes == ("even", "odd")
+    assert torch.equal(found.images(slice(None)), digits_test.images(slice(None)))
+    odd = [digits_test.classes[label] in "13579" for label in digits_test.labels]
+    assert found.labels.tolist() == odd
+    assert len(datasets.load("digits-parity", "train")) == 1437
+
+
 def test_subsets_read_the_same_images_and_have_their_own_fingerprint(
     digits_test: Dataset,
 ) -> None:

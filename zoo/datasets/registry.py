@@ -43,7 +43,15 @@ _BUILT_IN = (
         shape=(1, 8, 8),
         classes=10,
         summary="1,797 handwritten digits, embedded (scikit-learn); 1,437 / 360",
-        eps={"Linf": 0.1},
+        eps={"Linf": 0.1, "L2": 0.25},
+    ),
+    DatasetInfo(
+        name="digits-parity",
+        read="zoo.datasets.digits:read_parity",
+        shape=(1, 8, 8),
+        classes=2,
+        summary="another task on the digits: even or odd",
+        eps={"Linf": 0.1, "L2": 0.25},
     ),
     DatasetInfo(
         name="mnist",
