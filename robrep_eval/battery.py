@@ -145,8 +145,8 @@ def _transfer(name: str) -> Attack:
     encoder = reference.removeprefix("zoo:")
     if not encoder or encoder == reference:
         raise UserError(
-            f"'{name}' names no encoder of the zoo to transfer from; write "
-            "transfer:zoo:NAME"
+            f"'{reference}' is no encoder of the zoo to transfer from; write "
+            "--transfer-from zoo:NAME, or transfer:zoo:NAME among the attacks"
         )
     if encoder not in names():
         raise UserError(

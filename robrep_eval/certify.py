@@ -8,6 +8,7 @@ base's figures. Source: Cohen, Rosenfeld & Kolter 2019, arXiv 1902.02918.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -43,11 +44,14 @@ class SmoothingSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.sigma <= 0:
-            raise UserError(f"the noise of smoothing must be positive: {self.sigma:g}")
+        if not 0 < self.sigma < math.inf:
+            raise UserError(
+                f"the noise of smoothing (--sigma) must be positive, not {self.sigma:g}"
+            )
         if min(self.n0, self.n, self.batch_size) < 1:
             raise UserError(
-                f"smoothing needs at least one sample, not {self.n0} and {self.n}"
+                f"smoothing needs at least one sample (--samples), not {self.n0} to "
+                f"choose a class and {self.n} to bound its probability"
             )
         if not 0 < self.alpha < 1:
             raise UserError(f"alpha must lie in (0, 1), not {self.alpha:g}")

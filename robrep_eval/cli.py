@@ -103,6 +103,13 @@ def _known(kind: str) -> list[str]:
     "encoder as well (as long as 25 epochs of adversarial training, three times).",
 )
 @click.option(
+    "--l2",
+    type=float,
+    metavar="PENALTY",
+    help="Of the linear probe. Default: chosen by clean accuracy on held-out training "
+    "images. A larger one leaves wider margins, and certifies more.",
+)
+@click.option(
     "--labels",
     metavar="AMOUNT",
     help="Labelled training images for the probe, the same number of each class: 1%, "
@@ -164,6 +171,20 @@ def _known(kind: str) -> list[str]:
     multiple=True,
     metavar="KIND",
     help="Also prove: smoothing (L2, by sampling) or lipschitz. May be repeated.",
+)
+@click.option(
+    "--sigma",
+    default=0.25,
+    show_default=True,
+    metavar="DEVIATION",
+    help="Of the noise of --certify smoothing, for pixels in [0, 1].",
+)
+@click.option(
+    "--samples",
+    default=10_000,
+    show_default=True,
+    metavar="N",
+    help="Noisy versions of each image for --certify smoothing.",
 )
 @click.option(
     "--corruptions",
@@ -242,7 +263,7 @@ def run(**options: Any) -> None:
         from robrep_eval.transfer import evaluate_requested
 
         tell = Callbacks(
-            progress=progress.update, stage=progress.stage, fitting=progress.fitting
+            progress=progress.update, stage=progress.stage, working=progress.working
         )
         found = evaluate_requested(request, tell)
     if not leading():

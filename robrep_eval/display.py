@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from robrep_eval.compare import Comparison
     from robrep_eval.engine import Progress
     from robrep_eval.transfer import TransferTable
+    from zoo.measurements import BoundEstimate, SmoothingCertificate
     from zoo.records import ProbeRecord, Result
 
 PLAIN_SECONDS = 10
@@ -62,9 +63,9 @@ class LiveProgress:
         """One line before each stage."""
         self.console.print(text, highlight=False, soft_wrap=True, markup=False)
 
-    def fitting(self, share: float) -> None:
-        """How far a long fit is."""
-        self._show("fitting", share, "")
+    def working(self, share: float) -> None:
+        """How far a long fit or measurement is."""
+        self._show("at work", share, "")
 
     def update(self, progress: Progress) -> None:
         """The attack under way and the robust accuracy so far."""
@@ -148,16 +149,9 @@ def footnotes(result: Result) -> list[str]:
         f"{result.chunk_size}; robrep {result.provenance.robrep}."
     )
     lines += [
-        f"{run.name}: {note}."
+        f"{run.name}: {note.removeprefix(f'{run.name}: ')}."
         for run in result.attacks
         for note in run.notes
-        if not note.startswith(f"{run.name}:")
-    ]
-    lines += [
-        f"{note}."
-        for run in result.attacks
-        for note in run.notes
-        if note.startswith(f"{run.name}:")
     ]
     return [*lines, *_measured(result), *result.notes]
 
@@ -190,21 +184,56 @@ def _measured(result: Result) -> list[str]:
             for flag in flags
             if flag.status is not Status.PASS
         ]
+    if found.lipschitz is not None:
+        proof = found.lipschitz
+        lines.append(
+            f"Certified: {proof.certified} within {result.threat}, for every possible "
+            f"attack (Lipschitz constant {proof.constant:.4g} in {proof.norm})."
+        )
+    if found.smoothing is not None:
+        lines.append(_smoothing_line(found.smoothing))
+    if found.bound is not None:
+        lines.append(_bound_line(found.bound))
+    if found.label_free is not None:
+        free = found.label_free
+        lines.append(
+            f"Without any probe: universal quantile {free.universal_quantile:.3f}, "
+            f"remaining distance {free.remaining_distance_ratio:.3f}, breakaway risk "
+            f"{free.breakaway_risk:.4f}, overlap risk {free.overlap_risk:.1%}, margin "
+            f"{free.margin:.3f} on {free.n} images."
+        )
     if found.corruptions is not None:
         corruptions = found.corruptions
         lines.append(
             f"Common corruptions ({corruptions.source}; no adversary): "
             f"{corruptions.mean:.1%} on average over {len(corruptions.cells)} cells."
         )
-    if found.bound is not None:
-        bound = found.bound
-        lines.append(
-            f"Bound (estimate): adversarial loss {bound.adversarial_loss:.3f} <= "
-            f"{bound.b2:.3f}; displacement {bound.relative_displacement:.2f} of the "
-            "median distance between features; limited by the "
-            f"{bound.limited_by.value}."
-        )
     return lines
+
+
+def _bound_line(bound: BoundEstimate) -> str:
+    """How tight it is, and what keeps examples from passing the margin test."""
+    limited = (
+        "every image passes the margin test"
+        if bound.limited_by.value == "none"
+        else f"limited by the {bound.limited_by.value}"
+    )
+    return (
+        f"Bound (estimate): adversarial loss {bound.adversarial_loss:.3f} <= "
+        f"{bound.b2:.3f} (B2) <= {bound.b1:.3f} (B1); displacement "
+        f"{bound.relative_displacement:.2f} of the median distance between features; "
+        f"margin test {bound.estimated_robust}; {limited}."
+    )
+
+
+def _smoothing_line(proof: SmoothingCertificate) -> str:
+    """Says that it is about another classifier."""
+    return (
+        f"Smoothed with sigma {proof.sigma:g} (another classifier, not this one): "
+        f"{proof.smoothed} correct, {proof.abstained} of {len(proof.index)} abstained, "
+        f"average certified L2 radius {proof.average_radius:.3f} "
+        f"({proof.n:,} samples an image)."
+    )
 
 
 def print_transfer(table: TransferTable) -> None:

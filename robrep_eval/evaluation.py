@@ -47,8 +47,8 @@ class Callbacks:
     """As the battery advances."""
     stage: Callable[[str], None] = lambda _: None
     """One line before each stage."""
-    fitting: Callable[[float], None] = lambda _: None
-    """Share of a long fit that is done."""
+    working: Callable[[float], None] = lambda _: None
+    """Share of a long fit or measurement that is done."""
 
 
 def evaluate(
@@ -56,7 +56,7 @@ def evaluate(
     *,
     on_progress: Callable[[Progress], None] = lambda _: None,
     on_stage: Callable[[str], None] = lambda _: None,
-    on_fit: Callable[[float], None] = lambda _: None,
+    on_work: Callable[[float], None] = lambda _: None,
     **options: object,
 ) -> Result:
     """Probes an encoder, attacks the classifier, checks every claim.
@@ -69,14 +69,14 @@ def evaluate(
         model: A reference such as "zoo:NAME", an `Encoder` or a `Classifier`.
         on_progress: Called as the battery advances.
         on_stage: Called with one line before each stage.
-        on_fit: Called with the share of a long fit (ALF, AFF) that is done.
+        on_work: Called with the share of a long fit or measurement that is done.
         options: Fields of `Request`.
 
     Raises:
         UserError: anything the caller can mend, before any file is written.
     """
     request = Request(model=model, **options)  # type: ignore[arg-type]
-    tell = Callbacks(progress=on_progress, stage=on_stage, fitting=on_fit)
+    tell = Callbacks(progress=on_progress, stage=on_stage, working=on_work)
     return run_plan(prepare(request), tell)
 
 
@@ -212,7 +212,12 @@ def _measure(plan: Plan, folder: RunFolder, result: Result, tell: Callbacks) -> 
         batch_size=settings.batch_size,
         device=settings.device,
     )
-    measured = measure(finished, plan.request.measure, on_stage=tell.stage)
+    measured = measure(
+        finished,
+        plan.request.measure,
+        on_stage=tell.stage,
+        on_progress=tell.working,
+    )
     folder.finish(measured)
     return measured
 
@@ -257,7 +262,7 @@ def _fit(
         batch_size=settings.batch_size,
         device=settings.device,
         checkpoint=folder.fit_path,
-        on_progress=tell.fitting,
+        on_progress=tell.working,
     )
 
 

@@ -110,6 +110,13 @@ def missing(settings: MeasureSettings, result: Result, *, probed: bool) -> list[
     lacking = [
         name for name in settings.wanted(probed=probed) if getattr(known, name) is None
     ]
+    proof, wanted = known.smoothing, settings.smoothing
+    if (
+        "smoothing" in settings.certify
+        and proof is not None
+        and (proof.sigma, proof.n) != (wanted.sigma, wanted.n)
+    ):
+        lacking.append("smoothing")
     report = known.health
     if settings.health == "full" and report is not None and report.level != "full":
         lacking.append("health")
@@ -139,15 +146,22 @@ def measure(
     settings: MeasureSettings,
     *,
     on_stage: Callable[[str], None] = lambda _: None,
+    on_progress: Callable[[float], None] = lambda _: None,
 ) -> Result:
     """The result with everything that was asked for and still missing.
+
+    Args:
+        finished: What is measured further.
+        settings: What to measure.
+        on_stage: Called with one line before each measurement.
+        on_progress: Called with the share of a long measurement that is done.
 
     Raises:
         UserError: a measurement that this model, dataset or threat model cannot have.
     """
     probed = finished.classifier.linear is not None
     found: dict[str, Any] = dict(finished.result.extras)
-    maker = _Maker(finished, settings)
+    maker = _Maker(finished, settings, on_progress)
     for name in missing(settings, finished.result, probed=probed):
         on_stage(f"measuring: {name.replace('_', ' ')}")
         record = getattr(maker, name)()
@@ -158,8 +172,14 @@ def measure(
 class _Maker:
     """One method for each field of `Measurements`."""
 
-    def __init__(self, finished: Finished, settings: MeasureSettings) -> None:
+    def __init__(
+        self,
+        finished: Finished,
+        settings: MeasureSettings,
+        on_progress: Callable[[float], None],
+    ) -> None:
         self.finished, self.settings = finished, settings
+        self.on_progress = on_progress
         self.threat = finished.result.threat
         self.seed = finished.result.seed
         self.classifier = finished.classifier
@@ -260,10 +280,10 @@ class _Maker:
         return self._subject
 
     def health(self) -> HealthReport:
-        from robrep_eval.health import check_health
+        from robrep_eval.health import Level, check_health
 
-        full = self.settings.health == "full"
-        return check_health(self._health_subject(), "full" if full else "default")
+        level: Level = "full" if self.settings.health == "full" else "default"
+        return check_health(self._health_subject(), level, self.on_progress)
 
     def eps_curve(self) -> EpsCurve:
         """From the health checks, which attack at several radii anyway."""
@@ -317,6 +337,7 @@ class _Maker:
             probe=probe,
             index=self.finished.data.positions[rows.numpy()].tolist(),
             device=self.finished.device,
+            on_progress=self.on_progress,
         )
 
     def corruptions(self) -> Corruptions:

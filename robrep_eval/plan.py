@@ -124,6 +124,7 @@ def prepare(request: Request) -> Plan:
         "chunk_size": request.settings.chunk_size,
         "probe": request.probe.protocol,
         "labels": request.probe.labels,
+        "l2": request.probe.l2,
     }
     return Plan(
         request=request,
@@ -199,10 +200,10 @@ def _check_ready_made(request: Request, loaded: Loaded, data: Dataset) -> None:
             f"the classifier has {found.classes} classes, but {data.name} has "
             f"{len(data.classes)}"
         )
-    if request.probe.protocol != "SLF" or request.probe.labels is not None:
+    if request.probe != ProbeSettings():
         raise UserError(
             f"'{loaded.reference}' is a ready-made classifier, which no probe is "
-            "fitted on; leave --probe and --labels out"
+            "fitted on; leave --probe, --labels and --l2 out"
         )
 
 
@@ -230,6 +231,7 @@ def _output(request: Request, data: Dataset, threat: ThreatModel) -> Path | None
     words = [data.name, threat.norm.lower(), str(threat).split()[1]]
     words += [request.probe.protocol.lower()] * (request.probe.protocol != "SLF")
     words += [f"{request.probe.labels}-labels"] * (request.probe.labels is not None)
+    words += [f"l2-{request.probe.l2}"] * (request.probe.l2 is not None)
     words += [request.attacks] * (request.attacks != Request.attacks)
     words += [request.engine] * (request.engine != Request.engine)
     words += [request.randomness] * (request.randomness != Request.randomness)

@@ -47,12 +47,22 @@ class ProbeSettings:
     seed: int = 0
     """Of the split into fitting and validation part."""
 
+    @property
+    def l2(self) -> float | None:
+        """The penalty asked for; None if held-out images are to choose."""
+        return self.penalties[0] if len(self.penalties) == 1 else None
+
     def __post_init__(self) -> None:
         if self.protocol not in PROTOCOLS:
             raise UserError(
                 f"unknown probe '{self.protocol}'; "
                 f"{nearest(str(self.protocol), PROTOCOLS)}"
             )
+        for penalty in self.penalties:
+            if not 0 <= penalty < np.inf:
+                raise UserError(
+                    f"the probe's penalty (--l2) must be zero or more, not {penalty:g}"
+                )
         if self.labels is not None:
             object.__setattr__(self, "labels", LabelBudget.parse(self.labels).text)
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import yaml
 
+from robrep_eval.certify import SmoothingSettings
 from robrep_eval.chunk import Settings
 from robrep_eval.measure import MeasureSettings
 from robrep_eval.plan import Request
-from robrep_eval.probes import ProbeSettings
+from robrep_eval.probes import PENALTIES, ProbeSettings
 from zoo.errors import UserError, nearest
 
 NORMALIZATIONS = {
@@ -52,12 +53,17 @@ def read_request(options: dict[str, Any], command: Sequence[str]) -> Request:
             device=options["device"],
         ),
         probe=ProbeSettings(
-            protocol=options["probe"].upper(), labels=options["labels"]
+            protocol=options["probe"].upper(),
+            labels=options["labels"],
+            penalties=PENALTIES if options["l2"] is None else (options["l2"],),
         ),
         measure=MeasureSettings(
             health=options["health"],
             label_free=options["label_free"],
             certify=options["certify"],
+            smoothing=SmoothingSettings(
+                sigma=options["sigma"], n=options["samples"], seed=options["seed"]
+            ),
             corruptions=options["corruptions"],
         ),
         data_dir=options["data_dir"],

@@ -187,7 +187,6 @@ class ArtAttack:
         finite = torch.where(found.isfinite(), found, x)
         return project(finite, x, threat)
 
-
     def _blocks(self, attack: Any, x: Tensor, y: Tensor, context: Context) -> Tensor:
         """Block by block, going on with what a killed run had found."""
         size = self.block or len(x)

@@ -53,6 +53,7 @@ FULL: tuple[Check, ...] = (
     full.loss_consistent,
     full.losses_agree,
     full.precision,
+    full.breaks_control,
 )
 
 

@@ -10,11 +10,11 @@ from collections.abc import Callable
 from itertools import pairwise
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from robrep_eval.attacks.pgd import ascend
-from robrep_eval.health.subject import MAX_SHOWN, Subject
+from robrep_eval.health.subject import Subject
 from zoo.ball import random_start
 from zoo.measurements import EpsCurve, EpsPoint, Flag, Status
 from zoo.records import Proportion
@@ -24,6 +24,8 @@ STEPS = 40
 RELATIVE_STEP = 0.1
 FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
 RANDOM_DRAWS = 20
+PLANTED_IMAGES = 64
+PLANTED_LIMIT = 0.05
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -204,15 +206,36 @@ def _one_step(subject: Subject) -> Tensor:
 
 
 def finds_planted(subject: Subject) -> Flag:
-    """16: the attack finds adversarial examples that were put there.
+    """16: the attack finds adversarial examples that were put there."""
+    missed, share = missed_plants(subject, subject.classifier.encoder)
+    return Flag(
+        check="finds_planted",
+        status=Status.FAIL if share > PLANTED_LIMIT else Status.PASS,
+        summary=(
+            f"the attack misses {share:.0%} of adversarial examples that were planted "
+            "for it: a surviving image proves nothing"
+            if share > PLANTED_LIMIT
+            else "the attack finds planted adversarial examples"
+        ),
+        value=share,
+        limit=PLANTED_LIMIT,
+        examples=missed if share > PLANTED_LIMIT else [],
+    )
+
+
+def missed_plants(subject: Subject, encoder: nn.Module) -> tuple[list[int], float]:
+    """Ids and share of images whose planted adversarial the attack does not find.
 
     Each image gets a binary head of its own, on frozen features z: it separates g(x)
     from g(x'), where x' is a random point of the ball, by a plane at 0.9 of the way.
     So x' is adversarial for certain, and an attack that cannot cross the plane cannot
     be trusted anywhere (after Zimmermann et al. 2022, arXiv 2206.13991).
+
+    Args:
+        subject: Its first images take part.
+        encoder: g, images to (N, d).
     """
-    x = subject.x[:64].to(subject.device)
-    encoder = subject.classifier.encoder
+    x = subject.x[:PLANTED_IMAGES].to(subject.device)
     with torch.no_grad():
         z = encoder(x)
         far = random_start(x, subject.threat, subject.generator())
@@ -233,24 +256,7 @@ def finds_planted(subject: Subject) -> Flag:
         keep_best=True,
     )
     with torch.no_grad():
-        reached = crossed(found)
+        reached = crossed(found).cpu()
     usable = (size > 0).cpu()
-    missed = usable & ~(reached.cpu() > 0.9)
-    share = float(missed.sum()) / max(1, int(usable.sum()))
-    return Flag(
-        check="finds_planted",
-        status=Status.FAIL if share > 0.05 else Status.PASS,
-        summary=(
-            f"the attack misses {share:.0%} of adversarial examples that were planted "
-            "for it: a surviving image proves nothing"
-            if share > 0.05
-            else "the attack finds planted adversarial examples"
-        ),
-        value=share,
-        limit=0.05,
-        examples=[subject.ids[i] for i in missed.nonzero().flatten().tolist()][
-            :MAX_SHOWN
-        ]
-        if share > 0.05
-        else [],
-    )
+    missed = usable & ~(reached > 0.9)
+    return subject.shown(missed), float(missed.sum()) / max(1, int(usable.sum()))

@@ -8,7 +8,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from robrep_eval.health.attack import STEPS, ce_loss, held, pgd
+from robrep_eval.health.attack import (
+    PLANTED_LIMIT,
+    STEPS,
+    ce_loss,
+    held,
+    missed_plants,
+    pgd,
+)
 from robrep_eval.health.subject import AGREEMENT, Subject, difference, margin
 from zoo.classifier import Classifier, double
 from zoo.measurements import Flag, Status
@@ -210,4 +217,27 @@ def precision(subject: Subject) -> Flag:
         value=value,
         limit=0.01,
         examples=subject.shown(fragile),
+    )
+
+
+def breaks_control(subject: Subject) -> Flag:
+    """22: the attack breaks a control that defends nothing.
+
+    Adversarial examples planted in pixel space, without the encoder: planes between
+    images, whose gradient nothing can hide. An attack that misses them has the wrong
+    steps or radius, whatever the model.
+    """
+    missed, share = missed_plants(subject, nn.Flatten())
+    return Flag(
+        check="breaks_control",
+        status=Status.FAIL if share > PLANTED_LIMIT else Status.PASS,
+        summary=(
+            f"the attack misses {share:.0%} of adversarial examples of a control that "
+            "defends nothing: its steps do not fit this radius or these pixels"
+            if share > PLANTED_LIMIT
+            else "the attack breaks a control that defends nothing"
+        ),
+        value=share,
+        limit=PLANTED_LIMIT,
+        examples=missed if share > PLANTED_LIMIT else [],
     )

@@ -70,7 +70,11 @@ def batch_independent(subject: Subject) -> Flag:
 
 
 def gives_logits(subject: Subject) -> Flag:
-    """3: outputs are logits, not probabilities; some losses need four classes."""
+    """3: outputs are logits, not probabilities.
+
+    The targeted DLR loss needs four classes and the DLR loss three; the engine does
+    without them below that.
+    """
     logits = subject.logits(subject.x)
     sums = logits.sum(dim=1)
     probable = (logits >= 0).all(dim=1) & ((sums - 1).abs() < 1e-3)
@@ -88,10 +92,10 @@ def gives_logits(subject: Subject) -> Flag:
     elif bool(log_probable.all()):
         summary = "outputs are log-probabilities, which serve as logits"
     elif few:
-        status = Status.WARN
         summary = (
-            f"{logits.shape[1]} classes: the targeted DLR loss needs 4 and the DLR "
-            "loss 3; attacks that use them are left out or clamped"
+            f"outputs are logits of {logits.shape[1]} classes: too few for the DLR "
+            "losses, which attacks replace by the bare margin or are left out (the "
+            "notes say which)"
         )
     return Flag(check="logits", status=status, summary=summary)
 

@@ -14,15 +14,16 @@ from zoo.records import Outcome
 from zoo.verdicts import verdicts
 
 BLACK_BOX = ("square", "hopskipjump", "boundary", "transfer", "universal")
-"""Attacks that never ask for a gradient of the attacked model."""
+"""Attacks that never ask for a gradient of the attacked model, by the first part of
+their names (transfer:zoo:NAME)."""
 
 
 def white_box_beats_black_box(subject: Subject) -> Flag:
     """12: attacks without gradients fool nothing that white-box attacks missed."""
     examples = subject.examples
     names = list(examples.outcomes) if examples else []
-    black = [name for name in names if name in BLACK_BOX]
-    white = [name for name in names if name not in BLACK_BOX]
+    black = [name for name in names if name.split(":")[0] in BLACK_BOX]
+    white = [name for name in names if name not in black]
     if not examples or not black or not white:
         return Flag(
             check="white_box_beats_black_box",

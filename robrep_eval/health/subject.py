@@ -34,8 +34,6 @@ class Subject:
     device: str = "cpu"
     examples: Examples | None = None
     """Outcomes of the battery on the whole set, once it has run."""
-    sequence: tuple[str, ...] = ()
-    """Names of the attacks that ran one after another on the survivors."""
     adversarials: Tensor | None = None
     """Counted adversarials (k, C, H, W) ..."""
     origins: Tensor | None = None

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from robrep_eval.health import Subject, check_health
+from robrep_eval.health import Subject, attack, check_health
+from robrep_eval.health.full import breaks_control
 from robrep_eval.health.outcome import (
     inside_the_ball,
     white_box_beats_black_box,
@@ -220,6 +221,33 @@ def test_no_zoo_encoder_raises_a_flag(name: str) -> None:
     assert unhealthy(check_health(subject(classifier, n=64))) == []
 
 
+def test_an_attack_with_steps_too_short_misses_the_control(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert breaks_control(subject(honest(), n=40)).value == 0
+    monkeypatch.setattr(attack, "RELATIVE_STEP", 1e-3)
+    flag = breaks_control(subject(honest(), n=40))
+    assert flag.status is Status.FAIL
+    assert len(flag.examples) == 20
+
+
+def test_few_classes_alone_are_no_flaw() -> None:
+    train = datasets.load("digits-parity", "train")
+    test = datasets.load("digits-parity", "test").take(64)
+    encoder = RandomFeatures()
+    z = encoder(train.images(slice(None)))
+    head = fit_linear(z, train.labels, classes=2, l2=1e-2, tolerance=1e-4)
+    report = check_health(
+        replace(
+            subject(honest(), n=64),
+            classifier=Classifier(encoder, head, classes=2, shape=SHAPE),
+            y=test.labels,
+        )
+    )
+    assert unhealthy(report) == []
+    assert "2 classes" in report.flag("logits").summary
+
+
 def with_outcomes(**columns: list[Outcome]) -> Subject:
     n = len(next(iter(columns.values())))
     examples = Examples(
@@ -247,6 +275,9 @@ def test_black_box_successes_are_counted_against_white_box_ones() -> None:
     assert flag.value == 0.25
     assert flag.examples[:2] == [1, 5]
     assert len(flag.examples) == 20
+    name = "transfer:zoo:simclr-digits"
+    by_transfer = with_outcomes(**{"pgd": [H] * 100, name: [H, F, H, H] * 25})
+    assert white_box_beats_black_box(by_transfer).status is Status.FAIL
     assert "not judged" in white_box_beats_black_box(subject(honest(), n=5)).summary
 
 

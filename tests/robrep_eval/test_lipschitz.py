@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from robrep_eval import evaluate
 from robrep_eval.attacks.pgd import ascend
 from robrep_eval.lipschitz import certify_lipschitz, lipschitz_constant
+from robrep_eval.measure import MeasureSettings
+from robrep_eval.probes import ProbeSettings
 from zoo.classifier import Classifier, predict
 from zoo.encoder import Encoder, EncoderSpec
 from zoo.errors import UserError
+from zoo.measurements import Measurements
 from zoo.nets.lipschitz import MaxMin
+from zoo.records import Verdict
+from zoo.store import load_encoder_by_name
 from zoo.threat import Norm, ThreatModel
 
 SHAPE = (1, 4, 4)
@@ -116,3 +123,42 @@ def test_an_encoder_without_known_constant_is_refused() -> None:
 def test_maxmin_sorts_pairs() -> None:
     got = MaxMin()(torch.tensor([[3.0, 1.0, -2.0, 5.0]]))
     assert got.tolist() == [[1.0, 3.0, -2.0, 5.0]]
+
+
+def test_the_published_encoder_is_1_lipschitz_to_the_letter() -> None:
+    found = load_encoder_by_name("lipschitz-digits")
+    norms = [
+        np.linalg.svd(weight.double().numpy(), compute_uv=False)[0]
+        for name, weight in found.backbone.state_dict().items()
+        if name.endswith("weight")
+    ]
+    assert len(norms) == 3
+    assert found.spec.std == (1.0,)
+    assert 0.999 < math.prod(norms) <= 1
+    assert lipschitz_constant(found) == pytest.approx(math.prod(norms), rel=1e-12)
+
+
+@pytest.mark.parametrize(("task", "classes"), [("digits", 10), ("digits-parity", 2)])
+def test_autoattack_fools_nothing_that_is_certified_on_either_task(
+    task: str, classes: int
+) -> None:
+    # One encoder, one certificate; only the linear head differs.
+    result = evaluate(
+        "zoo:lipschitz-digits",
+        dataset=task,
+        norm="L2",
+        eps=0.25,
+        limit=40,
+        probe=ProbeSettings(penalties=(0.1,)),
+        measure=MeasureSettings(health="none", certify=("lipschitz",)),
+    )
+    assert result.dataset.classes == classes
+    measured = Measurements.of(result)
+    proof, bound = measured.lipschitz, measured.bound
+    assert proof is not None
+    assert bound is not None
+    assert 20 <= proof.certified.k < result.robust.k + result.undecided
+    for radius, verdict in zip(proof.radius, result.examples.verdict, strict=True):
+        assert radius <= 0.25 or verdict is Verdict.ROBUST
+    # The bracket: what is proved <= what the margin test estimates.
+    assert proof.certified.k <= bound.estimated_robust.k

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from robrep_eval import evaluate
+from robrep_eval.certify import SmoothingSettings
 from robrep_eval.cli import main
 from robrep_eval.display import footnotes
 from robrep_eval.measure import MeasureSettings
@@ -68,6 +69,41 @@ def test_more_is_measured_without_attacking_again(
     assert again.examples == before.examples
     assert again.provenance.created == before.provenance.created
     assert again.extras["bound"] == before.extras["bound"]
+
+
+def test_a_certificate_with_other_noise_is_made_anew_and_told(
+    measured: tuple[Path, Result], robust_classifier: Classifier
+) -> None:
+    folder, before = measured
+    shares: list[float] = []
+
+    def again(sigma: float) -> Result:
+        return evaluate(
+            robust_classifier.encoder,  # type: ignore[arg-type]
+            dataset="digits",
+            eps=0.1,
+            attacks="apgd-ce",
+            limit=40,
+            output=folder,
+            measure=MeasureSettings(
+                certify=("smoothing",), smoothing=SmoothingSettings(sigma=sigma, n=200)
+            ),
+            on_work=shares.append,
+        )
+
+    for sigma in (0.1, 0.3):
+        result = again(sigma)
+        proof = Measurements.of(result).smoothing
+        assert proof is not None
+        assert (proof.sigma, proof.n, len(proof.index)) == (sigma, 200, 40)
+        text = " ".join(footnotes(result))
+        assert f"Smoothed with sigma {sigma:g} (another classifier, not this" in text
+        assert str(proof.smoothed) in text
+        assert result.robust == before.robust
+        assert shares[-1] == 1.0
+        shares.clear()
+    assert again(0.3).extras["smoothing"] == result.extras["smoothing"]
+    assert shares == [], "nothing was left to do"
 
 
 def test_unknown_levels_and_certificates_give_the_nearest() -> None:

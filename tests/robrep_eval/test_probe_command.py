@@ -109,7 +109,12 @@ BAD = [
     ("--dataset digits,digits", "'digits' is named twice"),
     ("--dataset digits,", "names a dataset without a name"),
     ("--dataset digits,digitz", "did you mean 'digits'"),
-    ("--transfer-from simclr-digits", "write transfer:zoo:NAME"),
+    ("--transfer-from simclr-digits", "write --transfer-from zoo:NAME"),
+    ("--l2 -1", "the probe's penalty (--l2) must be zero or more, not -1"),
+    ("--l2 nan", "must be zero or more, not nan"),
+    ("--certify smoothing --sigma 0", "(--sigma) must be positive, not 0"),
+    ("--certify smoothing --samples 0", "at least one sample (--samples)"),
+    ("--certify lipschitz", "no Lipschitz constant is known for resnet_s8"),
     ("--battery full --attacks pgd", "attack 'pgd' is named twice"),
 ]
 
