@@ -42,6 +42,7 @@ class Comparison(Record):
     """All rows of one comparison."""
 
     a: str
+    """Model and probe, e.g. "zoo:tarrl-digits (ALF, rate 0.1, 10% labels)"."""
     b: str
     dataset: str
     threat: str
@@ -148,8 +149,8 @@ def compare(a: Result, b: Result) -> Comparison:
         *((n, attack_column(a, n), attack_column(b, n)) for n in common),
     ]
     return Comparison(
-        a=a.model.reference,
-        b=b.model.reference,
+        a=described(a),
+        b=described(b),
         dataset=f"{a.dataset.name}/{a.dataset.split}",
         threat=str(a.threat),
         shared=len(position_a),
@@ -173,6 +174,20 @@ def compare_files(a: Path, b: Path) -> Comparison:
 def read_result(path: Path) -> Result:
     """A result from its file or its folder."""
     return read_record(path / "result.json" if path.is_dir() else path, Result)
+
+
+def described(result: Result) -> str:
+    """The model, and what tells its probe from others on the same encoder."""
+    probe = result.probe
+    if probe is None:
+        return result.model.reference
+    chosen = "l2" if "l2" in probe.parameters else "rate"
+    words = [probe.protocol]
+    if chosen in probe.parameters:
+        words.append(f"{chosen} {probe.parameters[chosen]:g}")
+    if probe.labels:
+        words.append(f"{probe.labels} labels")
+    return f"{result.model.reference} ({', '.join(words)})"
 
 
 def _check_comparable(a: Result, b: Result) -> None:

@@ -269,7 +269,7 @@ def print_comparison(comparison: Comparison) -> None:
         title=f"{c.shared} shared images of {c.dataset}, {c.threat}",
         title_justify="left",
     )
-    for name in ("", f"A: {c.a}", f"B: {c.b}", "B - A [95% interval]", "p"):
+    for name in ("", "A", "B", "B - A [95% interval]", "p"):
         table.add_column(name, justify="right" if name else "left")
     for row in c.rows:
         interval = f"[{100 * row.low:+.1f}, {100 * row.high:+.1f}]"
@@ -282,5 +282,7 @@ def print_comparison(comparison: Comparison) -> None:
         )
     console = Console(width=None if sys.stdout.isatty() else 100, highlight=False)
     console.print(table)
+    for name, model in (("A", c.a), ("B", c.b)):
+        console.print(f"{name}: {model}", markup=False, soft_wrap=True)
     if c.only_in_one:
         console.print(f"Only in one of them: {', '.join(c.only_in_one)}.", style="dim")

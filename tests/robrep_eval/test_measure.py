@@ -127,3 +127,4 @@ def test_a_result_compared_with_itself_differs_nowhere(
     assert "40 shared images" in out
     assert "apgd-ce" in out
     assert "+0.0" in out
+    assert "A: (encoder) (SLF, l2 " in out
