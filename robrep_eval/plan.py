@@ -20,7 +20,7 @@ from zoo.datasets.base import Dataset
 from zoo.datasets.reshaped import split_name
 from zoo.encoder import Encoder, fingerprint
 from zoo.errors import UserError
-from zoo.references import Loaded, LoadOptions, check, load
+from zoo.references import Loaded, LoadOptions, check, load, training_of
 from zoo.threat import Norm, ThreatModel, parse_eps, parse_norm
 
 
@@ -144,15 +144,15 @@ def training_images(request: Request, data: Dataset) -> Dataset:
 
 
 def _dataset_name(request: Request) -> str:
-    """The dataset asked for, or the one that a zoo encoder was trained on."""
+    """The dataset asked for, or the one that the encoder's card names."""
     if isinstance(request.dataset, Dataset):
         return request.dataset.name
     if request.dataset is not None:
         return request.dataset
-    if isinstance(request.model, str) and request.model.startswith("zoo:"):
-        from zoo.store import card
-
-        return card(request.model.removeprefix("zoo:")).training.dataset
+    if isinstance(request.model, str):
+        training = training_of(request.model)
+        if training is not None:
+            return training.dataset
     raise UserError(f"name a dataset for model '{request.model}' (--dataset NAME)")
 
 
@@ -230,7 +230,8 @@ def _output(request: Request, data: Dataset, threat: ThreatModel) -> Path | None
     model = Path(model).stem if Path(model).is_file() else model.removeprefix("zoo:")
     words = [data.name, threat.norm.lower(), str(threat).split()[1]]
     words += [request.probe.protocol.lower()] * (request.probe.protocol != "SLF")
-    words += [f"{request.probe.labels}-labels"] * (request.probe.labels is not None)
+    labels = request.probe.labels
+    words += [f"{labels}-labels".replace("%", "pct")] * (labels is not None)
     words += [f"l2-{request.probe.l2}"] * (request.probe.l2 is not None)
     words += [request.attacks] * (request.attacks != Request.attacks)
     words += [request.engine] * (request.engine != Request.engine)

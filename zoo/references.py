@@ -1,7 +1,8 @@
 """Model references: what people write after --model.
 
 zoo:NAME            an encoder of the zoo
-PATH                a .safetensors or .pt file (with --arch unless it says what it is)
+PATH                a .safetensors or .pt file (with --arch unless it says what it is),
+                    or the folder of an encoder: model.safetensors and its card
 hf://ORG/REPO[@REV] the encoder of a hub repository (hf-hub:ORG/REPO also works)
 timm:NAME           a pretrained model of timm, as an encoder
 robustbench:ID      a classifier of RobustBench (robustbench:DATASET/NORM/ID)
@@ -16,7 +17,9 @@ from typing import TYPE_CHECKING
 from zoo import architectures
 from zoo.encoder import Encoder, EncoderSpec, load_encoder, load_weights
 from zoo.errors import UserError, nearest
-from zoo.records import Training
+from zoo.files import sha256_file
+from zoo.index import CARD
+from zoo.records import Card, Training, read_record
 from zoo.state_file import read_state
 
 if TYPE_CHECKING:
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
 HUB = ("hf://", "hf-hub:")
 PREFIXES = ("zoo:", "timm:", "robustbench:", *HUB)
 SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".tar")
+WEIGHTS = "model.safetensors"
+"""In the folder of an encoder."""
 HEADS = ("linear", "fc", "head", "classifier")
 """Names under which classifiers of the field keep their last layer."""
 
@@ -69,7 +74,7 @@ def check(reference: str) -> None:
 
         card(reference.removeprefix("zoo:"))
     elif not reference.startswith(PREFIXES):
-        path = Path(reference).expanduser()
+        path = weights_file(reference)
         if not path.is_file() and path.suffix in SUFFIXES:
             raise UserError(f"no file {path}")
         if not path.is_file():
@@ -92,7 +97,31 @@ def load(reference: str, options: LoadOptions) -> Loaded:
     if reference.startswith("robustbench:"):
         return _from_robustbench(reference, options)
     check(reference)
-    return _from_file(reference, Path(reference).expanduser(), options)
+    return _from_file(reference, weights_file(reference), options)
+
+
+def training_of(reference: str) -> Training | None:
+    """What is known of the training of a reference, before anything is loaded.
+
+    Of an encoder of the zoo by its card; of a file by the card that lies beside it, if
+    it is the card of these very weights.
+    """
+    if reference.startswith("zoo:"):
+        from zoo.store import card
+
+        return card(reference.removeprefix("zoo:")).training
+    path = weights_file(reference)
+    beside = path.parent / CARD
+    if reference.startswith(PREFIXES) or not (path.is_file() and beside.is_file()):
+        return None
+    found = read_record(beside, Card)
+    return found.training if found.sha256 == sha256_file(path) else None
+
+
+def weights_file(reference: str) -> Path:
+    """The weights that a path leads to: itself, or those in the folder it names."""
+    path = Path(reference).expanduser()
+    return path / WEIGHTS if (path / WEIGHTS).is_file() else path
 
 
 def _unknown(reference: str) -> str:
@@ -251,7 +280,8 @@ def _described_file(reference: str, path: Path) -> Loaded:
 
     if METADATA_KEY in read_tensors(path)[1]:
         return Loaded(reference=reference, classifier=load_classifier(path))
-    return Loaded(reference=reference, encoder=load_encoder(path))
+    training = training_of(reference)
+    return Loaded(reference=reference, encoder=load_encoder(path), training=training)
 
 
 def _fit_state(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,8 @@ from torch import nn
 from zoo.classifier import Classifier
 from zoo.encoder import Encoder, EncoderSpec, save_encoder
 from zoo.errors import UserError
-from zoo.references import LoadOptions, check, load
+from zoo.references import LoadOptions, check, load, training_of
+from zoo.sources import EMBEDDED_FOLDER
 from zoo.state_file import read_state
 
 DIGITS = LoadOptions(shape=(1, 8, 8), classes=10, arch="resnet_s8")
@@ -57,6 +59,23 @@ def test_files_of_our_own_need_no_architecture(
     found = load(str(tmp_path / "e.safetensors"), options).encoder
     assert found is not None
     assert torch.equal(found(X), encoder(X))
+
+
+def test_the_card_beside_a_file_tells_of_its_training_and_of_no_others(
+    encoder: Encoder, tmp_path: Path
+) -> None:
+    described = EMBEDDED_FOLDER / "tarrl-digits"
+    for path in described.iterdir():
+        shutil.copy(path, tmp_path)
+    options = LoadOptions(shape=(1, 8, 8), classes=10)
+    want = load("zoo:tarrl-digits", options)
+    for reference in (str(tmp_path), str(tmp_path / "model.safetensors")):
+        check(reference)
+        found = load(reference, options)
+        assert found.encoder is not None
+        assert found.training == want.training == training_of(reference)
+    save_encoder(encoder, tmp_path / "model.safetensors")
+    assert load(str(tmp_path), options).training is None
 
 
 @pytest.mark.parametrize("name", ["linear", "fc", "head"])
