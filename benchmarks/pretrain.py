@@ -4,10 +4,11 @@
 
 The peer runs, in the same process and interleaved step by step, the forward and
 backward passes that the method declares (`Method.cost`) on the same networks (encoder
-and, where the method has one, projector), batch and memory layout: forward passes of
-fixed images, backward passes to the input, full training passes with the optimiser's
-step, and nothing else. The ratio is what augmentation, losses, projections onto the
-ball and bookkeeping leave of that speed.
+and, where the method has one, projector), batch, memory layout and precision: forward
+passes of fixed images, backward passes to the input, full training passes with the
+optimiser's step, and nothing else. The ratio is what augmentation, losses, projections
+onto the ball and bookkeeping leave of that speed. Every method has a process of its
+own, so that its peak memory (libraries and data included) is its own too.
 """
 
 from __future__ import annotations
@@ -15,10 +16,13 @@ from __future__ import annotations
 import argparse
 import resource
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +34,7 @@ from pretrain.build import build_method
 from pretrain.data import divide
 from pretrain.methods.base import Cost
 from pretrain.optimizer import build_optimizer
+from pretrain.precision import precision
 from pretrain.recipe import Recipe, validate
 from pretrain.run_folder import RunFolder
 from pretrain.train import Session, Surroundings
@@ -38,11 +43,13 @@ from zoo.datasets import load
 from zoo.encoder import Encoder
 
 TEACHERS = ("deacl", "advcl", "dynacl++")
+WARM_UP = 3
+"""Steps that are not counted."""
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Images per second, medians over steps."""
+    """Images per second, medians over steps; memory of the whole process."""
 
     method: float
     bare: float
@@ -57,20 +64,32 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--steps", type=int, default=3, help="of the inner attack")
     parser.add_argument("--repeats", type=int, default=12, help="training steps timed")
+    parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
+    parser.add_argument("--compile", action="store_true", help="the encoder")
     parser.add_argument("--methods", nargs="*", default=sorted(methods.registry()))
+    parser.add_argument("--row", help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if given.row:
+        print(_line(given.row, measure(given.row, given)))
+        return
     print(
-        f"{given.arch} on {given.data}, batch {given.batch}, {given.steps} attack "
-        f"steps, {torch.get_num_threads()} thread(s)"
+        f"{given.arch} on {given.data}, {given.precision}"
+        f"{', compiled' * given.compile}, batch {given.batch}, {given.steps} attack "
+        f"steps, {torch.get_num_threads()} thread(s), torch {torch.__version__}"
     )
-    print(f"{'method':10} {'images/s':>9} {'bare':>9} {'ratio':>6} {'peak MiB':>9}")
+    header = f"{'method':10} {'images/s':>9} {'bare':>9} {'ratio':>6} {'peak MiB':>9}"
+    print(header, flush=True)
     for name in given.methods:
-        speed = measure(name, given)
-        print(
-            f"{name:10} {speed.method:9.0f} {speed.bare:9.0f} "
-            f"{speed.method / speed.bare:6.2f} {speed.peak_mib:9.0f}",
-            flush=True,
-        )
+        words = ["-W", "ignore", "-m", "benchmarks.pretrain", *sys.argv[1:]]
+        subprocess.run([sys.executable, *words, "--row", name], check=True)
+
+
+def _line(name: str, speed: Speed) -> str:
+    ratio = speed.method / speed.bare
+    return (
+        f"{name:10} {speed.method:9.0f} {speed.bare:9.0f} {ratio:6.2f} "
+        f"{speed.peak_mib:9.0f}"
+    )
 
 
 def measure(name: str, given: Any) -> Speed:
@@ -82,22 +101,20 @@ def measure(name: str, given: Any) -> Speed:
         teacher = _teacher(recipe, data.train) if name in TEACHERS else None
         session = Session(recipe, data, run, Surroundings(), teacher, 0.0)
     session.module.train()
-    batches = session.batches.epoch(0)
+    batches = chain.from_iterable(session.batches.epoch(i) for i in count())
     bare = Bare(session.method.cost(recipe.attack), recipe, session)
     ours: list[float] = []
     theirs: list[float] = []
-    for step in range(given.repeats + 2):
-        try:
-            x, y = next(batches)
-        except StopIteration:
-            batches = session.batches.epoch(step)
-            x, y = next(batches)
+    peak = 0.0
+    for step in range(given.repeats + WARM_UP):
+        x, y = next(batches)
         ours.append(_timed(lambda x=x, y=y, step=step: session.step(x, y, step)))  # type: ignore[misc]
+        if not theirs:
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         theirs.append(_timed(lambda x=x: bare(x)))  # type: ignore[misc]
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return Speed(
-        method=recipe.batch / statistics.median(ours[2:]),
-        bare=recipe.batch / statistics.median(theirs[2:]),
+        method=recipe.batch / statistics.median(ours[WARM_UP:]),
+        bare=recipe.batch / statistics.median(theirs[WARM_UP:]),
         peak_mib=peak,
     )
 
@@ -106,15 +123,23 @@ class Bare:
     """The passes of one step on the plain network, and the optimiser's step."""
 
     def __init__(self, cost: Cost, recipe: Recipe, session: Session) -> None:
-        self.cost = cost
+        self.cost, self.recipe = cost, recipe
         self.method = method = session.method
         projector = batchnorm.collapsed(method.projector, batchnorm.CLEAN)
         self.network = nn.Sequential(method.export(), projector)
         self.network.to(memory_format=method.layout).requires_grad_(True)
+        if recipe.compile:
+            self.network[0].compile()
         self.optimizer = build_optimizer(self.network, recipe.optimizer)
 
     def __call__(self, x: Tensor) -> None:
         x = self.method.laid_out(x)
+        with precision(self.recipe, x.device):
+            trained = self._forward(x)
+        trained.square().mean().backward()
+        self.optimizer.step()
+
+    def _forward(self, x: Tensor) -> Tensor:
         trained, searched = round(self.cost.full), round(self.cost.to_input)
         plain = round(self.cost.forward) - trained - searched
         with frozen(self.network):
@@ -126,8 +151,7 @@ class Bare:
                 torch.autograd.grad(self.network(leaf).sum(), leaf)
         self.network.train()
         self.optimizer.zero_grad(set_to_none=True)
-        self.network(torch.cat([x] * trained)).square().mean().backward()
-        self.optimizer.step()
+        return self.network(torch.cat([x] * trained))  # type: ignore[no-any-return]
 
 
 def _timed(work: Callable[[], Any]) -> float:
@@ -149,6 +173,8 @@ def _recipe(name: str, given: Any) -> Recipe:
             "batch": given.batch,
             "epochs": 100,
             "monitor": {"every": 0},
+            "precision": given.precision,
+            "compile": given.compile,
         }
     )
 

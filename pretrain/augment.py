@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pretrain.precision import in_fp32
 from pretrain.quiet import quiet_import
 from pretrain.recipe import AugmentSettings
 
@@ -64,6 +65,7 @@ def weak(settings: AugmentSettings) -> AugmentSettings:
     return AugmentSettings(shift=WEAK_SHIFT, flip=settings.flip)
 
 
+@in_fp32
 def augment(x: Tensor, settings: AugmentSettings, generator: torch.Generator) -> Tensor:
     """One random view of each image.
 
@@ -113,10 +115,12 @@ def _warp(x: Tensor, settings: AugmentSettings, generator: torch.Generator) -> T
 def _recolour(
     x: Tensor, settings: AugmentSettings, generator: torch.Generator
 ) -> Tensor:
-    """kornia's jitter, grey and blur; it draws from torch's global generator."""
+    """kornia's jitter, grey and blur; it draws from torch's global CPU generator."""
     seed = int(torch.randint(2**62, (1,), generator=generator))
     with torch.random.fork_rng(devices=[]):
-        torch.random.manual_seed(seed)
+        # torch.manual_seed would also queue a seed, with its traceback, for every
+        # kind of device that is never used: slow, and memory that grows for ever.
+        torch.default_generator.manual_seed(seed)
         return _colours(settings, x.shape[1])(x.clamp(0, 1))  # type: ignore[no-any-return]
 
 

@@ -3,43 +3,22 @@
 Contrastive losses take negatives from every process: rows are gathered, and each
 process then computes the same global value. Means over examples stay local, since
 DDP averages gradients.
-
-Networks may run in bf16, losses never do: its 8 bits would round a loss to a few
-per mille, and the differences that an attack climbs with it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import wraps
-from typing import Literal, ParamSpec
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from pretrain.distributed import gather
+from pretrain.precision import in_fp32, widened
 
 Distance = Literal["l2", "squared", "cosine"]
-P = ParamSpec("P")
-
-
-def in_fp32(loss: Callable[P, Tensor]) -> Callable[P, Tensor]:
-    """Runs a loss outside autocast, which would cast its matrix products to bf16."""
-
-    @wraps(loss)
-    def outside(*args: P.args, **kwargs: P.kwargs) -> Tensor:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        with torch.autocast(device, enabled=False):
-            return loss(*args, **kwargs)
-
-    return outside
-
-
-def widened(z: Tensor) -> Tensor:
-    """Half precision as float32; wider types stay."""
-    return z.float() if z.dtype in (torch.bfloat16, torch.float16) else z
 
 
 @in_fp32
@@ -56,14 +35,9 @@ def nt_xent(a: Tensor, b: Tensor, *, temperature: float) -> Tensor:
 
     Source: Chen et al. 2020, arXiv 2002.05709, equation (1).
     """
-    a, b = gather(widened(a)), gather(widened(b))
-    n = len(a)
-    views = F.normalize(torch.cat([a, b]), dim=1)  # (2N, d)
-    similarity = views @ views.T / temperature  # (2N, 2N)
-    own = torch.eye(2 * n, dtype=torch.bool, device=a.device)
-    similarity = similarity.masked_fill(own, -torch.inf)
-    partner = torch.arange(2 * n, device=a.device).roll(n)
-    return F.cross_entropy(similarity, partner)
+    rows = torch.cat([_unit(a), _unit(b)])  # (2N, d)
+    partner = torch.arange(len(rows), device=rows.device).roll(len(rows) // 2)
+    return F.cross_entropy(_similarities(rows, temperature), partner)
 
 
 @in_fp32
@@ -80,14 +54,60 @@ def multi_positive(views: list[Tensor], *, temperature: float) -> Tensor:
 
     Source: Khosla et al. 2020, arXiv 2004.11362, equation (2), images as classes.
     """
-    rows = F.normalize(torch.cat([gather(widened(v)) for v in views]), dim=1)  # (VN, d)
-    count, total = len(views), len(rows)
-    image = torch.arange(total // count, device=rows.device).repeat(count)
-    own = torch.eye(total, dtype=torch.bool, device=rows.device)
-    positive = (image[:, None] == image) & ~own
-    similarity = (rows @ rows.T / temperature).masked_fill(own, -torch.inf)
-    ratio = similarity - similarity.logsumexp(dim=1, keepdim=True)
-    return -ratio[positive].sum() / (total * (count - 1))
+    unit = torch.stack([_unit(v) for v in views])  # (V, N, d)
+    others = _similarities(unit.flatten(0, 1), temperature).logsumexp(dim=1)
+    return others.mean() - _mean_positive(unit.sum(dim=0), len(views)) / temperature
+
+
+def against(fixed: list[Tensor], *, temperature: float) -> Callable[[Tensor], Tensor]:
+    """`multi_positive` of views of which all but one stay the same, as in an attack.
+
+    What the fixed views contribute among themselves is computed once.
+
+    Args:
+        fixed: V - 1 tensors (N, d), without gradients.
+        temperature: Positive divisor of the cosine similarities.
+
+    Returns:
+        A function of the moving view (N, d) that gives the loss.
+    """
+    unit = in_fp32(torch.stack)([_unit(v) for v in fixed])  # (V - 1, N, d)
+    rows, together = unit.flatten(0, 1), unit.sum(dim=0)
+    count = len(fixed) + 1
+    among = in_fp32(_similarities)(rows, temperature).logsumexp(dim=1)
+
+    @in_fp32
+    def loss(moving: Tensor) -> Tensor:
+        u = _unit(moving)
+        across = u @ rows.T / temperature  # (N, (V - 1) N)
+        own = _similarities(u, temperature)
+        anchors = torch.cat([across, own], dim=1).logsumexp(dim=1)
+        others = torch.logaddexp(among, across.logsumexp(dim=0))
+        mean = (anchors.sum() + others.sum()) / (count * len(u))
+        return mean - _mean_positive(together + u, count) / temperature
+
+    return loss
+
+
+def _unit(view: Tensor) -> Tensor:
+    """Rows of all processes, of length 1."""
+    return F.normalize(gather(widened(view)), dim=1)
+
+
+def _similarities(rows: Tensor, temperature: float) -> Tensor:
+    """All pairs of rows (n, n); a row is not compared with itself."""
+    return (rows @ rows.T / temperature).fill_diagonal_(-torch.inf)
+
+
+def _mean_positive(together: Tensor, count: int) -> Tensor:
+    """Mean similarity of pairs of views of the same image.
+
+    Args:
+        together: Sum of an image's `count` unit rows, (N, d): its squared length is
+            the sum over all pairs, of which `count` are rows with themselves.
+    """
+    pairs = together.square().sum() / len(together) - count
+    return pairs / (count * (count - 1))
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,7 @@
-"""Optimiser, schedule, average and precision: from the recipe to torch and timm."""
+"""Optimiser, schedule and average: from the recipe to torch and timm."""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -66,9 +65,3 @@ def build_average(encoder: nn.Module, recipe: Recipe) -> Any:
         from timm.utils import ModelEmaV3
 
     return ModelEmaV3(encoder, decay=recipe.average, use_warmup=True)
-
-
-def precision(recipe: Recipe, device: torch.device) -> AbstractContextManager[Any]:
-    """Autocast for the forward passes, attacks included, or nothing."""
-    enabled = recipe.precision == "bf16"
-    return torch.autocast(device.type, torch.bfloat16, enabled=enabled)

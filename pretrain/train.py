@@ -28,12 +28,8 @@ from pretrain.data import Batches, divide
 from pretrain.data import Parts as Data
 from pretrain.methods.base import Batch, Parts
 from pretrain.monitor import Look, look
-from pretrain.optimizer import (
-    build_average,
-    build_optimizer,
-    build_schedule,
-    precision,
-)
+from pretrain.optimizer import build_average, build_optimizer, build_schedule
+from pretrain.precision import precision
 from pretrain.progress import Reporter, Silent
 from pretrain.randomness import generator
 from pretrain.recipe import Recipe, merge, validate

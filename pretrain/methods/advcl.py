@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from pretrain import batchnorm
 from pretrain.batchnorm import ADVERSARIAL, CLEAN, LABELLED
 from pretrain.clustering import cluster
-from pretrain.losses import multi_positive
+from pretrain.losses import against, multi_positive
 from pretrain.methods.base import Batch, Cost, Method, Parts, Setting
 from pretrain.recipe import AttackSettings, Settings
 from robrep_eval.attacks.pgd import frozen
@@ -71,19 +71,19 @@ class AdvCL(Method):
         clean = self.laid_out(torch.cat([v1, v2, high_pass(x0)]))
         with torch.no_grad(), frozen(self.encoder, self.projector):
             fixed = self._project(clean, CLEAN).chunk(3)
+        contrast = against(list(fixed), temperature=self.options.temperature)
 
-        def contrast(x: Tensor) -> Tensor:
-            return self._contrast([*fixed, self._project(x, ADVERSARIAL)])
+        def displaced(x: Tensor) -> Tensor:
+            return contrast(self._project(x, ADVERSARIAL))
 
         def labelled(x: Tensor) -> Tensor:
             return self._labelled(x, batch.y)
 
-        x_c = self.attack(contrast, x0, batch)
+        x_c = self.attack(displaced, x0, batch)
         x_p = self.attack(labelled, x0, batch, self.encoder, self.heads)
-        u = self._project(clean, CLEAN).chunk(3)
-        u_adv = self._project(x_c, ADVERSARIAL)
+        u = [*self._project(clean, CLEAN).chunk(3), self._project(x_c, ADVERSARIAL)]
         return {
-            "contrast": self._contrast([*u, u_adv]),
+            "contrast": multi_positive(u, temperature=self.options.temperature),
             "labels": self.options.weight * self._labelled(x_p, batch.y),
         }
 
@@ -94,9 +94,6 @@ class AdvCL(Method):
     def _project(self, x: Tensor, norms: int) -> Tensor:
         with batchnorm.using(norms, self.encoder, self.projector):
             return self.project(x)
-
-    def _contrast(self, views: list[Tensor]) -> Tensor:
-        return multi_positive(views, temperature=self.options.temperature)
 
     def _labelled(self, x: Tensor, y: Tensor) -> Tensor:
         with batchnorm.using(LABELLED, self.encoder):

@@ -17,6 +17,7 @@ from typing import Annotated
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from pretrain import batchnorm
 from pretrain.batchnorm import ADVERSARIAL, CLEAN
@@ -82,8 +83,7 @@ class DynACL(Method):
         u1, u2 = self.query(v1), self.key(v2)
         return nt_xent(u1, u2, temperature=self.options.temperature)
 
-    @torch.no_grad()
     def _follow(self) -> None:
         """k <- m k + (1 - m) q, weights only; k's statistics are of its own passes."""
-        for k, q in zip(self.key.parameters(), self.query.parameters(), strict=True):
-            k.lerp_(q, 1 - self.options.momentum)
+        follow = get_ema_multi_avg_fn(self.options.momentum)
+        follow(list(self.key.parameters()), list(self.query.parameters()), 1)

@@ -15,9 +15,8 @@ from typing import Annotated
 
 import torch
 from pydantic import Field
-from torch import Tensor
 
-from pretrain.losses import multi_positive, nt_xent
+from pretrain.losses import against, multi_positive, nt_xent
 from pretrain.methods.base import Batch, Cost, Method, Parts
 from pretrain.recipe import AttackSettings, Settings
 from robrep_eval.attacks.pgd import frozen
@@ -42,15 +41,14 @@ class RoCL(Method):
         v1, v2 = self.view(batch), self.view(batch)
         with torch.no_grad(), frozen(self.encoder, self.projector):
             fixed = self.project(v2)
-
-        def objective(x: Tensor) -> Tensor:
-            return nt_xent(self.project(x), fixed, temperature=temperature)
-
-        v_adv = self.attack(objective, v1, batch)
+        contrast = against([fixed], temperature=temperature)
+        v_adv = self.attack(lambda x: contrast(self.project(x)), v1, batch)
         u1, u2, u_adv = self.project(torch.cat([v1, v2, v_adv])).chunk(3)
-        contrast = multi_positive([u1, u2, u_adv], temperature=temperature)
         extra = nt_xent(u_adv, u2, temperature=temperature)
-        return {"contrast": 2 * contrast, "extra": self.options.weight * extra}
+        return {
+            "contrast": 2 * multi_positive([u1, u2, u_adv], temperature=temperature),
+            "extra": self.options.weight * extra,
+        }
 
     def cost(self, attack: AttackSettings) -> Cost:
         """One attacked view, its fixed partner, three trained views."""
