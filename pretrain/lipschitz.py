@@ -48,6 +48,10 @@ class LipschitzSettings:
     """Divides squared distances, in the units of pixels in [0, 1]."""
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if self.epochs < 1:
+            raise UserError(f"the number of epochs must be positive, not {self.epochs}")
+
 
 def distance_contrast(a: Tensor, b: Tensor, temperature: float) -> Tensor:
     """InfoNCE on squared distances: no normalisation, so scale cannot be bought.

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from robrep_eval.attacks.displacement import FeatureAttackSettings, displace
-from robrep_eval.attacks.pgd import ascend
+from robrep_eval.attacks.pgd import ascend_each
 from robrep_eval.certify import SmoothingSettings
 from zoo.classifier import Classifier
 from zoo.datasets.base import Dataset
@@ -236,29 +236,21 @@ class _Maker:
                 candidates[run.name][found.positions[own]] = found.images[own]
         return candidates
 
-    def _cross_entropy(self, images: Tensor, targets: Tensor) -> Tensor:
-        generator = torch.Generator().manual_seed(self.seed)
-        parts = []
-        size = self.finished.batch_size
-        for x, y in zip(images.split(size), targets.split(size), strict=True):
-            labels = y.to(self.finished.device)
+    def _cross_entropy(self, x: Tensor, y: Tensor) -> Tensor:
+        def loss(images: Tensor, labels: Tensor) -> Tensor:
+            return cross_entropy(self.classifier(images), labels, reduction="none")
 
-            def loss(images: Tensor, labels: Tensor = labels) -> Tensor:
-                logits = self.classifier(images)
-                return cross_entropy(logits, labels, reduction="none")
-
-            parts.append(
-                ascend(
-                    loss,
-                    x.to(self.finished.device),
-                    self.threat,
-                    steps=CE_STEPS,
-                    step_size=CE_STEP * self.threat.eps,
-                    generator=generator,
-                    keep_best=True,
-                ).cpu()
-            )
-        return torch.cat(parts)
+        return ascend_each(
+            loss,
+            x,
+            y,
+            self.threat,
+            steps=CE_STEPS,
+            step_size=CE_STEP * self.threat.eps,
+            generator=torch.Generator().manual_seed(self.seed),
+            keep_best=True,
+            **self.sizes,
+        )
 
     def _health_subject(self) -> Any:
         from robrep_eval.health import MAX_IMAGES, Subject

@@ -5,8 +5,9 @@ Evaluation attacks, the bound's displacement and every pretraining method call i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -72,6 +73,59 @@ def ascend(
     return current
 
 
+def ascend_each(
+    objective: Callable[[Tensor, Tensor], Tensor],
+    x: Tensor,
+    y: Tensor,
+    threat: ThreatModel,
+    *,
+    steps: int,
+    step_size: float,
+    batch_size: int,
+    generator: torch.Generator | None = None,
+    keep_best: bool = False,
+    device: str = "cpu",
+    on_progress: Callable[[float], None] = lambda _: None,
+) -> Tensor:
+    """`ascend` on any number of images, batch by batch; back on the CPU.
+
+    Args:
+        objective: Maps images and their labels to one value per example (n,).
+        x: Clean images (N, C, H, W) in [0, 1].
+        y: Labels (N,).
+        threat: Norm and radius.
+        steps: Number of steps.
+        step_size: Length of a step in the norm of the threat model.
+        batch_size: Images per forward pass.
+        generator: Of random starts; without it the clean images are the starts.
+        keep_best: As for `ascend`.
+        device: Where the objective lives.
+        on_progress: Called with the share of the images that are done.
+    """
+    parts: list[Tensor] = []
+    for some, labels in zip(x.split(batch_size), y.split(batch_size), strict=True):
+        clean = some.to(device)
+        found = ascend(
+            partial(_labelled, objective, labels.to(device)),
+            clean,
+            threat,
+            steps=steps,
+            step_size=step_size,
+            start=clean if generator is None else None,
+            generator=generator,
+            keep_best=keep_best,
+        )
+        parts.append(found.cpu())
+        on_progress(min(1.0, len(parts) * batch_size / len(x)))
+    return torch.cat(parts)
+
+
+def _labelled(
+    objective: Callable[[Tensor, Tensor], Tensor], labels: Tensor, images: Tensor
+) -> Tensor:
+    return objective(images, labels)
+
+
 def _gradient(objective: Objective, x: Tensor) -> tuple[Tensor, Tensor]:
     """Gradient of the summed objective with respect to the images alone."""
     with torch.enable_grad():
@@ -100,13 +154,20 @@ def frozen(*modules: nn.Module) -> Iterator[None]:
     only to discard them.
     """
     modes = [(m, m.training) for module in modules for m in module.modules()]
-    flags = [(p, p.requires_grad) for module in modules for p in module.parameters()]
+    trained = [p for module in modules for p in module.parameters() if p.requires_grad]
     try:
-        for module in modules:
-            module.eval().requires_grad_(False)
+        _set_modes((m, False) for m, _ in modes)
+        for p in trained:
+            p.requires_grad_(False)
         yield
     finally:
-        for m, training in modes:
-            m.training = training
-        for p, flag in flags:
-            p.requires_grad_(flag)
+        _set_modes(modes)
+        for p in trained:
+            p.requires_grad_(True)
+
+
+def _set_modes(modes: Iterable[tuple[nn.Module, bool]]) -> None:
+    """Module by module, where it differs: assigning to modules is slow."""
+    for module, training in modes:
+        if module.training != training:
+            module.training = training

@@ -1,35 +1,27 @@
 """What an attack works on: the examples still standing, and a model made fast.
 
-`prepare` gives a frozen copy for proposing, with batch norm folded into the
-convolutions and memory laid out channels last where that is safe. Its logits differ
-from the original's in the last bits; the difference is measured, an example retires
-only beyond a multiple of that, and every claim is checked again on the original.
+`prepare` gives a fast copy for proposing. Its logits differ from the original's in the
+last bits; the difference is measured, an example retires only beyond a multiple of
+that, and every claim is checked again on the original.
 """
 
 from __future__ import annotations
 
-import copy
-import logging
-import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
+from robrep_eval.attacks.fast_copy import fast_copy
 from robrep_eval.attacks.losses import Loss, margin
+from robrep_eval.memory import keep_freed_memory
 from zoo.classifier import Classifier
-from zoo.nets.layout import layout
 from zoo.threat import ThreatModel
-
-log = logging.getLogger(__name__)
 
 GUARD = 4.0
 """The guard, in multiples of the largest change of a logit seen (two would do)."""
-FOLD_LIMIT = 1e-3
-"""Relative change of logits above which a folded copy is not used."""
 CACHED_PIXELS = 96 * 28 * 28
 """Pixels per physical batch on a CPU: of four small ResNets at 28x28 and 32x32, on one
 and two cores, each was at its best here or within 5% of it (32 images of 28x28 cost
@@ -43,16 +35,16 @@ class Model:
 
     Args:
         module: Images to logits; eval mode, frozen.
-        guard: Margin within which a misclassification is not trusted.
         memory: The layout in which images are handed over.
+        guard: Margin within which a misclassification is not trusted.
     """
 
     def __init__(
-        self, module: nn.Module, guard: float, memory: torch.memory_format
+        self, module: nn.Module, memory: torch.memory_format, guard: float = 0.0
     ) -> None:
         self.module = module
-        self.guard = guard
         self.format = memory
+        self.guard = guard
         self.forward_rows = 0
         self.backward_rows = 0
 
@@ -144,7 +136,7 @@ def prepare(classifier: Classifier, *, exact: bool = False) -> Model:
             the reference.
     """
     if exact:
-        return Model(classifier, 0.0, torch.contiguous_format)
+        return Model(classifier, torch.contiguous_format)
     if classifier not in _prepared:
         generator = torch.Generator().manual_seed(0)
         noise = torch.rand((32, *classifier.shape), generator=generator)
@@ -152,10 +144,9 @@ def prepare(classifier: Classifier, *, exact: bool = False) -> Model:
         sample = (noise * shades).to(_device(classifier))
         with torch.no_grad():
             want = _wide(classifier(sample))
-        quick = _folded(classifier, sample, want)
-        memory = layout(quick)
-        quick.to(memory_format=memory)
-        model = Model(quick, 0.0, memory)
+        if sample.device.type == "cpu":
+            keep_freed_memory()
+        model = Model(*fast_copy(classifier, sample, want))
         model.guard = GUARD * _spread(classifier, model, sample, want)
         _prepared[classifier] = model
     return _prepared[classifier]
@@ -179,49 +170,3 @@ def _spread(classifier: Classifier, model: Model, x: Tensor, want: Tensor) -> fl
     changes = [float((part - want).abs().max()) for part in parts[1:]]
     changes.append(float((alone - want[:4]).abs().max()))
     return max(changes)
-
-
-def _folded(classifier: Classifier, sample: Tensor, want: Tensor) -> nn.Module:
-    """A copy with batch norm folded and activations in place, if it can be traced."""
-    from torch.fx.experimental.optimization import fuse
-
-    plain = copy.deepcopy(classifier).eval().requires_grad_(False)
-    try:
-        graph = fuse(plain)
-        if isinstance(graph, fx.GraphModule):
-            _in_place(graph)
-        graph.requires_grad_(False)
-        with torch.no_grad():
-            got = _wide(graph(sample))
-    except Exception as error:  # tracing foreign modules fails in many ways
-        log.debug("batch norm is not folded: %s", error)
-        return plain
-    scale = want.abs().max().clamp(min=1e-12)
-    if got.shape == want.shape and bool((got - want).abs().max() <= FOLD_LIMIT * scale):
-        return graph
-    return plain
-
-
-_ACTIVATIONS = (F.relu, torch.relu)
-_FRESH = (operator.add, torch.add)
-
-
-def _in_place(graph: fx.GraphModule) -> None:
-    """Lets ReLUs overwrite inputs that nobody else reads: saves the allocation.
-
-    Safe for gradients: neither a convolution nor a sum needs its own output.
-    """
-    modules = dict(graph.named_modules())
-    for node in graph.graph.nodes:
-        if node.op != "call_function" or node.target not in _ACTIVATIONS:
-            continue
-        source = node.args[0]
-        convolved = source.op == "call_module" and isinstance(
-            modules[source.target], nn.Conv2d
-        )
-        summed = source.op == "call_function" and source.target in _FRESH
-        if len(source.users) == 1 and (convolved or summed):
-            node.target = F.relu
-            node.kwargs = {"inplace": True}
-            node.args = (source,)
-    graph.recompile()

@@ -201,7 +201,7 @@ class SquareLinf:
         """Bool (r, A): the square changes no pixel, or was rejected before."""
         column = rows.unsqueeze(1)
         corners = s["corners"][column, at]  # (r, A, 4 C)
-        sums = s["areas"][rows].gather(1, corners.flatten(1))
+        sums = s["areas"][column.unsqueeze(2), corners]
         a, b, c, d = sums.view(*at.shape, -1, 4).unbind(dim=3)
         side = s["windows"][column, at, 2]
         still = (a - b - c + d == side.square().unsqueeze(2)).all(dim=2)
@@ -217,11 +217,11 @@ class SquareLinf:
         if not self.memory:
             return
         side = s["windows"][..., 2][place]
-        stale = accepted | (side != s["rejected_side"])
+        stale = (accepted | (side != s["rejected_side"])).nonzero().flatten()
         s["rejected"][stale] = False
         s["rejected_side"] = side
-        s["rejected"][place[0], s["square"][place]] = ~accepted
-        s["rejected"][:, self.memory] = False
+        squares = s["square"][place]
+        s["rejected"][place[0], squares] = ~accepted & (squares < self.memory)
 
     def _candidate(self, s: State, windows: Tensor, signs: Tensor) -> Tensor:
         """The images with their squares added, inside ball and box."""
@@ -258,5 +258,5 @@ def _areas(image: Tensor, low: Tensor, high: Tensor) -> Tensor:
     bound, channel by channel, then those at the upper.
     """
     bound = torch.cat([image == low, image == high], dim=1)
-    sums = bound.cumsum(dim=2).cumsum(dim=3)
+    sums = bound.cumsum(dim=2, dtype=torch.int32).cumsum(dim=3, dtype=torch.int32)
     return F.pad(sums, (1, 0, 1, 0)).flatten(1)

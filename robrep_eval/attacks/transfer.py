@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from robrep_eval.attacks.base import Context
-from robrep_eval.attacks.pgd import ascend
+from robrep_eval.attacks.pgd import ascend_each
 from zoo.classifier import Classifier
 from zoo.encoder import fingerprint
 from zoo.threat import ThreatModel
@@ -62,25 +62,21 @@ class TransferAttack:
         context: Context,
     ) -> Tensor:
         """The source's worst images; the attacked classifier is never asked."""
-        generator = torch.Generator().manual_seed(context.seed)
         source = self._fitted.to(context.device)
-        parts = []
-        for start in range(0, len(x), context.batch_size):
-            rows = slice(start, start + context.batch_size)
-            labels = y[rows].to(context.device)
 
-            def loss(images: Tensor, labels: Tensor = labels) -> Tensor:
-                return cross_entropy(source(images), labels, reduction="none")
+        def loss(images: Tensor, labels: Tensor) -> Tensor:
+            return cross_entropy(source(images), labels, reduction="none")
 
-            found = ascend(
-                loss,
-                x[rows].to(context.device),
-                threat,
-                steps=self.steps,
-                step_size=self.relative_step * threat.eps,
-                generator=generator,
-                keep_best=True,
-            )
-            parts.append(found.cpu())
-            context.progress(min(1.0, (start + context.batch_size) / len(x)))
-        return torch.cat(parts)
+        return ascend_each(
+            loss,
+            x,
+            y,
+            threat,
+            steps=self.steps,
+            step_size=self.relative_step * threat.eps,
+            batch_size=context.batch_size,
+            generator=torch.Generator().manual_seed(context.seed),
+            keep_best=True,
+            device=context.device,
+            on_progress=context.progress,
+        )

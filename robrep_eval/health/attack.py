@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from robrep_eval.attacks.pgd import ascend
+from robrep_eval.attacks.pgd import ascend, ascend_each
 from robrep_eval.health.subject import Subject
 from zoo.ball import random_start
 from zoo.measurements import EpsCurve, EpsPoint, Flag, Status
@@ -45,31 +45,28 @@ def pgd(
     keep_best: bool = True,
 ) -> Tensor:
     """Attacked images; zero gradients (a cut graph) leave the random start."""
-    generator = torch.Generator().manual_seed(subject.seed + restart)
-    parts = []
-    for x, y in zip(
-        subject.x.split(subject.batch_size),
-        subject.y.split(subject.batch_size),
-        strict=True,
-    ):
-        clean, labels = x.to(subject.device), y.to(subject.device)
+    return ascend_each(
+        _objective(subject, loss),
+        subject.x,
+        subject.y,
+        threat,
+        steps=steps,
+        step_size=RELATIVE_STEP * threat.eps,
+        batch_size=subject.batch_size,
+        generator=torch.Generator().manual_seed(subject.seed + restart),
+        keep_best=keep_best,
+        device=subject.device,
+    )
 
-        def objective(images: Tensor, labels: Tensor = labels) -> Tensor:
-            value = loss(subject.classifier(images), labels)
-            # A model without a graph still gives an objective, with gradient zero.
-            return value + 0 * images.flatten(1).sum(dim=1)
 
-        found = ascend(
-            objective,
-            clean,
-            threat,
-            steps=steps,
-            step_size=RELATIVE_STEP * threat.eps,
-            generator=generator,
-            keep_best=keep_best,
-        )
-        parts.append(found.cpu())
-    return torch.cat(parts)
+def _objective(subject: Subject, loss: Loss) -> Loss:
+    """The loss of images; a model without a graph still gives one, of gradient zero."""
+
+    def objective(images: Tensor, labels: Tensor) -> Tensor:
+        value = loss(subject.classifier(images), labels)
+        return value + 0 * images.flatten(1).sum(dim=1)
+
+    return objective
 
 
 def held(subject: Subject, images: Tensor) -> Tensor:
@@ -180,29 +177,16 @@ def stronger_beats_weaker(subject: Subject) -> Flag:
 
 def _one_step(subject: Subject) -> Tensor:
     """FGSM from the clean image."""
-    parts = []
-    for x, y in zip(
-        subject.x.split(subject.batch_size),
-        subject.y.split(subject.batch_size),
-        strict=True,
-    ):
-        clean, labels = x.to(subject.device), y.to(subject.device)
-
-        def objective(images: Tensor, labels: Tensor = labels) -> Tensor:
-            value = ce_loss(subject.classifier(images), labels)
-            return value + 0 * images.flatten(1).sum(dim=1)
-
-        parts.append(
-            ascend(
-                objective,
-                clean,
-                subject.threat,
-                steps=1,
-                step_size=subject.threat.eps,
-                start=clean,
-            ).cpu()
-        )
-    return torch.cat(parts)
+    return ascend_each(
+        _objective(subject, ce_loss),
+        subject.x,
+        subject.y,
+        subject.threat,
+        steps=1,
+        step_size=subject.threat.eps,
+        batch_size=subject.batch_size,
+        device=subject.device,
+    )
 
 
 def finds_planted(subject: Subject) -> Flag:
