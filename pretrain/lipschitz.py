@@ -16,6 +16,7 @@ import time
 import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import rich_click as click
 import torch
@@ -73,8 +74,7 @@ def distance_contrast(a: Tensor, b: Tensor, temperature: float) -> Tensor:
     return nn.functional.cross_entropy(logits, torch.arange(2 * n).roll(n))
 
 
-def build(pixels: int, widths: tuple[int, ...]) -> nn.Module:
-    """Orthogonal layers under training; `plain` turns them into matrices."""
+def _torchlip() -> Any:
     try:
         from deel import torchlip
     except ImportError:
@@ -82,6 +82,12 @@ def build(pixels: int, widths: tuple[int, ...]) -> nn.Module:
             "training a Lipschitz encoder needs deel-torchlip: "
             "pip install 'robrep[lipschitz]'"
         ) from None
+    return torchlip
+
+
+def build(pixels: int, widths: tuple[int, ...]) -> nn.Module:
+    """Orthogonal layers under training; `plain` turns them into matrices."""
+    torchlip = _torchlip()
     layers: list[nn.Module] = [nn.Flatten()]
     for inputs, outputs in zip((pixels, *widths[:-1]), widths, strict=True):
         layers += [torchlip.SpectralLinear(inputs, outputs), torchlip.GroupSort2()]
@@ -152,6 +158,13 @@ def plain(
 def command(folder: Path, seed: int, epochs: int) -> None:
     """Trains the Lipschitz encoder of the digits and writes it with its card."""
     settings = LipschitzSettings(seed=seed, epochs=epochs)
+    _torchlip()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"cannot write to {folder}: {error.strerror}; name another folder"
+        ) from None
     began = time.perf_counter()
     encoder, loss = train(settings)
     card = publish(encoder, folder, settings, time.perf_counter() - began)

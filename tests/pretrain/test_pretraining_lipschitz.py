@@ -95,6 +95,16 @@ def test_the_command_writes_weights_and_card(
     assert card.dim == load_encoder(weights).dim == 128
 
 
+def test_a_folder_that_cannot_be_is_refused_before_training(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "file").touch()
+    assert call(monkeypatch, str(tmp_path / "file" / "made")) == 2
+    assert "name another folder" in " ".join(capsys.readouterr().err.split())
+
+
 @pytest.mark.parametrize("words", [["--epochs", "0"], ["--epochs", "x"]])
 def test_bad_values_leave_nothing_behind(
     words: list[str],

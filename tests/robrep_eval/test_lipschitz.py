@@ -11,6 +11,7 @@ from torch import nn
 
 from robrep_eval import evaluate
 from robrep_eval.attacks.pgd import ascend
+from robrep_eval.display import footnotes
 from robrep_eval.lipschitz import certify_lipschitz, lipschitz_constant
 from robrep_eval.measure import MeasureSettings
 from robrep_eval.probes import ProbeSettings
@@ -160,5 +161,7 @@ def test_autoattack_fools_nothing_that_is_certified_on_either_task(
     assert 20 <= proof.certified.k < result.robust.k + result.undecided
     for radius, verdict in zip(proof.radius, result.examples.verdict, strict=True):
         assert radius <= 0.25 or verdict is Verdict.ROBUST
+    told = " ".join(footnotes(result))
+    assert f"Certified: {proof.certified} within L2 0.25" in told
     # The bracket: what is proved <= what the margin test estimates.
     assert proof.certified.k <= bound.estimated_robust.k

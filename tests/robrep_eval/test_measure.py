@@ -66,6 +66,8 @@ def test_more_is_measured_without_attacking_again(
     found = Measurements.of(again)
     assert found.label_free is not None
     assert 0 <= found.label_free.breakaway_risk <= 1
+    told = " ".join(footnotes(again))
+    assert f"universal quantile {found.label_free.universal_quantile:.3f}" in told
     assert again.examples == before.examples
     assert again.provenance.created == before.provenance.created
     assert again.extras["bound"] == before.extras["bound"]

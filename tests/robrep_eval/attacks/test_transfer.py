@@ -95,8 +95,8 @@ def test_a_named_source_is_fitted_once_and_read_afterwards(tmp_path: Path) -> No
     ("name", "message"),
     [
         ("transfer:zoo:simcrl-digits", "did you mean 'simclr-digits'"),
-        ("transfer:simclr-digits", "write transfer:zoo:NAME"),
-        ("transfer:zoo:", "write transfer:zoo:NAME"),
+        ("transfer:simclr-digits", "or transfer:zoo:NAME"),
+        ("transfer:zoo:", "or transfer:zoo:NAME"),
         ("transfer", "unknown attack 'transfer'"),
         ("transfer:zoo:simclr-digits,transfer:zoo:simclr-digits", "named twice"),
     ],
