@@ -226,11 +226,11 @@ class SquareLinf:
     def _candidate(self, s: State, windows: Tensor, signs: Tensor) -> Tensor:
         """The images with their squares added, inside ball and box."""
         top, left, side = windows.unsqueeze(2).unbind(dim=1)  # (n, 1)
-        down = (self.rows >= top) & (self.rows < top + side)
-        across = (self.columns >= left) & (self.columns < left + side)
-        window = down.unsqueeze(2) & across.unsqueeze(1)  # (n, H, W)
+        down = ((self.rows >= top) & (self.rows < top + side)).to(signs)
+        across = ((self.columns >= left) & (self.columns < left + side)).to(signs)
         step = (signs * (2 * self.problem.threat.eps)).view(*signs.shape, 1, 1)
-        moved = (step * window.unsqueeze(1)).add_(s["image"])
+        bands = step * down.view(len(down), 1, -1, 1)  # (n, C, H, 1)
+        moved = (bands * across.view(len(across), 1, 1, -1)).add_(s["image"])
         return torch.clamp(moved, s["low"], s["high"], out=moved)
 
     def _accept(
