@@ -37,7 +37,7 @@ from pretrain.optimizer import build_optimizer
 from pretrain.precision import precision
 from pretrain.recipe import Recipe, validate
 from pretrain.run_folder import RunFolder
-from pretrain.train import Session, Surroundings
+from pretrain.session import Session, Surroundings
 from robrep_eval.attacks.pgd import frozen
 from zoo.datasets import load
 from zoo.encoder import Encoder

@@ -36,17 +36,20 @@ def divide(data: Dataset, recipe: Recipe) -> Parts:
     """
     data = data.take(recipe.limit)
     order = torch.randperm(len(data), generator=generator(recipe.seed, "split"))
-    held = round(recipe.monitor.held_out * len(data)) if recipe.monitor.every else 0
+    held = 0
+    if recipe.monitor.every:
+        held = max(1, round(recipe.monitor.held_out * len(data)))
     left = len(data) - held
     if left < recipe.batch:
         raise UserError(
             f"batch {recipe.batch} is larger than the {left} training images of "
             f"'{data.name}' ({len(data)} less {held} held out); use a smaller batch"
         )
-    if recipe.batch % distributed.world():
+    if recipe.batch % distributed.world() or recipe.batch < 2 * distributed.world():
         raise UserError(
             f"batch {recipe.batch} cannot be divided among "
-            f"{distributed.world()} processes; use a multiple"
+            f"{distributed.world()} processes; use a multiple, two images for each "
+            "at least"
         )
     return Parts(
         train=data.subset(order[held:].sort().values),

@@ -7,6 +7,7 @@ DDP averages gradients.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -35,9 +36,9 @@ def nt_xent(a: Tensor, b: Tensor, *, temperature: float) -> Tensor:
 
     Source: Chen et al. 2020, arXiv 2002.05709, equation (1).
     """
-    rows = torch.cat([_unit(a), _unit(b)])  # (2N, d)
+    rows = torch.cat([_rows(a, temperature), _rows(b, temperature)])  # (2N, d)
     partner = torch.arange(len(rows), device=rows.device).roll(len(rows) // 2)
-    return F.cross_entropy(_similarities(rows, temperature), partner)
+    return F.cross_entropy(_similarities(rows), partner)
 
 
 @in_fp32
@@ -54,9 +55,9 @@ def multi_positive(views: list[Tensor], *, temperature: float) -> Tensor:
 
     Source: Khosla et al. 2020, arXiv 2004.11362, equation (2), images as classes.
     """
-    unit = torch.stack([_unit(v) for v in views])  # (V, N, d)
-    others = _similarities(unit.flatten(0, 1), temperature).logsumexp(dim=1)
-    return others.mean() - _mean_positive(unit.sum(dim=0), len(views)) / temperature
+    rows = [_rows(v, temperature) for v in views]
+    others = _similarities(torch.cat(rows)).logsumexp(dim=1)
+    return others.mean() - _mean_positive(rows)
 
 
 def against(fixed: list[Tensor], *, temperature: float) -> Callable[[Tensor], Tensor]:
@@ -71,43 +72,44 @@ def against(fixed: list[Tensor], *, temperature: float) -> Callable[[Tensor], Te
     Returns:
         A function of the moving view (N, d) that gives the loss.
     """
-    unit = in_fp32(torch.stack)([_unit(v) for v in fixed])  # (V - 1, N, d)
-    rows, together = unit.flatten(0, 1), unit.sum(dim=0)
-    count = len(fixed) + 1
-    among = in_fp32(_similarities)(rows, temperature).logsumexp(dim=1)
+    still = [_rows(v, temperature) for v in fixed]
+    rows = torch.cat(still)  # ((V - 1) N, d)
+    among = in_fp32(_similarities)(rows).logsumexp(dim=1)
 
     @in_fp32
     def loss(moving: Tensor) -> Tensor:
-        u = _unit(moving)
-        across = u @ rows.T / temperature  # (N, (V - 1) N)
-        own = _similarities(u, temperature)
-        anchors = torch.cat([across, own], dim=1).logsumexp(dim=1)
+        u = _rows(moving, temperature)
+        across = u @ rows.T  # (N, (V - 1) N)
+        anchors = torch.cat([across, _similarities(u)], dim=1).logsumexp(dim=1)
         others = torch.logaddexp(among, across.logsumexp(dim=0))
-        mean = (anchors.sum() + others.sum()) / (count * len(u))
-        return mean - _mean_positive(together + u, count) / temperature
+        return torch.cat([anchors, others]).mean() - _mean_positive([*still, u])
 
     return loss
 
 
-def _unit(view: Tensor) -> Tensor:
-    """Rows of all processes, of length 1."""
-    return F.normalize(gather(widened(view)), dim=1)
+def _rows(view: Tensor, temperature: float) -> Tensor:
+    """Rows of all processes whose products are similarities over temperature."""
+    return F.normalize(gather(widened(view)), dim=1) / math.sqrt(temperature)
 
 
-def _similarities(rows: Tensor, temperature: float) -> Tensor:
+def _similarities(rows: Tensor) -> Tensor:
     """All pairs of rows (n, n); a row is not compared with itself."""
-    return (rows @ rows.T / temperature).fill_diagonal_(-torch.inf)
+    similarities = rows @ rows.T
+    with torch.no_grad():  # the softmax gives -inf no gradient as it is
+        similarities.fill_diagonal_(-torch.inf)
+    return similarities
 
 
-def _mean_positive(together: Tensor, count: int) -> Tensor:
-    """Mean similarity of pairs of views of the same image.
+def _mean_positive(views: list[Tensor]) -> Tensor:
+    """Mean similarity, over temperature, of two views of the same image.
 
-    Args:
-        together: Sum of an image's `count` unit rows, (N, d): its squared length is
-            the sum over all pairs, of which `count` are rows with themselves.
+    The squared length of the sum of an image's V rows is the sum of all V^2 products;
+    those of rows with themselves are taken off.
     """
-    pairs = together.square().sum() / len(together) - count
-    return pairs / (count * (count - 1))
+    stacked = torch.stack(views)  # (V, N, d)
+    count, n, _ = stacked.shape
+    pairs = stacked.sum(dim=0).square().sum() - stacked.square().sum()
+    return pairs / (n * count * (count - 1))
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
+from pretrain.faults import explain
 from zoo.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -66,8 +67,6 @@ def options(recipe: Recipe) -> Settings:
         UserError: unknown method or option, wrong type or range; a threat model that
             is missing or pointless; a teacher that is missing or pointless.
     """
-    from pretrain.recipe import explain
-
     kind = get(recipe.method)
     try:
         chosen = kind.Options.model_validate(recipe.options)

@@ -38,6 +38,16 @@ def test_the_global_generator_is_left_alone() -> None:
     assert torch.equal(torch.rand(3), expected)
 
 
+@pytest.mark.parametrize("name", ["digits", "stl10"])
+def test_autocast_does_not_reach_the_views(name: str) -> None:
+    # affine_grid multiplies matrices: in bf16 pixels would land elsewhere.
+    channels = 3 if name == "stl10" else 1
+    settings, x = preset(name, channels), _images(8, channels, 16)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = augment(x, settings, _generator())
+    assert torch.equal(found, augment(x, settings, _generator()))
+
+
 def test_nothing_on_changes_nothing() -> None:
     x = _images(4)
     assert torch.equal(augment(x, AugmentSettings(), _generator()), x)

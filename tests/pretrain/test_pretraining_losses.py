@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pretrain.losses import (
     Spread,
+    against,
     cosine_loss,
     distances,
     kl,
@@ -54,6 +55,20 @@ def test_multi_positive_is_the_formula_of_the_paper(count: int) -> None:
     views = _rows(count, 4, 3)
     expected = contrast_by_loops(views, 0.5)
     assert float(multi_positive(views, temperature=0.5)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_against_fixed_views_is_the_same_loss_with_the_same_gradient(
+    count: int,
+) -> None:
+    *fixed, moving = _rows(count, 5, 3)
+    moving.requires_grad_()
+    whole = multi_positive([*fixed, moving], temperature=0.3)
+    found = against(fixed, temperature=0.3)(moving)
+    torch.testing.assert_close(found, whole)
+    torch.testing.assert_close(
+        torch.autograd.grad(found, moving), torch.autograd.grad(whole, moving)
+    )
 
 
 def test_kl_is_zero_for_equal_logits_and_torchs_otherwise() -> None:
@@ -118,6 +133,7 @@ def test_shrinking_the_features_changes_neither_displacement_nor_its_gradient() 
     [
         lambda a, b: nt_xent(a, b, temperature=0.1),
         lambda a, b: multi_positive([a, b, b.flip(0)], temperature=0.1),
+        lambda a, b: against([a, b.flip(0)], temperature=0.1)(b),
         lambda a, b: distances(
             Spread.of(b).standardise(a), Spread.of(b).standardise(b), "squared"
         ),

@@ -22,7 +22,7 @@ from pretrain import augment, batchnorm, methods
 from pretrain.methods.advcl import high_pass
 from pretrain.methods.base import Cost, Method
 from pretrain.methods.dynacl import DynACL
-from pretrain.recipe import AttackSettings
+from pretrain.recipe import AttackSettings, AugmentSettings
 from zoo.ball import lengths
 from zoo.encoder import Encoder
 from zoo.nets.layout import layout
@@ -349,6 +349,55 @@ def test_displacement_attack_finds_the_optimum_of_a_linear_encoder() -> None:
     torch.testing.assert_close(
         (moved @ net.w.detach()).abs().flatten(), best.expand(len(moved))
     )
+
+
+@pytest.mark.parametrize("reference", ["self", "stopped", "eval"])
+@pytest.mark.parametrize("distance", ["squared", "l2", "cosine"])
+def test_an_encoder_gains_nothing_by_shrinking_its_last_layer(
+    reference: str, distance: str
+) -> None:
+    options = {"reference": reference, "distance": distance}
+
+    def displacement(factor: float) -> float:
+        net = tiny.Plain()
+        with torch.no_grad():
+            last = net.layers[-1]
+            last.weight.mul_(factor)  # type: ignore[operator]
+            last.bias.mul_(factor)  # type: ignore[operator]
+        made = tiny.method("tarrl", options=options, net=net)  # type: ignore[arg-type]
+        return float(made(tiny.batch())["displacement"].detach())
+
+    assert displacement(0.1) == pytest.approx(displacement(1.0), rel=1e-4)
+    assert displacement(1.0) > 0.01
+
+
+@pytest.mark.parametrize("name", tiny.ALL)
+def test_bf16_is_for_the_networks_and_changes_little(name: str) -> None:
+    loss, gradient, dtypes = _loss_and_gradient(name, bf16=True)
+    exact, exact_gradient, exact_dtypes = _loss_and_gradient(name, bf16=False)
+    assert dtypes == {torch.bfloat16}
+    assert exact_dtypes == {torch.float32}
+    # The attacks climb rounded gradients and end elsewhere: no closer agreement.
+    assert loss == pytest.approx(exact, rel=0.03)
+    assert len(gradient) == len(exact_gradient)
+    assert float(F.cosine_similarity(gradient, exact_gradient, dim=0)) > 0.8
+
+
+def _loss_and_gradient(name: str, bf16: bool) -> tuple[float, Tensor, set[torch.dtype]]:
+    """One step's loss and weight gradients, and what the convolutions computed in."""
+    views = AugmentSettings(crop=0.4, shift=0.2)
+    made = tiny.method(name, augment=views)
+    dtypes = set()
+    for module in made.modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(lambda *call: dtypes.add(call[2].dtype))
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        parts = made(tiny.batch(64))
+    assert all(part.dtype == torch.float32 for part in parts.values())
+    total = torch.stack(list(parts.values())).sum()
+    total.backward()
+    found = [p.grad.flatten() for p in made.parameters() if p.grad is not None]
+    return float(total.detach()), torch.cat(found), dtypes
 
 
 @pytest.mark.parametrize("name", tiny.ALL)

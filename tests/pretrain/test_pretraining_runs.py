@@ -138,9 +138,13 @@ def test_a_changed_recipe_is_refused_with_its_keys(finished: Path) -> None:
 
 
 @pytest.mark.timeout(900)  # several processes on a busy machine
-def test_a_run_that_was_killed_ends_with_the_same_weights(tmp_path: Path) -> None:
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_run_that_was_killed_ends_with_the_same_weights(
+    tmp_path: Path, precision: str
+) -> None:
     """kill -9 in a real process; the rest here; then compared bit by bit."""
     content = merge(TINY, {"epochs": 8, "average": 0.9, "monitor": {"every": 4}})
+    content["precision"] = precision
     content["options"] = {"norms": "dual", "ramp": 0.5}
     file, whole, cut = tmp_path / "tiny.yaml", tmp_path / "whole", tmp_path / "cut"
     file.write_text(json.dumps(content))
@@ -195,6 +199,35 @@ def test_a_loss_that_is_not_finite_stops_the_run(
     assert (folder / "last").is_dir()
 
 
+def test_weights_that_are_not_finite_reach_no_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The last step of epoch 2 breaks them; its own loss was finite.
+    step = torch.optim.SGD.step
+    steps = 0
+
+    def breaking(self: torch.optim.SGD, *args: Any, **keywords: Any) -> Any:
+        nonlocal steps
+        steps += 1
+        done = step(self, *args, **keywords)
+        if steps == 12:
+            self.param_groups[0]["params"][0].data.fill_(float("inf"))
+        return done
+
+    monkeypatch.setattr(torch.optim.SGD, "step", breaking)
+    recipe = _recipe(method="simclr", epochs=3, monitor={"every": 0})
+    with pytest.raises(RobrepError, match=r"weights .* at step 12 of 18 \(epoch 2\)"):
+        train(recipe, tmp_path / "a")
+    state = torch.load(tmp_path / "a" / "checkpoint.pt", weights_only=True)
+    assert state["epoch"] == 1
+
+
+def test_the_smallest_run(tmp_path: Path) -> None:
+    recipe = _recipe(limit=4, batch=2, epochs=1)
+    train(recipe, tmp_path / "a")
+    assert "PGD" in (tmp_path / "a" / "curves.svg").read_text()
+
+
 @contextmanager
 def _disk_of(size: int) -> Iterator[None]:
     """Files cannot grow beyond `size` bytes: writing fails as on a full disk."""
@@ -231,7 +264,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
     ("change", "words"),
     [
         ({"batch": 256}, "batch 256 is larger than the 180 training images"),
-        ({"limit": 2}, "batch 32 is larger than the 2 training images"),
+        ({"limit": 2}, r"larger than the 1 training images of .* \(2 less 1 held out"),
         ({"threat": {"eps": 8}}, "did you mean 8/255"),
         ({"arch": "resnet_s9"}, "did you mean 'resnet_s8'"),
         ({"data": "digit"}, "did you mean 'digits'"),

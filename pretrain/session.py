@@ -1,0 +1,282 @@
+"""One run in one process: the loop, its checks, and what it writes.
+
+views, attack, loss, step -> metrics, a quick look, checkpoint -> last and best encoder.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor, nn
+
+from pretrain import distributed
+from pretrain.build import build_method, plan, training_labels
+from pretrain.cards import training_record
+from pretrain.data import Batches
+from pretrain.data import Parts as Data
+from pretrain.methods.base import Batch, Parts
+from pretrain.monitor import Look, look
+from pretrain.optimizer import build_average, build_optimizer, build_schedule
+from pretrain.precision import precision
+from pretrain.progress import Reporter, Silent
+from pretrain.randomness import generator
+from pretrain.recipe import Recipe
+from pretrain.run_folder import RunFolder
+from zoo.encoder import Encoder
+from zoo.errors import RobrepError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surroundings:
+    """Where and for whom a run happens; none of it changes the weights' meaning."""
+
+    data_dir: Path | None = None
+    device: str = "cpu"
+    command: str | None = None
+    """Reproduces the run; noted on the card."""
+    report: Reporter = field(default_factory=Silent)
+
+
+@dataclass
+class State:
+    """Where a run stands."""
+
+    epoch: int = 0
+    """Epochs that lie behind."""
+    seconds: float = 0.0
+    best: float = -1.0
+    """Score of the best look so far."""
+
+
+class Session:
+    """One run in one process: networks, optimiser, data, and the loop."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        data: Data,
+        run: RunFolder,
+        around: Surroundings,
+        teacher: Encoder | None,
+        teacher_passes: float,
+    ) -> None:
+        self.recipe, self.data, self.run, self.around = recipe, data, run, around
+        self.device = torch.device(around.device)
+        method = build_method(recipe, data.train, teacher).to(self.device)
+        self.method = method.to(memory_format=method.layout)
+        if recipe.compile:
+            self.method.encoder.compile()
+        labels = training_labels(self.method, data.train, recipe, self.device)
+        self.batches = Batches(data.train, labels, recipe, self.device)
+        self.plan = plan(recipe, self.method, len(self.batches), teacher_passes)
+        self.module = distributed.parallel(self.method, self.device)
+        self.optimizer = build_optimizer(self.method, recipe.optimizer)
+        self.schedule = build_schedule(
+            self.optimizer, recipe.optimizer, self.plan.steps
+        )
+        self.average = build_average(self.method.published(), recipe)
+        self.state = State()
+
+    def run_to_the_end(self) -> Path:
+        """All epochs that are left; returns the folder of the last encoder."""
+        self._announce()
+        saved = time.monotonic()
+        while self.state.epoch < self.plan.epochs:
+            began = time.monotonic()
+            means = self._epoch(self.state.epoch)
+            spent = time.monotonic() - began
+            self.state.epoch += 1
+            self.state.seconds += spent
+            seen = self._look()
+            self._log(means, spent, seen)
+            if self._is_due(saved):
+                self._checkpoint()
+                saved = time.monotonic()
+        return self._finish()
+
+    def _epoch(self, epoch: int) -> dict[str, float]:
+        """One pass over the training images; returns the mean of each loss part."""
+        self.module.train()
+        sums: dict[str, float] = {}
+        began = time.monotonic()
+        for index, (x, y) in enumerate(self.batches.epoch(epoch)):
+            done = epoch * self.plan.steps_per_epoch + index
+            values = self.step(x, y, done)
+            for name, value in values.items():
+                sums[name] = sums.get(name, 0.0) + value
+            rate = (index + 1) * self.recipe.batch / (time.monotonic() - began)
+            shown = ", ".join(f"{name} {value:.3f}" for name, value in values.items())
+            self.around.report.step(done + 1, f"{rate:.0f} images/s, {shown}")
+        self._check_weights()
+        return {name: total / len(self.batches) for name, total in sums.items()}
+
+    def step(self, x: Tensor, y: Tensor, done: int) -> dict[str, float]:
+        """One optimiser step; returns the loss parts, averaged over processes."""
+        batch = Batch(
+            x=x,
+            y=y,
+            generator=generator(self.recipe.seed, "step", done, distributed.rank()),
+            progress=done / self.plan.steps,
+        )
+        self.schedule.step_update(done + 1)
+        self.optimizer.zero_grad(set_to_none=True)
+        with precision(self.recipe, self.device):
+            parts: Parts = self.module(batch)
+        total = torch.stack(list(parts.values())).sum()
+        values = self._finite(parts, done)
+        total.backward()
+        if self.recipe.optimizer.clip is not None:
+            nn.utils.clip_grad_norm_(
+                self.method.parameters(), self.recipe.optimizer.clip
+            )
+        self.optimizer.step()
+        if self.average is not None:
+            self.average.update(self.method.published(), done)
+        return values
+
+    def _finite(self, parts: Parts, done: int) -> dict[str, float]:
+        """The loss parts as numbers; stops the run if one is not finite."""
+        stacked = distributed.mean(torch.stack(list(parts.values())).float())
+        values = dict(zip(parts, stacked.tolist(), strict=True))
+        for name, value in values.items():
+            if not math.isfinite(value):
+                self._stop(f"the loss part '{name}' is {value}", done)
+        return values
+
+    def _check_weights(self) -> None:
+        """Stops the run before weights that are not finite reach a checkpoint.
+
+        The last step of an epoch can break them and still have had a finite loss.
+        """
+        for name, value in self.method.state_dict().items():
+            if not bool(value.isfinite().all()):
+                last = (self.state.epoch + 1) * self.plan.steps_per_epoch - 1
+                self._stop(f"the weights '{name}' are not finite", last)
+
+    def _stop(self, what: str, done: int) -> NoReturn:
+        kept = (
+            f"the last good checkpoint is {self.run.checkpoint_file}"
+            if self.run.checkpoint_file.is_file()
+            else "there is no checkpoint yet"
+        )
+        raise RobrepError(
+            f"{what} at step {done + 1} of {self.plan.steps} (epoch "
+            f"{self.state.epoch + 1}); {kept}; lower optimizer.lr or set "
+            "optimizer.clip, in another run folder"
+        )
+
+    def _look(self) -> Look | None:
+        """A quick look every few epochs and at the end; keeps the best encoder."""
+        every, epoch = self.recipe.monitor.every, self.state.epoch
+        if not every or (epoch % every and epoch < self.plan.epochs):
+            return None
+        if distributed.rank() > 0:
+            return None
+        encoder = self.exported()
+        seen = look(encoder, self.data, self.recipe, self.device)
+        if seen.score > self.state.best:
+            self.state.best = seen.score
+            self._publish("best", encoder)
+        return seen
+
+    def _log(self, means: dict[str, float], spent: float, seen: Look | None) -> None:
+        if distributed.rank() > 0:
+            return
+        images = self.plan.steps_per_epoch * self.recipe.batch
+        line: dict[str, Any] = {
+            "epoch": self.state.epoch,
+            "loss": sum(means.values()),
+            **{f"loss/{name}": value for name, value in means.items()},
+            "lr": self.optimizer.param_groups[0]["lr"],
+            "images_per_second": images / spent,
+            "seconds": self.state.seconds,
+        }
+        if seen is not None:
+            line |= {"held_out/clean": seen.clean, "held_out/robust": seen.robust}
+            robust = "" if seen.robust is None else f", PGD {100 * seen.robust:.1f}%"
+            self.around.report.say(
+                f"epoch {self.state.epoch}: held-out probe "
+                f"{100 * seen.clean:.1f}%{robust}"
+            )
+        self.run.log(line)
+        if seen is not None:
+            self.run.draw(self.recipe.name)
+
+    def _is_due(self, saved: float) -> bool:
+        minutes = (time.monotonic() - saved) / 60
+        return (
+            minutes >= self.recipe.checkpoint_minutes
+            or self.state.epoch == self.plan.epochs
+        )
+
+    def _checkpoint(self) -> None:
+        if distributed.rank() > 0:
+            return
+        average = None if self.average is None else self.average.module.state_dict()
+        self.run.save(
+            {
+                "epoch": self.state.epoch,
+                "seconds": self.state.seconds,
+                "best": self.state.best,
+                "method": self.method.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "average": average,
+            }
+        )
+
+    def resume(self) -> None:
+        """Takes up the last checkpoint, if there is one."""
+        saved = self.run.load(truncate=distributed.rank() == 0)
+        if saved is None:
+            return
+        self.method.load_state_dict(saved["method"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        if self.average is not None:
+            self.average.module.load_state_dict(saved["average"])
+        self.state = State(saved["epoch"], saved["seconds"], saved["best"])
+
+    def exported(self) -> Encoder:
+        """The encoder as it would be published now."""
+        if self.average is None:
+            return self.method.export()
+        return self.method.export(self.average.module)
+
+    def _publish(self, kind: str, encoder: Encoder) -> Path:
+        training = training_record(
+            self.recipe,
+            self.data.train,
+            self.plan,
+            self.state.epoch,
+            self.state.seconds,
+            self.around.command,
+        )
+        return self.run.publish(kind, encoder, self.recipe, training)
+
+    def _announce(self) -> None:
+        plan, state = self.plan, self.state
+        if distributed.rank() > 0:
+            return
+        say = self.around.report.say
+        if state.epoch >= plan.epochs:
+            say(f"{self.run.path} is complete: nothing left to do")
+            return
+        say(
+            f"{self.recipe.method} on {self.recipe.data}: {len(self.data.train)} "
+            f"images ({len(self.data.held_out)} held out), {plan.epochs} epochs of "
+            f"{plan.steps_per_epoch} steps, {plan.passes:g} passes per image"
+            + (f"; resumed after epoch {state.epoch}" * bool(state.epoch))
+        )
+        done = state.epoch * plan.steps_per_epoch
+        self.around.report.begin(self.recipe.name, plan.steps, done)
+
+    def _finish(self) -> Path:
+        if distributed.rank() == 0:
+            self._publish("last", self.exported())
+            self.run.draw(self.recipe.name)
+        distributed.barrier()
+        return self.run.path / "last"
