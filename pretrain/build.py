@@ -55,6 +55,20 @@ def check(recipe: Recipe, data: Dataset) -> None:
         recipe.threat.check_units(data.shape)
 
 
+def check_clusters(recipe: Recipe, train: Dataset) -> None:
+    """Before a teacher is trained for them.
+
+    Raises:
+        UserError: more clusters than training images.
+    """
+    count = methods.get(recipe.method).clusters(methods.options(recipe))
+    if count > len(train):
+        raise UserError(
+            f"method '{recipe.method}' asks for {count} clusters of {len(train)} "
+            "training images; set options.clusters lower"
+        )
+
+
 def build_method(recipe: Recipe, train: Dataset, teacher: Encoder | None) -> Method:
     """A method whose fresh weights follow from the seed alone.
 

@@ -167,6 +167,22 @@ def load_recipe(source: str | Path) -> dict[str, Any]:
     return _load(_find(str(source), Path()), ())
 
 
+def read_settings(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file, as it stands there.
+
+    Raises:
+        UserError: not YAML, not a mapping.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        text = " ".join(str(error).split())
+        raise UserError(f"recipe {path} is not valid YAML: {text}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"recipe {path} must be a mapping of keys to values")
+    return content
+
+
 def parse_override(text: str) -> dict[str, Any]:
     """`a.b=value` to {"a": {"b": value}}; the value is read as YAML."""
     key, equals, value = text.partition("=")
@@ -244,13 +260,7 @@ def _find(source: str, folder: Path) -> Path:
 def _load(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     if path.resolve() in seen:
         raise UserError(f"recipe {path} is based on itself")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        text = " ".join(str(error).split())
-        raise UserError(f"recipe {path} is not valid YAML: {text}") from None
-    if not isinstance(content, dict):
-        raise UserError(f"recipe {path} must be a mapping of keys to values")
+    content = read_settings(path)
     base = content.pop("base", None)
     if base is None:
         return content

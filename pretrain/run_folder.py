@@ -17,15 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from pretrain import distributed
 from pretrain.cards import describe
 from pretrain.curves import draw
-from pretrain.recipe import Recipe, differing, dump
+from pretrain.recipe import Recipe, differing, dump, read_settings, validate
 from zoo.encoder import Encoder, save_encoder
 from zoo.errors import UserError
-from zoo.files import atomic, sha256_file, write_text
+from zoo.files import atomic, naming, sha256_file, write_text
 from zoo.index import CARD
 from zoo.records import Card, Training, write_record
 
@@ -62,8 +61,14 @@ class RunFolder:
     def _check_same(self, recipe: Recipe) -> None:
         if not self.recipe_file.is_file():
             return
-        old = yaml.safe_load(self.recipe_file.read_text(encoding="utf-8"))
-        keys = differing(old, recipe.model_dump(mode="json"))
+        try:  # settings that are younger than the run have their defaults
+            old = validate(read_settings(self.recipe_file))
+        except UserError as error:
+            raise UserError(
+                f"{self.path} holds a run that cannot be continued: {error}; use "
+                "another folder with --output"
+            ) from None
+        keys = differing(old.model_dump(mode="json"), recipe.model_dump(mode="json"))
         if keys:
             raise UserError(
                 f"{self.path} holds a run with other settings of {', '.join(keys)}; "
@@ -106,7 +111,10 @@ class RunFolder:
 
     def log(self, line: dict[str, Any]) -> None:
         """Appends one line of metrics."""
-        with self.metrics_file.open("a", encoding="utf-8") as stream:
+        with (
+            naming(self.metrics_file),
+            self.metrics_file.open("a", encoding="utf-8") as stream,
+        ):
             stream.write(json.dumps(line) + "\n")
         if self.board is None:
             self.board = _tensorboard(self.path / "tensorboard")

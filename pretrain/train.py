@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pretrain.build import check, find_teacher
+from pretrain.build import check, check_clusters, find_teacher
 from pretrain.data import divide
 from pretrain.recipe import Recipe, merge, validate
 from pretrain.run_folder import RunFolder
@@ -40,6 +40,7 @@ def train(
     data = load_dataset(recipe.data, "train", data_dir=around.data_dir)
     check(recipe, data)
     parts = divide(data, recipe)
+    check_clusters(recipe, parts.train)
     run = RunFolder(folder, recipe)
     teacher, teacher_passes = _teacher(recipe, run, around)
     session = Session(recipe, parts, run, around, teacher, teacher_passes)

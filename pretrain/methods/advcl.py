@@ -52,6 +52,11 @@ class AdvCL(Method):
         """Always, for the pseudo-labels."""
         return True
 
+    @classmethod
+    def clusters(cls, options: Settings) -> int:
+        """Of the finest clustering."""
+        return max(getattr(options, "clusters", ()), default=0)
+
     def sets(self) -> int:
         """Clean, adversarial, adversarial with labels."""
         return 3

@@ -122,6 +122,11 @@ class Method(nn.Module):
         """True if the method starts from a trained encoder."""
         return False
 
+    @classmethod
+    def clusters(cls, options: Settings) -> int:
+        """Most clusters that `prepare` asks for; there must be as many images."""
+        return 0
+
     def sets(self) -> int:
         """Batch norms in place of each one; see `pretrain.batchnorm`."""
         return 1

@@ -122,6 +122,28 @@ def test_the_same_command_again_has_nothing_to_do(finished: Path) -> None:
     assert _weights(finished) == before
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[1", "not valid YAML"),
+        ("", "must be a mapping"),
+        ("name: a\nepochs: 1\nmethode: b", "unknown key 'methode'"),
+    ],
+)
+def test_a_damaged_recipe_is_named(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "recipe.yaml").write_text(text)
+    with pytest.raises(UserError, match=f"cannot be continued: .*{words}"):
+        RunFolder(tmp_path, _recipe())
+
+
+def test_a_recipe_older_than_a_setting_is_the_same(tmp_path: Path) -> None:
+    recipe = _recipe()
+    old = recipe.model_dump(mode="json")
+    del old["precision"]
+    (tmp_path / "recipe.yaml").write_text(json.dumps(old))
+    RunFolder(tmp_path, recipe)
+
+
 def _yaml(path: Path) -> Any:
     import yaml
 
@@ -266,6 +288,13 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
         ({"batch": 256}, "batch 256 is larger than the 180 training images"),
         ({"limit": 2}, r"larger than the 1 training images of .* \(2 less 1 held out"),
         ({"threat": {"eps": 8}}, "did you mean 8/255"),
+        (
+            {
+                "method": "advcl",
+                "teacher": {"method": "simclr", "epochs": 1, "threat": None},
+            },
+            "asks for 500 clusters of 180 training images; set options.clusters",
+        ),
         ({"arch": "resnet_s9"}, "did you mean 'resnet_s8'"),
         ({"data": "digit"}, "did you mean 'digits'"),
         ({"epochs": None, "passes": 5}, "5 passes do not pay for one epoch of 'tarrl'"),
