@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -104,7 +105,7 @@ def assemble(
         content = merge(content, parse_override(text))
     if "method" not in content:
         raise UserError("name a recipe or a --method; --list shows them")
-    content.setdefault("name", f"{content['method']}-{_slug(content)}")
+    content.setdefault("name", _default_name(content))
     if "epochs" not in content and "passes" not in content:
         content["epochs"] = 100
     return validate(content)
@@ -123,10 +124,12 @@ def _threat(norm: str | None, eps: str | None, base: dict[str, Any]) -> dict[str
     return threat
 
 
-def _slug(content: dict[str, Any]) -> str:
-    """The dataset as part of a name."""
-    data = str(content.get("data", "digits"))
-    return Path(data.removeprefix("imagefolder:")).name.lower().replace(" ", "-")
+def _default_name(content: dict[str, Any]) -> str:
+    """Method and dataset, in the letters that names are made of."""
+    method = str(content["method"]).replace("++", "-pp")
+    data = str(content.get("data", "digits")).removeprefix("imagefolder:")
+    text = f"{method}-{Path(data).name}".lower()
+    return re.sub(r"[^a-z0-9._-]+", "-", text)
 
 
 def _train(

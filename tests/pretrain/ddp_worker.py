@@ -16,7 +16,7 @@ import pretrain.methods.base as base
 from pretrain import augment, distributed
 from pretrain.methods.base import Batch, Method
 
-NAMES = ("simclr", "acl", "tarrl", "rocl", "pgd-at")
+NAMES = ("simclr", "acl", "advcl", "tarrl", "rocl", "pgd-at", "trades")
 
 
 def build(name: str) -> Method:
@@ -32,7 +32,7 @@ def build(name: str) -> Method:
 
 def batch(part: slice) -> Batch:
     """Rows of the one global batch."""
-    whole = tiny.batch(8, k=1)
+    whole = tiny.batch(8)
     return Batch(x=whole.x[part], y=whole.y[part], generator=whole.generator)
 
 

@@ -84,6 +84,21 @@ def test_flags_and_overrides_change_a_recipe() -> None:
 
 
 @pytest.mark.parametrize(
+    ("method", "data", "name"),
+    [
+        ("simclr", None, "simclr-digits"),
+        ("dynacl++", None, "dynacl-pp-digits"),
+        ("simclr", "imagefolder:/data/My Cats & Dogs", "simclr-my-cats-dogs"),
+    ],
+)
+def test_a_run_without_a_name_gets_a_valid_one(
+    method: str, data: str | None, name: str
+) -> None:
+    flags = {**FLAGS, "method": method, "data": data, "eps": "0.1"}
+    assert assemble(None, flags, ()).name == name
+
+
+@pytest.mark.parametrize(
     ("flags", "words"),
     [
         ({}, "name a recipe or a --method"),
