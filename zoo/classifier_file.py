@@ -7,17 +7,32 @@ from the saved files alone.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
-from pydantic import ValidationError
+from pydantic import BaseModel, Field
 from torch import nn
 
 from zoo.classifier import Classifier
-from zoo.encoder import Encoder, EncoderSpec, load_weights
+from zoo.encoder import Encoder, EncoderSpec, Side, describing, load_weights
 from zoo.errors import UserError
 from zoo.files import read_tensors, write_tensors
 
 METADATA_KEY = "robrep.classifier"
+OWN_LOADER = "robustbench:"
+"""References that lead to a loader of their own."""
+Width = Annotated[int, Field(gt=0, le=2**20)]
+
+
+class Described(BaseModel):
+    """How to rebuild a classifier around its weights."""
+
+    classes: Width
+    shape: tuple[Side, Side, Side]
+    features: Width | None
+    """That the head takes; None if the classifier has no head of ours."""
+    spec: EncoderSpec | None
+    """None for a stranger, which `reference` names."""
+    reference: str | None = None
 
 
 def save_classifier(
@@ -32,16 +47,16 @@ def save_classifier(
             (`robustbench:ID`).
     """
     encoder = classifier.encoder
-    described: dict[str, Any] = {
-        "classes": classifier.classes,
-        "shape": classifier.shape,
-        "features": classifier.linear.in_features if classifier.linear else None,
-        "spec": encoder.spec.model_dump(mode="json")
-        if isinstance(encoder, Encoder)
-        else None,
-        "reference": None if isinstance(encoder, Encoder) else reference,
-    }
-    write_tensors(path, classifier.state_dict(), {METADATA_KEY: described})
+    spec = encoder.spec if isinstance(encoder, Encoder) else None
+    described = Described(
+        classes=classifier.classes,
+        shape=classifier.shape,
+        features=classifier.linear.in_features if classifier.linear else None,
+        spec=spec,
+        reference=None if spec else reference,
+    )
+    metadata = {METADATA_KEY: described.model_dump(mode="json")}
+    write_tensors(path, classifier.state_dict(), metadata)
 
 
 def load_classifier(path: Path) -> Classifier:
@@ -52,36 +67,35 @@ def load_classifier(path: Path) -> Classifier:
             loader fails.
     """
     tensors, metadata = read_tensors(path)
-    described = metadata.get(METADATA_KEY)
-    if not isinstance(described, dict):
+    if METADATA_KEY not in metadata:
         raise UserError(f"{path} holds no classifier of robrep")
-    try:
-        classifier = _build(described)
-    except (KeyError, TypeError, ValidationError) as error:
-        raise UserError(f"{path} has a broken description: {error}") from None
+    with describing(path):
+        classifier = _build(Described.model_validate(metadata[METADATA_KEY]))
     load_weights(classifier, tensors, source=str(path))
     return classifier
 
 
-def _build(described: dict[str, Any]) -> Classifier:
-    shape = tuple(described["shape"])
-    classes = int(described["classes"])
+def _build(described: Described) -> Classifier:
+    shape, classes = described.shape, described.classes
     head: nn.Module = nn.Identity()
-    if described["features"] is not None:
-        head = nn.Linear(int(described["features"]), classes)
-    if described["spec"] is not None:
-        encoder: nn.Module = Encoder(EncoderSpec.model_validate(described["spec"]))
+    if described.features is not None:
+        head = nn.Linear(described.features, classes)
+    encoder: nn.Module
+    if described.spec is not None:
+        encoder = Encoder(described.spec)
     else:
-        encoder = _stranger(str(described["reference"]), shape, classes)
+        encoder = _stranger(str(described.reference), shape, classes)
     return Classifier(encoder, head, classes=classes, shape=shape)
 
 
 def _stranger(reference: str, shape: tuple[int, int, int], classes: int) -> nn.Module:
     from zoo.references import LoadOptions, load
 
-    found = load(reference, LoadOptions(shape=shape, classes=classes)).classifier
-    if found is None:
+    # A file of somebody else must not choose what else is read or downloaded here.
+    if not reference.startswith(OWN_LOADER):
         raise UserError(f"'{reference}' names no ready-made classifier")
+    found = load(reference, LoadOptions(shape=shape, classes=classes)).classifier
+    assert found is not None
     return found.encoder
 
 

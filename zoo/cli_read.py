@@ -38,15 +38,13 @@ def list_(
     as_json: bool,
 ) -> None:
     """List the encoders of the zoo."""
+    from zoo.index import only
     from zoo.sources import open_source
 
     collection = open_source(source)
-    rows = [
-        row
-        for row in sorted(collection.index.encoders, key=lambda row: row.card.name)
-        if (not datasets or row.card.training.dataset in datasets)
-        and (not methods or row.card.training.method in methods)
-    ]
+    rows = sorted(collection.index.encoders, key=lambda row: row.card.name)
+    rows = only(rows, "trained on", datasets, lambda row: row.card.training.dataset)
+    rows = only(rows, "of method", methods, lambda row: row.card.training.method)
     if as_json:
         click.echo(json.dumps([row.card.model_dump(mode="json") for row in rows]))
         return
@@ -154,22 +152,30 @@ def verify(
     """
     from zoo.audit import audit, plan
     from zoo.errors import UserError, VerificationError
+    from zoo.progress import activity
     from zoo.sources import open_source
 
     if (name is None) != everything:
         raise UserError("give a NAME, or --all")
     collection = open_source(source)
+    items = plan(collection, name)
     verdicts = []
-    for item in plan(collection, name):
-        verdict = audit(collection, item, data_dir=data_dir, device=device)
+    for at, item in enumerate(items, start=1):
+        with activity(plain(f"checking {item} ({at} of {len(items)})")):
+            verdict = audit(collection, item, data_dir=data_dir, device=device)
         verdicts.append(verdict)
         if not as_json:
             show_table(plain(str(verdict)))
     if as_json:
         click.echo(json.dumps([verdict.as_json() for verdict in verdicts], indent=2))
-    failed = sum(not verdict.holds for verdict in verdicts)
+    failed = [verdict.item for verdict in verdicts if not verdict.holds]
     if failed:
-        raise VerificationError(f"{failed} of {len(verdicts)} do not hold")
+        names = plain(", ".join(failed))
+        raise VerificationError(
+            f"{len(failed)} of {len(verdicts)} do not hold: {names}"
+        )
+    seconds = sum(verdict.seconds for verdict in verdicts)
+    click.echo(f"{len(verdicts)} of {len(verdicts)} hold ({seconds:.1f} s)", err=True)
 
 
 @click.command()

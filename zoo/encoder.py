@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +18,7 @@ from zoo.errors import UserError
 from zoo.files import read_tensors, write_tensors
 
 METADATA_KEY = "robrep.encoder"
+Side = Annotated[int, Field(gt=0, le=4096)]
 
 
 class EncoderSpec(BaseModel):
@@ -27,12 +30,20 @@ class EncoderSpec(BaseModel):
     """A name in `zoo.architectures`, or `timm:NAME`."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Options of the architecture, all of them (stem padding among them)."""
-    shape: tuple[int, int, int]
+    shape: tuple[Side, Side, Side]
     """Channels, height and width of the images it was trained on."""
     mean: tuple[Annotated[float, Field(ge=0, le=1)], ...] = (0.0,)
     """Subtracted per channel (one number serves all channels); pixels in [0, 1]."""
     std: tuple[Annotated[float, Field(gt=0)], ...] = (1.0,)
     """Divides per channel after the mean."""
+
+
+class Described(BaseModel):
+    """What stands beside the weights in a file."""
+
+    spec: EncoderSpec
+    digest: list[float]
+    """As `feature_digest` gave it when the file was written."""
 
 
 class Encoder(nn.Module):
@@ -107,11 +118,9 @@ def fingerprint(module: nn.Module) -> str:
 
 def save_encoder(encoder: Encoder, path: Path) -> None:
     """Writes weights and description to one safetensors file, atomically."""
-    described = {
-        "spec": encoder.spec.model_dump(mode="json"),
-        "digest": feature_digest(encoder),
-    }
-    write_tensors(path, encoder.state_dict(), {METADATA_KEY: described})
+    described = Described(spec=encoder.spec, digest=feature_digest(encoder))
+    metadata = {METADATA_KEY: described.model_dump(mode="json")}
+    write_tensors(path, encoder.state_dict(), metadata)
 
 
 def load_encoder(path: Path) -> Encoder:
@@ -123,18 +132,15 @@ def load_encoder(path: Path) -> Encoder:
             from those stored.
     """
     tensors, metadata = read_tensors(path)
-    described = metadata.get(METADATA_KEY)
-    if not isinstance(described, dict):
+    if METADATA_KEY not in metadata:
         raise UserError(
             f"{path} does not say which encoder it holds; name it with --arch"
         )
-    try:
-        spec = EncoderSpec.model_validate(described.get("spec"))
-    except ValidationError as error:
-        raise UserError(f"{path} has a broken description: {error}") from None
-    encoder = Encoder(spec)
+    with describing(path):
+        described = Described.model_validate(metadata[METADATA_KEY])
+        encoder = Encoder(described.spec)
     load_weights(encoder, tensors, source=str(path))
-    stored = torch.tensor(described.get("digest", []), dtype=torch.float64)
+    stored = torch.tensor(described.digest, dtype=torch.float64)
     found = torch.tensor(feature_digest(encoder), dtype=torch.float64)
     if stored.shape != found.shape or not torch.allclose(
         stored, found, rtol=1e-3, atol=1e-3 * float(found.abs().max())
@@ -144,6 +150,25 @@ def load_encoder(path: Path) -> Encoder:
             "with it; the file was altered, or the architecture has changed"
         )
     return encoder.eval()
+
+
+@contextmanager
+def describing(path: Path) -> Iterator[None]:
+    """Blames `path` if a module cannot be built as its description says."""
+    try:
+        yield
+    except UserError:
+        raise
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise UserError(
+            f"{path} has a broken description: {where}: {first['msg']}"
+        ) from None
+    except (RuntimeError, TypeError, ValueError, MemoryError) as error:
+        # Sizes that no memory holds, numbers where texts belong: torch says it late.
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{path} has a broken description: {reason}") from None
 
 
 def load_weights(module: nn.Module, tensors: dict[str, Tensor], *, source: str) -> None:

@@ -65,6 +65,13 @@ class Published:
         """ENCODER/ENTRY, as people write it."""
         return f"{self.entry.encoder}/{self.entry.name}"
 
+    @property
+    def protocol(self) -> str:
+        """ "SLF", or "SLF, 10% labels": few labels are another task."""
+        probe = self.result.probe
+        labels = f", {probe.labels} labels" if probe and probe.labels else ""
+        return f"{self.entry.protocol.upper()}{labels}"
+
 
 def entry_name(result: Result) -> str:
     """The usual name of an entry, such as "digits-linf-0.1-slf".

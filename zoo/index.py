@@ -12,8 +12,9 @@ Imports no torch, so that listing is quick.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -26,6 +27,8 @@ from pydantic import (
 from zoo.errors import UserError, nearest
 from zoo.files import sha256_file
 from zoo.records import Card, Name, Record, Sha256, read_record, validated
+
+T = TypeVar("T")
 
 INDEX = "index.json"
 CARD = "card.json"
@@ -143,6 +146,27 @@ class Index(Record):
         )
 
 
+def only(
+    rows: Sequence[T], what: str, wanted: Iterable[str], of: Callable[[T], str]
+) -> list[T]:
+    """Rows of which `of` is wanted; all if nothing is.
+
+    Args:
+        rows: Encoders or entries.
+        what: Completes "nothing here is ...".
+        wanted: Values of `of`, each of which must occur.
+        of: The value of a row.
+
+    Raises:
+        UserError: a value that no row has.
+    """
+    chosen, known = set(wanted), {of(row) for row in rows}
+    if unknown := chosen - known:
+        name = min(unknown)
+        raise UserError(f"nothing here is {what} '{name}'; {nearest(name, known)}")
+    return [row for row in rows if not chosen or of(row) in chosen]
+
+
 def describe_folder(folder: Path, place: str) -> EncoderRow:
     """The row of one encoder's folder, with fresh checksums of all its files.
 
@@ -154,7 +178,7 @@ def describe_folder(folder: Path, place: str) -> EncoderRow:
     paths = sorted(
         str(path.relative_to(folder).as_posix())
         for path in folder.rglob("*")
-        if path.is_file() and not _is_scratch(path)
+        if _is_content(path)
     )
     row = {
         "card": card,
@@ -167,8 +191,10 @@ def describe_folder(folder: Path, place: str) -> EncoderRow:
     return validated(row, EncoderRow, str(folder))
 
 
-def _is_scratch(path: Path) -> bool:
-    return path.name.startswith(".") or path.suffix in (".lock", ".part")
+def _is_content(path: Path) -> bool:
+    """A plain file; what a link leads to is not of this folder."""
+    scratch = path.name.startswith(".") or path.suffix in (".lock", ".part")
+    return path.is_file() and not path.is_symlink() and not scratch
 
 
 def scan(root: Path) -> Index:

@@ -6,7 +6,7 @@ threat model and battery; how ties are found is told in `zoo.ranking`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
@@ -15,6 +15,7 @@ from pydantic import Field
 
 from zoo.entries import Published, read_entry
 from zoo.errors import UserError, VerificationError
+from zoo.index import only
 from zoo.measurements import Measurements, Status
 from zoo.ranking import places
 from zoo.records import Card, Proportion, Record, Result
@@ -94,9 +95,9 @@ def build(
         RobrepError: the collection cannot be reached.
     """
     kept, left_out = _read(source)
-    kept = _only(kept, "dataset", set(datasets), lambda e: e.result.dataset.name)
+    kept = only(kept, "measured on", datasets, lambda e: e.result.dataset.name)
     wanted = {protocol.lower() for protocol in protocols}
-    kept = _only(kept, "protocol", wanted, lambda e: e.entry.protocol)
+    kept = only(kept, "of protocol", wanted, lambda e: e.entry.protocol)
     if verify:
         left_out |= _failures(source, kept, data_dir)
     kept = [entry for entry in kept if entry.reference not in left_out]
@@ -117,22 +118,6 @@ def _read(source: Source) -> tuple[list[Published], dict[str, str]]:
             except (UserError, VerificationError) as error:
                 broken[f"{row.card.name}/{name}"] = str(error)
     return entries, broken
-
-
-def _only(
-    entries: list[Published],
-    what: str,
-    wanted: set[str],
-    of: Callable[[Published], str],
-) -> list[Published]:
-    """Entries of which `of` is wanted; all if nothing is."""
-    known = {of(entry) for entry in entries}
-    if unknown := wanted - known:
-        raise UserError(
-            f"no entry is of {what} '{min(unknown)}'; there are: "
-            f"{', '.join(sorted(known)) or 'none'}"
-        )
-    return [entry for entry in entries if not wanted or of(entry) in wanted]
 
 
 def _failures(
@@ -187,7 +172,7 @@ def _row(entry: Published, *, rank: int, ties: list[str], verified: bool | None)
         threat=result.threat,
         battery=result.battery,
         engine=result.engine,
-        protocol=_protocol(entry),
+        protocol=entry.protocol,
         clean=result.clean,
         robust=result.robust,
         undecided=result.undecided,
@@ -197,13 +182,6 @@ def _row(entry: Published, *, rank: int, ties: list[str], verified: bool | None)
         doubts=doubts(result),
         verified=verified,
     )
-
-
-def _protocol(entry: Published) -> str:
-    """ "SLF", or "SLF, 10% labels": few labels are another task."""
-    probe = entry.result.probe
-    labels = f", {probe.labels} labels" if probe and probe.labels else ""
-    return f"{entry.entry.protocol.upper()}{labels}"
 
 
 def doubts(result: Result) -> list[str] | None:

@@ -60,10 +60,18 @@ def _environment() -> jinja2.Environment:
     return environment
 
 
-def readme(card: Card, entries: Sequence[Published]) -> str:
-    """README.md: front matter for the hub, then the card for people."""
+def readme(card: Card, entries: Sequence[Published], source: str | None = None) -> str:
+    """README.md: front matter for the hub, then the card for people.
+
+    Args:
+        card: Of the encoder.
+        entries: All of it that are published.
+        source: Where people find it, if that is known.
+    """
     head = yaml.safe_dump(front_matter(card, entries), sort_keys=False)
-    body = template("model_card.md.j2").render(card=card, entries=entries)
+    body = template("model_card.md.j2").render(
+        card=card, entries=entries, source=source
+    )
     return f"---\n{head}---\n\n{body.strip()}\n"
 
 
@@ -99,20 +107,26 @@ def _model_index(entry: Published) -> dict[str, Any]:
             {"type": "accuracy", "name": "clean accuracy", "value": result.clean.value},
             {
                 "type": "accuracy",
-                "name": f"robust accuracy ({result.threat}, {result.battery})",
+                "name": f"robust accuracy ({result.threat}, {result.battery}, "
+                f"{entry.protocol})",
                 "value": result.robust.value,
             },
         ],
     }
 
 
-def eval_results(entries: Sequence[Published]) -> str | None:
-    """.eval_results/robrep.yaml in the hub's form, or None if it has no place there."""
-    rows = [row for entry in entries for row in _eval_rows(entry)]
+def eval_results(entries: Sequence[Published], source: str | None = None) -> str | None:
+    """.eval_results/robrep.yaml in the hub's form, or None if it has no place there.
+
+    Args:
+        entries: All that are published of an encoder.
+        source: Where people find them, if that is known.
+    """
+    rows = [row for entry in entries for row in _eval_rows(entry, source)]
     return yaml.safe_dump(rows, sort_keys=False) if rows else None
 
 
-def _eval_rows(entry: Published) -> list[dict[str, Any]]:
+def _eval_rows(entry: Published, source: str | None) -> list[dict[str, Any]]:
     from huggingface_hub import EvalResultEntry
     from huggingface_hub import eval_result_entries_to_yaml as as_rows
 
@@ -120,6 +134,7 @@ def _eval_rows(entry: Published) -> list[dict[str, Any]]:
     dataset = HUB_DATASETS.get(result.dataset.name)
     if dataset is None:
         return []
+    where = f" --source {source}" if source else ""
     tasks = {"clean_accuracy": result.clean, "robust_accuracy": result.robust}
     return as_rows(
         [
@@ -129,9 +144,9 @@ def _eval_rows(entry: Published) -> list[dict[str, Any]]:
                 value=figure.value,
                 date=result.provenance.created.isoformat(),
                 notes=f"{result.threat}, {result.battery}, "
-                f"{entry.entry.protocol.upper()}, n={figure.n}, "
+                f"{entry.protocol}, n={figure.n}, "
                 f"95% [{figure.low:.4f}, {figure.high:.4f}]; "
-                f"check it: robrep-zoo verify {entry.entry.encoder}",
+                f"check it: robrep-zoo verify {entry.reference}{where}",
             )
             for task, figure in tasks.items()
         ]

@@ -1,4 +1,4 @@
-"""A progress bar on stderr, where somebody watches."""
+"""Progress on stderr, where somebody watches."""
 
 from __future__ import annotations
 
@@ -7,6 +7,23 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 WORTH_A_BAR = 1 << 20
+
+
+@contextmanager
+def activity(what: str) -> Iterator[None]:
+    """Says what is going on while it does, and nothing afterwards.
+
+    Args:
+        what: Shown as it is, beside a clock of dots.
+    """
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    with Console(stderr=True).status(Text(what)):
+        yield
 
 
 @contextmanager

@@ -216,7 +216,9 @@ class Merged:
         )
 
 
-def merge(stage: Path, name: str, target: Source, place: str) -> Merged:
+def merge(
+    stage: Path, name: str, target: Source, place: str, shown: str | None = None
+) -> Merged:
     """Joins what is staged with what is published, and writes the generated pages.
 
     Args:
@@ -224,6 +226,7 @@ def merge(stage: Path, name: str, target: Source, place: str) -> Merged:
         name: Of the encoder.
         target: The collection as it is.
         place: Folder of the encoder in the collection.
+        shown: Where readers of the pages will find it, if that is known.
 
     Raises:
         UserError: a name is taken by other content.
@@ -245,7 +248,8 @@ def merge(stage: Path, name: str, target: Source, place: str) -> Merged:
     published = [read_entry(staged, new, entry) for entry in added]
     if old is not None:
         published += [read_entry(target, old, entry) for entry in old.entries]
-    _write_pages(stage / name, new.card, sorted(published, key=lambda p: p.reference))
+    published.sort(key=lambda entry: entry.reference)
+    _write_pages(stage / name, new.card, published, shown)
     row = _joined(describe_folder(stage / name, place), old)
     return Merged(
         index=Index(encoders=sorted([*others, row], key=lambda r: r.card.name)),
@@ -272,9 +276,11 @@ def _check_same_entry(
         )
 
 
-def _write_pages(folder: Path, card: Card, entries: Sequence[Published]) -> None:
-    write_text(folder / README, readme(card, entries))
-    rows = eval_results(entries)
+def _write_pages(
+    folder: Path, card: Card, entries: Sequence[Published], shown: str | None
+) -> None:
+    write_text(folder / README, readme(card, entries, shown))
+    rows = eval_results(entries, shown)
     if rows is not None:
         write_text(folder / EVAL_RESULTS, rows)
 

@@ -42,7 +42,7 @@ def publish_to_hub(stage: Path, name: str, to: str) -> Receipt:
     if INDEX not in present:
         target.__dict__["index"] = Index(encoders=[])  # a repository without a zoo
     place = _place(target, name)
-    merged = merge(stage, name, target, place)
+    merged = merge(stage, name, target, place, f"hf://{address.repo}")
     upload = _upload_folder(stage, merged, name)
     with hub_errors(to):
         api.upload_folder(

@@ -21,6 +21,12 @@ from zoo.threat import ThreatModel
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=96)]
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=96)]
+"""Of a file beside the record: never a path that leads elsewhere."""
+Share = Annotated[float, Field(ge=0, le=1)]
+Size = Annotated[int, Field(gt=0, le=2**31)]
+Count = Annotated[int, Field(ge=0, le=2**31)]
+Label = Annotated[int, Field(ge=0, le=2**20)]
 
 
 class Record(BaseModel):
@@ -32,11 +38,19 @@ class Record(BaseModel):
 class Proportion(Record):
     """k of n with the exact 95% interval (Clopper & Pearson 1934)."""
 
-    value: float
-    k: int
-    n: int
-    low: float
-    high: float
+    value: Share
+    k: Count
+    n: Size
+    low: Share
+    high: Share
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if not self.low <= self.value == self.k / self.n <= self.high:
+            raise ValueError(
+                f"{self.value} is not {self.k} of {self.n} in [{self.low}, {self.high}]"
+            )
+        return self
 
     @classmethod
     def of(cls, k: int, n: int) -> Self:
@@ -86,10 +100,10 @@ class Card(Record):
     name: Name
     description: str
     arch: str
-    shape: tuple[int, int, int]
-    dim: int
+    shape: tuple[Size, Size, Size]
+    dim: Size
     training: Training
-    weights: str = "model.safetensors"
+    weights: FileName = "model.safetensors"
     """File beside the card."""
     sha256: Sha256
     """Of that file."""
@@ -149,10 +163,10 @@ class AttackRun(Record):
 class Examples(Record):
     """One row per example, stored as columns of equal length."""
 
-    index: list[int]
+    index: list[Count]
     """Position in the published split."""
-    label: list[int]
-    clean_prediction: list[int]
+    label: list[Label]
+    clean_prediction: list[Annotated[int, Field(ge=-1, le=2**20)]]
     verdict: list[Verdict]
     outcomes: dict[str, list[Outcome]]
     """By attack name."""
@@ -172,10 +186,10 @@ class ModelRecord(Record):
     reference: str
     """As given to --model."""
     arch: str
-    parameters: int
+    parameters: Count
     weights_sha256: Sha256
     """Over all weights of encoder and head (`zoo.encoder.fingerprint`)."""
-    file: str
+    file: FileName
     """The classifier, saved beside the result."""
     file_sha256: Sha256
     training: Training | None = None
@@ -206,19 +220,19 @@ class DatasetRecord(Record):
 
     name: str
     split: str
-    n: int
+    n: Size
     sha256: Sha256
     """Over the evaluated images and labels, in order."""
-    classes: int
-    shape: tuple[int, int, int]
+    classes: Annotated[int, Field(gt=0, le=2**20)]
+    shape: tuple[Size, Size, Size]
 
 
 class Evidence(Record):
     """The adversarials that stand behind the figure."""
 
-    file: str
+    file: FileName
     file_sha256: Sha256
-    count: int
+    count: Count
     tolerance: float
     """Slack over eps that the re-check allows, for float32 rounding."""
 

@@ -21,7 +21,7 @@ from zoo.errors import VerificationError
 from zoo.evidence import check_adversarials
 from zoo.files import read_tensors
 from zoo.index import INDEX, FileRecord, scan
-from zoo.records import Verdict, read_record, write_record
+from zoo.records import Proportion, Verdict, read_record, write_record
 from zoo.sources import FolderSource
 from zoo.threat import Norm, ThreatModel
 from zoo.verification import load_named_classifier, load_named_dataset
@@ -130,8 +130,18 @@ def _claim_robust(content: Any) -> None:
     examples = content["examples"]
     row = examples["verdict"].index("fooled")
     examples["verdict"][row] = "robust"
-    content["robust"]["k"] += 1
-    content["robust"]["value"] = content["robust"]["k"] / content["robust"]["n"]
+    one_more = Proportion.of(content["robust"]["k"] + 1, content["robust"]["n"])
+    content["robust"] = one_more.model_dump()
+
+
+def _better_figure(content: Any) -> None:
+    one_more = Proportion.of(content["robust"]["k"] + 1, content["robust"]["n"])
+    content["robust"] = one_more.model_dump()
+
+
+def _narrow_interval(content: Any) -> None:
+    robust = content["robust"]
+    robust["low"] = (robust["low"] + robust["value"]) / 2
 
 
 def _relabel(content: Any) -> None:
@@ -155,6 +165,8 @@ def _swap_images(content: Any) -> None:
 FORGERIES: dict[str, Callable[[Any], None]] = {
     "a smaller eps": _shrink_eps,
     "a robust example more": _claim_robust,
+    "a better figure alone": _better_figure,
+    "a narrower interval": _narrow_interval,
     "another label": _relabel,
     "another prediction": _repredict,
     "other images": _swap_images,
@@ -388,7 +400,7 @@ def test_entries_that_differ_have_names_that_differ(evaluated: Evaluated) -> Non
     base = evaluated.result
     assert base.probe is not None
     data = base.dataset
-    variants = {
+    variants: dict[str, dict[str, Any]] = {
         "digits-linf-0.02-slf-fgsm-pgd": {},
         "digits-linf-0.02-slf": {"battery": "standard"},
         "digits-linf8-slf": {

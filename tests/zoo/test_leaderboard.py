@@ -114,7 +114,7 @@ def test_board_of_real_entries(evaluated: Evaluated) -> None:
     assert [row.ties for row in found.rows] == [[], []]
     linf = next(row for row in found.rows if row.threat.norm == "Linf")
     assert linf.robust == evaluated.result.robust
-    with pytest.raises(UserError, match="no entry is of dataset 'mnist'"):
+    with pytest.raises(UserError, match="nothing here is measured on 'mnist'"):
         build(FolderSource(evaluated.published), datasets=["mnist"])
 
 

@@ -109,7 +109,7 @@ def test_sections_in_markdown_and_latex() -> None:
 def test_a_board_is_filtered_by_protocol(evaluated: Evaluated) -> None:
     source = FolderSource(evaluated.published)
     assert len(build(source, protocols=["SLF"]).rows) == 1
-    with pytest.raises(UserError, match=r"no entry is of protocol 'aff'; .* slf"):
+    with pytest.raises(UserError, match=r"nothing here is of protocol 'aff'; .* slf"):
         build(source, protocols=["AFF"])
 
 

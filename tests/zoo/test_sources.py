@@ -17,7 +17,7 @@ from zoo.audit import audit, plan
 from zoo.errors import RobrepError, UserError
 from zoo.index import INDEX, Index, scan
 from zoo.publish import Receipt, Request, publish
-from zoo.records import write_record
+from zoo.records import Proportion, write_record
 from zoo.sources import FolderSource, open_source
 from zoo.sources_hub import HubSource
 from zoo.sources_web import WebSource
@@ -224,7 +224,10 @@ def test_publishing_to_a_hub_is_one_commit(
         "index.json",
         f"entries/{ENTRY}/deltas.safetensors",
     } <= set(only)
-    assert only["README.md"].startswith(b"---\nlicense: apache-2.0\n")
+    page = only["README.md"].decode()
+    assert page.startswith("---\nlicense: apache-2.0\n")
+    assert 'zoo.load("tiny-digits", source="hf://org/tiny")' in page
+    assert "robrep-zoo verify tiny-digits --source hf://org/tiny\n" in page
     assert hub.parents[0]  # it says upon which state it was built
 
 
@@ -365,7 +368,8 @@ def test_evidence_that_does_not_hold_is_not_published(
     run = tmp_path / "run"
     shutil.copytree(evaluated.run, run)
     result = json.loads((run / "result.json").read_text())
-    result["robust"]["k"] += 1
+    one_more = Proportion.of(result["robust"]["k"] + 1, result["robust"]["n"])
+    result["robust"] = one_more.model_dump()
     (run / "result.json").write_text(json.dumps(result))
     request = Request(runs=[run], source=str(evaluated.plain))
     with pytest.raises(RobrepError, match="robust accuracy: stated"):

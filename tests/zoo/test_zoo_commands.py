@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -53,12 +54,13 @@ def test_publish_then_verify(
         code, out, err = command("verify", *args, "--source", target)
         assert code == 0, err
         assert f"holds  tiny-digits/{ENTRY}" in out
+        assert re.search(r"^(\d) of \1 hold \(\d+\.\d s\)$", err, re.MULTILINE)
     weights = target / "tiny-digits" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"!")
     code, out, err = command("verify", "--all", "--source", target)
     assert code == 1
     assert "FAILS  tiny-digits: " in out
-    assert "2 of 2 do not hold" in err
+    assert f"2 of 2 do not hold: tiny-digits, tiny-digits/{ENTRY}\n" in err
     code, out, _ = command("verify", "--all", "--json", "--source", target)
     assert code == 1
     assert [row["holds"] for row in json.loads(out)] == [False, False]
@@ -71,7 +73,8 @@ def test_publish_then_verify(
         (["verify", "tiny-digits", "--all"], "give a NAME, or --all"),
         (["verify", "tiny-digit"], "did you mean 'tiny-digits'"),
         (["verify", "tiny-digits/nothing"], "no entry 'nothing'"),
-        (["leaderboard", "--dataset", "mnist"], "there are: digits"),
+        (["leaderboard", "--dataset", "mnist"], "measured on 'mnist'; known: digits"),
+        (["list", "--dataset", "mnist"], "trained on 'mnist'; known: digits"),
         (["submit", "--robustbench", "tiny-digits/x"], "no entry 'x'"),
         (["lst"], "list"),
     ],
