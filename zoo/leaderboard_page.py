@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
+from collections import Counter
 from typing import Any
 from urllib.parse import urlsplit
 
 from zoo.html_page import render
 from zoo.leaderboard import Board, Row
 from zoo.scatter import Plot, scatter
+from zoo.sources import EMBEDDED
 
 FILTERS = ("dataset", "threat", "protocol", "method", "arch")
 LABELS = {"threat": "threat model", "arch": "architecture"}
@@ -20,7 +23,7 @@ def page(board: Board, title: str = "Robust encoders") -> str:
         board: What to show.
         title: Heading of the page.
     """
-    rows = [_view(row, at) for at, row in enumerate(board.rows)]
+    rows = _views(board)
     plot: Plot = scatter(board.rows)
     return render(
         "leaderboard.html.j2",
@@ -31,14 +34,33 @@ def page(board: Board, title: str = "Robust encoders") -> str:
         rows=rows,
         plot=plot,
         filters=[_filter(name, rows) for name in FILTERS],
+        verify=_verify("NAME", board),
     )
 
 
-def _view(row: Row, at: int) -> dict[str, Any]:
-    """A row as the template wants it."""
+def _verify(name: str, board: Board) -> str:
+    """The command that checks `name`, as a shell takes it."""
+    words = ["robrep-zoo", "verify", name]
+    if board.source != EMBEDDED:
+        words += ["--source", board.source]
+    return shlex.join(words)
+
+
+def _views(board: Board) -> list[dict[str, Any]]:
+    """Rows as the template wants them, each with its place in its group."""
+    sizes = Counter(row.group for row in board.rows)
+    views, before = [], None
+    for at, row in enumerate(board.rows):
+        rivals = {"rivals": sizes[row.group], "first": row.group != before}
+        command = {"verify": _verify(row.reference, board)}
+        views.append({"id": f"entry-{at}", **_view(row), **rivals, **command})
+        before = row.group
+    return views
+
+
+def _view(row: Row) -> dict[str, Any]:
     training = row.card.training
     return {
-        "id": f"entry-{at}",
         "row": row,
         "card": row.card,
         "facets": {

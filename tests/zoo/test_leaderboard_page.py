@@ -48,7 +48,27 @@ def test_shows_every_entry_with_its_interval(view: View) -> None:
     assert "46.3" in first
     assert "[43.2, 49.4]" in first
     ranks = view.tab.locator("tbody td[data-label=rank]").all_inner_texts()
-    assert ranks == ["1", "1=", "1=", "4", "1", "1", "1"]
+    assert [" ".join(rank.split()) for rank in ranks] == [
+        *("1 of 4", "1= of 4", "1= of 4", "4 of 4"),
+        *("1 of 1", "1 of 2", "1 of 2"),
+    ]
+
+
+@pytest.mark.browser
+def test_groups_are_kept_apart_until_rows_are_sorted(view: View) -> None:
+    def apart() -> list[str]:
+        return [
+            name
+            for at, name in enumerate(names(view))
+            if view.tab.locator("tbody tr td:first-child")
+            .nth(at)
+            .evaluate("cell => getComputedStyle(cell).borderTopStyle")
+            == "double"
+        ]
+
+    assert apart() == ["tarrl-cifar10-l2", "hostile"]
+    view.tab.click("button[data-sort=robust]")
+    assert apart() == []
 
 
 @pytest.mark.browser
@@ -115,7 +135,9 @@ def test_each_row_opens_its_card_by_keyboard_alone(view: View) -> None:
         view.tab.keyboard.press("Enter")
         dialog = view.tab.locator("dialog[open]")
         assert dialog.locator("h2").inner_text() == name
-        assert f"robrep-zoo verify {name}/entry" in dialog.inner_text()
+        assert (
+            f"robrep-zoo verify {name}/entry --source https://example.org/zoo"
+        ) in dialog.inner_text()
         view.tab.keyboard.press("Escape")
         assert view.tab.locator("dialog[open]").count() == 0
     focused = view.tab.evaluate("document.activeElement.textContent")

@@ -66,6 +66,7 @@
       ? Number(value(a)) - Number(value(b))
       : value(a).localeCompare(value(b), "en", { numeric: true })));
     body.append(...rows);
+    body.parentElement.classList.add("sorted"); // rows of one group no longer adjoin
   }
 
   function open(id) {
