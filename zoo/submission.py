@@ -81,7 +81,7 @@ def submit(
     checks = [
         *check_protocol(published.result),
         *check_defence(material.classifier, material.data),
-        check_health(doubts(published.result)),
+        *check_health(doubts(published.result)),
         _check_paper(paper),
     ]
     unmet = [f"{c.what}: {c.found}" for c in checks if not c.holds]

@@ -83,12 +83,21 @@ def read_test_set(entry: Entry, npz: Path | None, data_dir: Path) -> tuple[Any, 
 
     if npz is None:
         data = importlib.import_module("robustbench.data")
-        x, y = getattr(data, f"load_{entry.dataset}")(data_dir=str(data_dir))
+        try:
+            x, y = getattr(data, f"load_{entry.dataset}")(data_dir=str(data_dir))
+        except (OSError, RuntimeError) as error:  # no network, or half a download
+            sys.exit(
+                f"no test set in {data_dir}, and no download of it ({error}); "
+                "give its folder by --data-dir, or its arrays by --npz"
+            )
         return x, y
     import numpy as np
 
-    with np.load(npz) as arrays:
-        x, y = arrays["x"], arrays["y"]
+    try:
+        with np.load(npz) as arrays:
+            x, y = arrays["x"], arrays["y"]
+    except (OSError, ValueError, KeyError) as error:
+        sys.exit(f"{npz} does not hold the arrays x and y ({error})")
     return torch.from_numpy(x).float().div_(255), torch.from_numpy(y).long()
 
 
@@ -98,7 +107,7 @@ def check_clean(entry: Entry, model: Any, x: Any, y: Any) -> bool:
 
     found = 100 * clean_accuracy(model, x, y, batch_size=500)
     stated = float(entry.info["clean_acc"])
-    agrees = abs(found - stated) <= TOLERANCE
+    agrees = bool(abs(found - stated) <= TOLERANCE)
     verdict = "agrees" if agrees else "DIFFERS"
     print(f"clean   {found:.2f}, stated {stated:.2f}, {len(x)} images: {verdict}")
     return agrees
@@ -112,7 +121,8 @@ def check_tables(entry: Entry) -> bool:
         latex = get_leaderboard_latex(entry.dataset, entry.threat)
         _, bibtex = get_leaderboard_bibtex(entry.dataset, entry.threat)
     print(f"latex   {latex}\nbibtex  {bibtex.strip()}")
-    return entry.name.split("_")[0] in latex and str(entry.info["name"]) in bibtex
+    found = (entry.name.split("_")[0] in latex, str(entry.info["name"]) in bibtex)
+    return all(found)
 
 
 def attack(entry: Entry, model: Any, x: Any, y: Any, seed: int) -> None:
@@ -140,7 +150,9 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--npz", type=Path, help="test set: x, y")
-    parser.add_argument("--data-dir", type=Path, default=Path("data"))
+    parser.add_argument(
+        "--data-dir", type=Path, default=Path("data"), help="where it is downloaded to"
+    )
     parser.add_argument("--attack", type=int, default=0, metavar="N")
     parser.add_argument("--seed", type=int, default=0, help="of the attack")
     options = parser.parse_args()

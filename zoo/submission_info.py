@@ -63,6 +63,9 @@ def model_info(
     """The JSON of an entry as the published ones have it: accuracies as texts."""
     robust = f"{100 * result.robust.value:.2f}"
     training = card.training
+    found = doubts(result)
+    # Where nobody looked, the record says nothing: their table shows "Unknown" then.
+    looked = {} if found is None else {"unreliable": bool(found)}
     return {
         "link": paper.link,
         "name": paper.title,
@@ -78,7 +81,7 @@ def model_info(
         "reported": robust,
         "autoattack_acc": robust,
         "footnote": _footnote(result, card, paper),
-        "unreliable": bool(doubts(result)),
+        **looked,
     }
 
 

@@ -85,13 +85,27 @@ def test_a_figure_that_differs_is_told(
     assert f"stated {stated}, 10000 images: DIFFERS" in done.stdout
 
 
+@pytest.mark.parametrize("content", [None, b"not an archive"])
+def test_a_test_set_that_is_none_is_named(
+    python: Path, prepared: Prepared, tmp_path: Path, content: bytes | None
+) -> None:
+    path = tmp_path / "test.npz"
+    if content is not None:
+        path.write_bytes(content)
+    done = run(python, prepared.bundle / "check.py", "--npz", path)
+    assert done.returncode == 1
+    assert f"{path} does not hold the arrays x and y (" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.slow
 def test_either_autoattack_repeats_the_attack(
     python: Path, prepared: Prepared, npz: Path
 ) -> None:
     """pyautoattack, and a package that calls itself autoattack, with one seed."""
     answers = {}
-    check = [prepared.bundle / "check.py", "--npz", npz, "--attack", "20"]
+    check: list[str | Path] = [prepared.bundle / "check.py", "--npz", npz]
+    check += ["--attack", "20"]
     answers["pyautoattack"] = run(python, *check)
     packages = next(python.parent.parent.glob("lib/python*/site-packages"))
     link = packages / "autoattack"
