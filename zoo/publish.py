@@ -32,6 +32,7 @@ from zoo.index import (
 )
 from zoo.model_card import EVAL_RESULTS, README, eval_results, readme
 from zoo.records import Card, Result, read_record, write_record
+from zoo.references import weights_file
 from zoo.sources import FolderSource, Source
 from zoo.store import check_encoder, load_encoder_by_name, opened
 
@@ -156,7 +157,7 @@ def _by_reference(reference: str, request: Request) -> tuple[Path, Card]:
         load_encoder_by_name(name, source)  # all checks
         row = source.find(name)
         return source.fetch(row, row.card.weights).parent, row.card
-    beside = Path(reference).expanduser().parent
+    beside = weights_file(reference).parent
     if (beside / CARD).is_file():
         return beside, read_record(beside / CARD, Card)
     raise UserError(
