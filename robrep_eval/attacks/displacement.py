@@ -6,7 +6,7 @@ They need no label and no head, so one run serves every probe on the encoder.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from robrep_eval.attacks.base import Context
 from robrep_eval.attacks.pgd import ascend
+from zoo._version import __version__
 from zoo.classifier import Classifier
 from zoo.threat import ThreatModel
 
@@ -170,7 +171,7 @@ class DisplacementAttack:
     steps: int = 50
     restarts: int = 2
     name: str = "displacement"
-    engine: str = "robrep"
+    engine: str = field(default=f"robrep {__version__}", init=False)
     sequence: bool = False
 
     @property

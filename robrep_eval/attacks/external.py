@@ -218,13 +218,13 @@ CW = ArtAttack(
         "max_halving": 2,
         "max_doubling": 2,
     },
-    block=128,
+    block=32,
 )
 DEEPFOOL = ArtAttack(
     name="deepfool",
     art_class="DeepFool",
     settings={"max_iter": 50, "nb_grads": 10, "epsilon": 0.02},
-    block=128,
+    block=32,
 )
 HOPSKIPJUMP = ArtAttack(
     name="hopskipjump",

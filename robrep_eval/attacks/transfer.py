@@ -6,7 +6,7 @@ defence hides its gradient and holds nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from torch.nn.functional import cross_entropy
 
 from robrep_eval.attacks.base import Context
 from robrep_eval.attacks.pgd import ascend_each
+from zoo._version import __version__
 from zoo.classifier import Classifier
 from zoo.encoder import fingerprint
 from zoo.threat import ThreatModel
@@ -33,7 +34,7 @@ class TransferAttack:
     relative_step: float = 0.1
     """Length of a step as a share of eps."""
     name: str = "transfer"
-    engine: str = "robrep"
+    engine: str = field(default=f"robrep {__version__}", init=False)
     sequence: bool = False
 
     @property

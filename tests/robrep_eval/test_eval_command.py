@@ -167,7 +167,7 @@ def test_a_killed_run_resumes_to_the_same_result(
         "--limit",
         "200",
         "--chunk-size",
-        "20",
+        "10",
     ]
     words += ["--attacks", "pgd", "--output"]
     killed, whole = tmp_path / "killed", tmp_path / "whole"
