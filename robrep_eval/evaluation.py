@@ -189,7 +189,7 @@ def _armed(plan: Plan, folder: RunFolder, tell: Callbacks) -> Plan:
 
 def _measure(plan: Plan, folder: RunFolder, result: Result, tell: Callbacks) -> Result:
     """Adds the measurements that were asked for and that the result lacks."""
-    saved = folder.classifier()
+    saved = _saved(plan, folder)
     assert saved is not None
     classifier, _ = saved
     probed = classifier.linear is not None
@@ -222,12 +222,22 @@ def _measure(plan: Plan, folder: RunFolder, result: Result, tell: Callbacks) -> 
     return measured
 
 
+def _saved(
+    plan: Plan, folder: RunFolder
+) -> tuple[Classifier, ProbeRecord | None] | None:
+    """What an earlier call kept; a ready-made classifier is at hand already."""
+    ready = plan.loaded.classifier
+    if ready is None:
+        return folder.classifier()
+    return (ready, None) if folder.classifier_path.exists() else None
+
+
 def _classifier(
     plan: Plan, folder: RunFolder, tell: Callbacks
 ) -> tuple[Classifier, ProbeRecord | None]:
     """From the folder, ready-made, or encoder plus a probe fitted now."""
     device = plan.request.settings.device
-    saved = folder.classifier()
+    saved = _saved(plan, folder)
     if saved is not None:
         tell.stage(f"going on with the run in {folder.path}")
         return saved[0].to(device), saved[1]

@@ -15,7 +15,7 @@ from zoo.datasets.base import Dataset, from_tensors
 from zoo.encoder import Encoder, save_encoder
 from zoo.errors import UserError, VerificationError
 from zoo.files import read_json, read_tensors, sha256_file, write_json, write_tensors
-from zoo.records import Result, Verdict, read_record
+from zoo.records import Proportion, Result, Verdict, read_record
 from zoo.verification import verify_folder
 
 
@@ -90,6 +90,11 @@ def _set(*path: str | int, to: Any) -> Callable[[Path], None]:
     return tell
 
 
+def share(k: int, n: int) -> dict[str, Any]:
+    """A figure that is consistent in itself."""
+    return Proportion.of(k, n).model_dump(mode="json")
+
+
 def _change_tensor(file: str, name: str, value: float) -> Callable[[Path], None]:
     """A lie in a tensor, with the hash in the record brought in line."""
 
@@ -109,10 +114,10 @@ def _change_tensor(file: str, name: str, value: float) -> Callable[[Path], None]
 @pytest.mark.parametrize(
     ("lie", "message"),
     [
-        (_set("robust", "k", to=39), "robust accuracy: stated"),
-        (_set("clean", "value", to=0.999), "clean accuracy: stated"),
+        (_set("robust", to=share(39, 40)), "robust accuracy: stated"),
+        (_set("clean", to=share(40, 40)), "clean accuracy: stated"),
         (_set("attacks", 0, "fooled", to=0), "size of the evidence"),
-        (_set("attacks", 1, "robust", "k", to=40), "robust accuracy under fgsm"),
+        (_set("attacks", 1, "robust", to=share(40, 40)), "robust accuracy under fgsm"),
         (_set("examples", "label", 0, to=9), "stated labels"),
         (_set("examples", "clean_prediction", 3, to=7), "clean predictions differ"),
         (_set("examples", "index", 0, to=41), "not those that were evaluated"),
@@ -203,5 +208,5 @@ def test_results_do_not_depend_on_the_callers_random_state(
 def test_defaults_need_a_dataset_and_a_radius(encoder_file: Path) -> None:
     with pytest.raises(UserError, match="name a dataset"):
         evaluate(str(encoder_file))
-    with pytest.raises(UserError, match="name a radius for L2"):
-        evaluate(str(encoder_file), dataset="digits", norm="L2")
+    with pytest.raises(UserError, match="name a radius for L1"):
+        evaluate(str(encoder_file), dataset="digits", norm="L1")

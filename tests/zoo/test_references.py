@@ -65,8 +65,7 @@ def test_the_card_beside_a_file_tells_of_its_training_and_of_no_others(
     encoder: Encoder, tmp_path: Path
 ) -> None:
     described = EMBEDDED_FOLDER / "tarrl-digits"
-    for path in described.iterdir():
-        shutil.copy(path, tmp_path)
+    shutil.copytree(described, tmp_path, dirs_exist_ok=True)
     options = LoadOptions(shape=(1, 8, 8), classes=10)
     want = load("zoo:tarrl-digits", options)
     for reference in (str(tmp_path), str(tmp_path / "model.safetensors")):
