@@ -54,13 +54,16 @@ def _torch_load(path: Path) -> object:
 
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+    except pickle.UnpicklingError:
         raise UserError(
             f"{path} is not a plain state dict: it holds pickled objects or is damaged "
             "(loading those could run foreign code, so robrep refuses); save "
-            f"model.state_dict() instead. {str(error).splitlines()[0]}"
+            "model.state_dict() instead"
         ) from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except KeyError:  # an opcode that pickle does not have
         raise UserError(
-            f"{path} is not a readable checkpoint: {str(error).splitlines()[0]}"
+            f"{path} is not a readable checkpoint: torch.save did not write it"
         ) from None
+    except (RuntimeError, EOFError, OSError, ValueError) as error:
+        reason = (str(error).splitlines() or ["it ends too early"])[0]
+        raise UserError(f"{path} is not a readable checkpoint: {reason}") from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from zoo.leaderboard import build
 from zoo.publish import Request, publish
 from zoo.records import write_record
 from zoo.sources import FolderSource
+from zoo.state_file import read_state
 
 Change = Callable[[Any], Any]
 
@@ -158,3 +160,14 @@ def test_a_weight_that_is_no_number(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"NaN or infinity in backbone\.bn1\.bias"):
         publish(Request(runs=[tmp_path / "nan"]), str(tmp_path / "zoo"))
     assert not (tmp_path / "zoo").exists()
+
+
+@pytest.mark.parametrize("content", [b"junk" * 100, b"", b"PK\x03\x04broken"])
+def test_a_checkpoint_that_is_none(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "model.pt"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"model\.pt is not a ") as caught:
+        read_state(path)
+    reason = str(caught.value).rpartition(": ")[2]
+    assert re.search(r"[a-z]{2}", reason)  # words, not what pickle stumbled over
+    assert "\n" not in reason
