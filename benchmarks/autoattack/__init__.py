@@ -1,0 +1,1 @@
+"""The attack engine against its peers: `python -m benchmarks.autoattack`."""
