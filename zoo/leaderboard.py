@@ -58,6 +58,12 @@ class Row(Record):
         return f"{self.dataset}{split}, {self.threat}, {self.battery}"
 
     @property
+    def method(self) -> str:
+        """How the encoder was made; labels in pretraining are another task."""
+        training = self.card.training
+        return f"{training.method}{', with labels' if training.labels else ''}"
+
+    @property
     def place(self) -> str:
         """Rank, marked where it is shared: "2=" ."""
         return f"{self.rank}{'=' if self.ties else ''}"

@@ -71,7 +71,7 @@ def _view(row: Row) -> dict[str, Any]:
             "arch": row.card.arch,
         },
         "text": " ".join(
-            [row.reference, training.method, row.card.arch, row.card.description]
+            [row.reference, row.method, row.card.arch, row.card.description]
         ).lower(),
         "link": _link(row.card.source),
     }

@@ -59,7 +59,7 @@ def cells(row: Row) -> list[str]:
     return [
         row.place,
         row.card.name,
-        row.card.training.method,
+        row.method,
         row.card.arch,
         row.protocol,
         str(row.robust.n),

@@ -9,13 +9,14 @@ import sys
 from typing import Any
 
 import pytest
-from boards import HOSTILE, board
+from boards import HOSTILE, board, row
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from zoo_collection import ENTRY, Evaluated
 
 from zoo.errors import UserError
 from zoo.leaderboard import Board, build, doubts
+from zoo.leaderboard_page import page
 from zoo.leaderboard_text import HEADINGS, escape_latex, latex, markdown
 from zoo.model_card import escape_markdown, front_matter, readme
 from zoo.ranking import compare, places
@@ -230,3 +231,14 @@ def test_the_command(evaluated: Evaluated, form: str | None) -> None:
     if form == "--json":
         rows = json.loads(done.stdout)["rows"]
         assert rows[0]["robust"]["k"] == evaluated.result.robust.k
+
+
+def test_labels_in_pretraining_are_told() -> None:
+    plain = row("plain", 900, 500)
+    training = plain.card.training.model_copy(update={"labels": True})
+    labelled = row("labelled", 900, 600, card={"training": training})
+    both = Board(source="embedded", rows=[labelled, plain])
+    for text in (markdown(both), latex(both)):
+        assert text.count("tarrl, with labels") == 1
+    assert page(both).count(">tarrl, with labels, resnet18</span>") == 1
+    assert page(both).count(">tarrl, resnet18</span>") == 1
