@@ -170,16 +170,30 @@ def find_teacher(reference: str) -> tuple[Encoder, float]:
 
 
 def _spec(recipe: Recipe, train: Dataset) -> EncoderSpec:
-    some = train.images(slice(0, STATISTICS)).double()
-    mean = some.mean(dim=(0, 2, 3))
-    deviation = some.std(dim=(0, 2, 3)).clamp(min=1e-3)
+    mean, deviation = pixel_statistics(train.take(STATISTICS))
     return EncoderSpec(
         arch=recipe.arch,
         options=recipe.arch_options,
         shape=train.shape,
         mean=tuple(round(float(v), 4) for v in mean),
-        std=tuple(round(float(v), 4) for v in deviation),
+        std=tuple(round(float(v), 4) for v in deviation.clamp(min=1e-3)),
     )
+
+
+def pixel_statistics(data: Dataset) -> tuple[Tensor, Tensor]:
+    """Mean and deviation (unbiased) of the pixels per channel, (C,) each, float64.
+
+    Read in blocks: of large images, those that are looked at need not fit in memory.
+    """
+    channels = data.shape[0]
+    total, squares = torch.zeros(2, channels, dtype=torch.float64)
+    for start in range(0, len(data), 500):
+        block = data.images(slice(start, start + 500)).double()
+        total += block.sum(dim=(0, 2, 3))
+        squares += block.square().sum(dim=(0, 2, 3))
+    count = len(data) * data.shape[1] * data.shape[2]
+    variance = (squares - total.square() / count) / (count - 1)
+    return total / count, variance.clamp(min=0).sqrt()
 
 
 def _copy(teacher: Encoder, encoder: Encoder) -> None:

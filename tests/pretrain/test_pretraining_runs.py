@@ -20,6 +20,7 @@ import pytest
 import torch
 
 from pretrain import data as data_module
+from pretrain.build import pixel_statistics
 from pretrain.data import Batches, divide
 from pretrain.methods.simclr import SimCLR
 from pretrain.recipe import Recipe, merge, validate
@@ -350,6 +351,17 @@ def test_a_large_set_is_not_kept() -> None:
     )
     assert batches.kept is None
     assert data_module.IN_MEMORY >= 60_000 * 28 * 28  # the usual sets are kept
+
+
+def test_pixel_statistics_are_those_of_all_pixels() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (1203, 3, 2, 2), np.uint8)
+    data = from_array(
+        pixels, np.zeros(1203, np.int64), name="n", split="train", classes=["a"]
+    )
+    mean, deviation = pixel_statistics(data)
+    channels = pixels.transpose(1, 0, 2, 3).reshape(3, -1) / 255
+    np.testing.assert_allclose(mean, channels.mean(axis=1))
+    np.testing.assert_allclose(deviation, channels.std(axis=1, ddof=1))
 
 
 def test_held_out_images_are_never_trained_on() -> None:
