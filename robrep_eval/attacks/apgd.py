@@ -99,6 +99,7 @@ class Apgd:
             "size": x.new_full((n,), 2 * eps),
             "iteration": torch.full((n,), -1, device=x.device),
             "image": x.clone(),
+            "gap": x.new_full((n,), float("inf")),
             "found": torch.zeros(n, dtype=torch.bool, device=x.device),
             "broken": torch.zeros(n, dtype=torch.bool, device=x.device),
         }
@@ -106,8 +107,8 @@ class Apgd:
     def step(self, state: State) -> Tensor:
         s = state
         logits, loss, gradient = self._evaluate(s)
-        wrong, retired = fooled(logits, s["y"], self.guard)
-        record(s, wrong)
+        wrong, retired, gap = fooled(logits, s["y"], self.guard)
+        record(s, wrong, gap)
         finite = logits.isfinite().all(dim=1) & gradient.flatten(1).isfinite().all(1)
         s["broken"] |= ~finite
         first = s["iteration"] < 0
@@ -189,8 +190,9 @@ def normalised(t: Tensor, norm: str) -> Tensor:
     return t / (size.view(-1, 1, 1, 1) + _TINY)
 
 
-def record(s: State, wrong: Tensor) -> None:
-    """Remembers misclassified points: the last one of each row."""
+def record(s: State, wrong: Tensor, gap: Tensor) -> None:
+    """Remembers the last misclassified point of each row, and its least margin."""
+    s["gap"] = torch.minimum(s["gap"], gap)
     rows = wrong.nonzero().flatten()
     if len(rows):
         s["image"][rows] = s["point"][rows]

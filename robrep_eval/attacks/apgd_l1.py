@@ -90,6 +90,7 @@ class ApgdL1:
             "point": start.clamp(0, 1),
             "stage": torch.zeros(n, dtype=torch.int64, device=device),
             "image": x.clone(),
+            "gap": x.new_full((n,), float("inf")),
             "found": torch.zeros(n, dtype=torch.bool, device=device),
             "broken": torch.zeros(n, dtype=torch.bool, device=device),
             "best_point": start.clone(),
@@ -106,9 +107,9 @@ class ApgdL1:
     def step(self, state: State) -> Tensor:
         s = state
         logits, loss, gradient = self._evaluate(s)
-        wrong, retired = fooled(logits, s["y"], self.guard)
+        wrong, retired, gap = fooled(logits, s["y"], self.guard)
         last = s["stage"] == self.last
-        record(s, wrong & last)
+        record(s, wrong & last, gap)
         finite = logits.isfinite().all(dim=1) & gradient.flatten(1).isfinite().all(1)
         s["broken"] |= ~finite
         first = s["iteration"] < 0

@@ -81,7 +81,7 @@ class Fab:
             s["broken"] |= ~finite
             point = point.where(finite.view(-1, 1, 1, 1), s["point"])
         logits = self.problem.model.logits(point)
-        wrong, sure = fooled(logits, s["y"], self.guard)
+        wrong, sure, _ = fooled(logits, s["y"], self.guard)
         distance = lengths(point - s["clean"], self.problem.threat.norm)
         rows = (wrong & (distance < s["nearest"])).nonzero().flatten()
         s["image"][rows] = point[rows]

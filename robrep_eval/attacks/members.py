@@ -35,6 +35,9 @@ class EngineAttack:
     ranking: Literal["logit", "malt"] = "logit"
     """Order of targets: by clean logit, or by linearised distance to the boundary
     (Melamed et al. 2024, arXiv 2407.02240)."""
+    near: float = 1.0
+    """With fewer than all: targets after the first are for examples whose margin it
+    brought below this share of the clean one. The others count as held."""
     restarts: int = 1
     larger_radii: bool = False
     """L1 only: begin at 3 eps and 2 eps."""
@@ -57,6 +60,8 @@ class EngineAttack:
             shown |= {"larger_radii": self.larger_radii}
         if self.targets:
             shown |= {"targets": self.targets, "ranking": self.ranking}
+        if self.near < 1:
+            shown["near"] = self.near
         return shown
 
     def propose(

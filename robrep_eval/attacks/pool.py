@@ -24,7 +24,8 @@ class Program(Protocol):
     """An attack as a per-row machine.
 
     Every state holds "task" (its number), "found" (whether a misclassified point was
-    met) and "image" (that point; the clean image before).
+    met) and "image" (that point; the clean image before). It may hold "broken"
+    (whether logits or gradients were not finite) and "gap" (the least margin met).
     """
 
     steps: int
@@ -84,6 +85,7 @@ class Pool:
         count = len(self.tasks)
         self.found = torch.zeros(count, dtype=torch.bool)
         self.broken = torch.zeros(count, dtype=torch.bool)
+        self.gap = torch.full((count,), float("inf"))
         self.kept: list[tuple[Tensor, Tensor]] = []
         width = int(self.tasks.max()) + 1 if count else 0
         self.place = torch.zeros(width, dtype=torch.int64)
@@ -143,6 +145,8 @@ class Pool:
         self.found[at] = found
         if "broken" in state:
             self.broken[at] = state["broken"][leaving].cpu()
+        if "gap" in state:
+            self.gap[at] = state["gap"][leaving].float().cpu()
         if bool(found.any()):
             images = state["image"][leaving].cpu()
             self.kept.append((at[found], images[found].contiguous()))
@@ -159,6 +163,7 @@ class Pool:
             "counts": torch.tensor([self.entered, self.finished]),
             "found": self.found,
             "broken": self.broken,
+            "gap": self.gap,
             "kept_at": at,
             "kept": images,
         }
@@ -170,4 +175,5 @@ class Pool:
         self.state = {k: v.to(device) for k, v in rows.items()} or None
         self.entered, self.finished = saved["counts"].tolist()
         self.found, self.broken = saved["found"], saved["broken"]
+        self.gap = saved["gap"]
         self.kept = [(saved["kept_at"], saved["kept"])]

@@ -109,10 +109,11 @@ class Problem:
         return lambda logits: loss(logits, y, t)
 
 
-def fooled(logits: Tensor, y: Tensor, guard: float) -> tuple[Tensor, Tensor]:
-    """Which rows are misclassified, and which of them beyond the guard; bool (n,)."""
+def fooled(logits: Tensor, y: Tensor, guard: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Which rows are misclassified, which of them beyond the guard, and the margins."""
     wrong = (logits.argmax(dim=1) != y) & logits.isfinite().all(dim=1)
-    return wrong, wrong & (margin(logits, y) <= -guard)
+    gap = margin(logits, y)
+    return wrong, wrong & (gap <= -guard), gap
 
 
 def physical_batch(x: Tensor, batch_size: int) -> int:

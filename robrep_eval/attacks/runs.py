@@ -84,7 +84,10 @@ class Runs:
         total = max(1, self.attack.targets) * self.attack.restarts
         total = min(total, self.order.shape[1] * self.attack.restarts) or 1
         while run < total and len(self.alive):
-            count = int(saved["together"]) if saved else self._together(total - run)
+            if saved:
+                count = int(saved["together"])
+            else:
+                count = self._together(total - run, first=run == 0)
             self._side_by_side(range(run, run + count), total, saved)
             run, saved = run + count, {}
         if self.flat:
@@ -95,11 +98,11 @@ class Runs:
         self.context.progress(1.0)
         return self.proposals
 
-    def _together(self, left: int) -> int:
+    def _together(self, left: int, *, first: bool) -> int:
         """How many targets fill a batch with the examples still standing."""
         attack = self.attack
         ordered = attack.randomness == "official-rng" or attack.restarts > 1
-        if ordered or attack.family == "square":
+        if ordered or attack.family == "square" or (first and attack.near < 1):
             return 1
         return max(1, min(left, self.batch_size // len(self.alive)))
 
@@ -127,6 +130,8 @@ class Runs:
             if bool(broken.any()):
                 self.context.undecided(self.alive[broken])
                 standing[broken] = False
+        if runs[0] == 0 and self.attack.near < 1:
+            standing &= pool.gap[:n] <= self.attack.near * self.margins[self.alive]
         self.alive = self.alive[standing]
 
     def _settle(
@@ -247,6 +252,7 @@ class Runs:
         if not count:
             return self.y.unsqueeze(1)
         logits = self.model.logits(self.x, self.batch_size)
+        self.margins = losses.margin(logits, self.y).cpu()
         if count > logits.shape[1] - 1:
             count = logits.shape[1] - 1
             self.context.note(

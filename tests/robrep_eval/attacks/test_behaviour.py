@@ -108,6 +108,31 @@ def test_early_falls_cost_few_passes(make: Any) -> None:
     assert model.forward_rows - before < 10 * len(x)  # the reference: 101 each
 
 
+def test_further_targets_only_near_the_boundary(make: Any) -> None:
+    """Of what all targets find, nothing is lost but what the first left far away."""
+    classifier = make.classifier(1.0)
+    x, y = make.correct(classifier, 100)
+    threat = ThreatModel(norm="Linf", eps=0.14)
+    model = prepare(classifier)
+    fooled, passes = {}, {}
+    for near in (0.0, 0.5, 1.0):
+        attack = EngineAttack(
+            name="t",
+            family="apgd",
+            loss="dlr-targeted",
+            steps=8,
+            targets=5,
+            near=near,
+        )
+        before = model.backward_rows
+        found = attack.propose(classifier, x, y, threat, _context(len(x)))
+        passes[near] = model.backward_rows - before
+        fooled[near] = (found != x).flatten(1).any(dim=1)
+    assert passes[0.0] < passes[0.5] < passes[1.0]
+    assert not bool((fooled[0.0] & ~fooled[0.5] | fooled[0.5] & ~fooled[1.0]).any())
+    assert int(fooled[0.0].sum()) < int(fooled[0.5].sum()), "the case needs targets"
+
+
 @pytest.mark.parametrize("classes", [2, 3])
 def test_few_classes_clamp_targets_and_say_so(classes: int) -> None:
     classifier, x, y = _halfspaces(classes)

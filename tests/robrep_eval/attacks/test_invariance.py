@@ -34,6 +34,9 @@ ATTACKS = {
         targets=2,
         ranking="malt",
     ),
+    "near": EngineAttack(
+        name="near", family="apgd", loss="dlr-targeted", steps=8, targets=3, near=0.5
+    ),
     "fab-t": EngineAttack(name="fab-t", family="fab", steps=8, targets=2),
     "fab": EngineAttack(name="fab", family="fab", steps=4, restarts=2),
     "square": EngineAttack(name="square", family="square", steps=80),
