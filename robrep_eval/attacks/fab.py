@@ -122,9 +122,7 @@ class Fab:
         at = torch.arange(len(logits), device=logits.device)
         f = logits - logits.gather(1, s["y"].unsqueeze(1))
         w = (rows - rows[at, s["y"]].unsqueeze(1)).flatten(2)  # (n, K, D)
-        dual = {"Linf": w.abs().sum(2), "L2": w.square().sum(2).sqrt()}.get(
-            self.problem.threat.norm, w.abs().amax(2)
-        )
+        dual = hyperplane.dual_lengths(w, self.problem.threat.norm)
         distance = f.abs() / (1e-12 + dual)
         distance[at, s["y"]] = float("inf")
         nearest = distance.argmin(dim=1)

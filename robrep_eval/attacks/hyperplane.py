@@ -17,6 +17,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from zoo.ball import lengths
 from zoo.threat import Norm
 
 NEWTON = 64
@@ -50,6 +51,15 @@ def project(t: Tensor, w: Tensor, b: Tensor, norm: Norm) -> Tensor:
     else:
         size = _level(weight, room, need, norm)
     return direction.sign_().neg_().mul_(size)
+
+
+def dual_lengths(w: Tensor, norm: Norm) -> Tensor:
+    """Lengths (n, m) of normals (n, m, D) in the norm dual to `norm`.
+
+    An excess divided by it is the distance to the hyperplane, were there no box.
+    """
+    duals: dict[Norm, Norm] = {"Linf": "L1", "L2": "L2", "L1": "Linf"}
+    return lengths(w.flatten(0, 1), duals[norm]).view(w.shape[:2])
 
 
 def _level(weight: Tensor, room: Tensor, need: Tensor, norm: Norm) -> Tensor:

@@ -21,9 +21,10 @@ from robrep_eval.attacks.base import Context
 from robrep_eval.attacks.fab import Fab
 from robrep_eval.attacks.noise import Kind, Rows, source
 from robrep_eval.attacks.pool import Pool, Program, State
-from robrep_eval.attacks.problem import Model, Problem, physical_batch, prepare
+from robrep_eval.attacks.problem import Problem, physical_batch, prepare
 from robrep_eval.attacks.square import SquareLinf
 from robrep_eval.attacks.square_windows import SquareWindows
+from robrep_eval.attacks.targets import by_distance, by_logit
 from zoo.classifier import Classifier
 from zoo.threat import ThreatModel
 
@@ -38,8 +39,6 @@ LOSSES: dict[str, losses.Loss] = {
 }
 TELL_SECONDS = 0.5
 """Between reports of progress."""
-MALT_CANDIDATES = 20
-"""Classes of the highest logits that are ranked by their linearised distance."""
 
 
 class Runs:
@@ -248,30 +247,21 @@ class Runs:
 
     def _targets(self) -> Tensor:
         """(n, targets) classes in the order of attack; one column if untargeted."""
-        count = self.attack.targets
-        if not count:
+        attack = self.attack
+        if not attack.targets:
             return self.y.unsqueeze(1)
         logits = self.model.logits(self.x, self.batch_size)
         self.margins = losses.margin(logits, self.y).cpu()
-        if count > logits.shape[1] - 1:
-            count = logits.shape[1] - 1
+        count = min(attack.targets, logits.shape[1] - 1)
+        if count < attack.targets:
             self.context.note(
-                f"{self.attack.name}: {count} target classes instead of "
-                f"{self.attack.targets}, as there are {logits.shape[1]} classes"
+                f"{attack.name}: {count} target classes instead of "
+                f"{attack.targets}, as there are {logits.shape[1]} classes"
             )
-        wrong = logits.scatter(1, self.y.unsqueeze(1), -float("inf"))
-        if self.attack.ranking == "logit":
-            return wrong.argsort(dim=1, descending=True, stable=True)[:, :count]
-        width = min(MALT_CANDIDATES, logits.shape[1] - 1)
-        classes = wrong.topk(width, dim=1).indices
-        parts = zip(
-            self.x.split(self.batch_size),
-            self.y.split(self.batch_size),
-            classes.split(self.batch_size),
-            strict=True,
-        )
-        return torch.cat(
-            [_by_distance(self.model, *part, self.threat) for part in parts]
+        if attack.ranking == "logit":
+            return by_logit(logits, self.y)[:, :count]
+        return by_distance(
+            self.model, self.x, self.y, logits, self.threat, self.batch_size
         )[:, :count]
 
     def _confirm(self, at: Tensor, images: Tensor) -> Tensor:
@@ -303,19 +293,3 @@ class Runs:
                 "proposals": self.proposals,
             }
             self.journal.save(here | pool.save())
-
-
-def _by_distance(
-    model: Model, x: Tensor, y: Tensor, classes: Tensor, threat: ThreatModel
-) -> Tensor:
-    """`classes` (n, m) by linearised distance to the boundary, nearest first."""
-    both = torch.cat([y.unsqueeze(1), classes], dim=1)
-    logits, rows = model.jacobian(x, both)
-    picked = logits.gather(1, both)
-    gap = picked[:, :1] - picked[:, 1:]
-    slope = (rows[:, :1] - rows[:, 1:]).flatten(2)
-    dual = {"Linf": slope.abs().sum(2), "L2": slope.square().sum(2).sqrt()}.get(
-        threat.norm, slope.abs().amax(2)
-    )
-    order = (gap / (dual + 1e-12)).argsort(dim=1, stable=True)
-    return classes.gather(1, order)
