@@ -21,13 +21,12 @@ import numpy.typing as npt
 
 from pretrain.progress import Lines
 from pretrain.recipe import merge, validate
-from pretrain.run_folder import WEIGHTS
 from pretrain.train import Surroundings, train
 from robrep_eval import evaluate
 from zoo.encoder import load_encoder
 from zoo.files import write_text
 from zoo.index import CARD
-from zoo.records import Card, Result, Verdict, read_record
+from zoo.records import WEIGHTS, Card, Result, Verdict, read_record
 
 EPS = 0.1
 Matrix = npt.NDArray[np.bool_]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -151,22 +150,15 @@ def find_teacher(reference: str) -> tuple[Encoder, float]:
     """A trained encoder by reference, and the passes that went into it (0: unknown)."""
     from zoo import store
     from zoo.encoder import load_encoder
-    from zoo.index import CARD
-    from zoo.records import Card, read_record
+    from zoo.references import training_of, weights_file
 
+    training = training_of(reference)
+    passes = training.passes if training else None
     if reference.startswith("zoo:"):
-        name = reference.removeprefix("zoo:")
-        return (
-            store.load_encoder_by_name(name),
-            store.card(name).training.passes or 0.0,
-        )
-    path = Path(reference).expanduser()
-    folder = path if path.is_dir() else path.parent
-    described = folder / CARD
-    passes = 0.0
-    if described.is_file():
-        passes = read_record(described, Card).training.passes or 0.0
-    return load_encoder(path / "model.safetensors" if path.is_dir() else path), passes
+        encoder = store.load_encoder_by_name(reference.removeprefix("zoo:"))
+    else:
+        encoder = load_encoder(weights_file(reference))
+    return encoder, passes or 0.0
 
 
 def _spec(recipe: Recipe, train: Dataset) -> EncoderSpec:

@@ -28,7 +28,7 @@ from zoo.commands import run
 from zoo.encoder import Encoder, EncoderSpec, save_encoder
 from zoo.errors import UserError
 from zoo.files import sha256_file
-from zoo.records import Card, Training, write_record
+from zoo.records import WEIGHTS, Card, Training, write_record
 
 SHRINK = 1 - 2.0**-21
 """Leaves room for the rounding of the published float32 weights."""
@@ -175,7 +175,7 @@ def publish(
     encoder: Encoder, folder: Path, settings: LipschitzSettings, seconds: float
 ) -> Card:
     """Writes weights and card."""
-    weights = folder / "model.safetensors"
+    weights = folder / WEIGHTS
     save_encoder(encoder, weights)
     card = Card(
         name=settings.name,

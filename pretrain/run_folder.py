@@ -26,9 +26,7 @@ from zoo.encoder import Encoder, save_encoder
 from zoo.errors import UserError
 from zoo.files import atomic, naming, sha256_file, write_text
 from zoo.index import CARD
-from zoo.records import Card, Training, write_record
-
-WEIGHTS = "model.safetensors"
+from zoo.records import WEIGHTS, Card, Training, write_record
 
 
 class RunFolder:

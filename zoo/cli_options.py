@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import rich_click as click
 
+from zoo.sources import VARIABLE
+
 if TYPE_CHECKING:
     from rich.table import Table
-
-from zoo.sources import VARIABLE
 
 SOURCE = click.option(
     "--source",

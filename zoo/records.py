@@ -23,6 +23,8 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=96)]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=96)]
 """Of a file beside the record: never a path that leads elsewhere."""
+WEIGHTS = "model.safetensors"
+"""In the folder of an encoder."""
 Share = Annotated[float, Field(ge=0, le=1)]
 Size = Annotated[int, Field(gt=0, le=2**31)]
 Count = Annotated[int, Field(ge=0, le=2**31)]
@@ -103,7 +105,7 @@ class Card(Record):
     shape: tuple[Size, Size, Size]
     dim: Size
     training: Training
-    weights: FileName = "model.safetensors"
+    weights: FileName = WEIGHTS
     """File beside the card."""
     sha256: Sha256
     """Of that file."""

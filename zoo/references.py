@@ -19,7 +19,7 @@ from zoo.encoder import Encoder, EncoderSpec, load_encoder, load_weights
 from zoo.errors import UserError, nearest
 from zoo.files import sha256_file
 from zoo.index import CARD
-from zoo.records import Card, Training, read_record
+from zoo.records import WEIGHTS, Card, Training, read_record
 from zoo.state_file import read_state
 
 if TYPE_CHECKING:
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 HUB = ("hf://", "hf-hub:")
 PREFIXES = ("zoo:", "timm:", "robustbench:", *HUB)
 SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".tar")
-WEIGHTS = "model.safetensors"
-"""In the folder of an encoder."""
 HEADS = ("linear", "fc", "head", "classifier")
 """Names under which classifiers of the field keep their last layer."""
 
