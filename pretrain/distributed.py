@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -63,6 +64,10 @@ def process_group(device: torch.device) -> Iterator[None]:
     try:
         yield
     finally:
+        # The group's threads end with the last reference to it, and networks under DDP
+        # hold one in a cycle. Left to the end of the interpreter, such a thread aborts
+        # the process now and then ("terminate called without an active exception").
+        gc.collect()
         dist.destroy_process_group()
 
 

@@ -52,15 +52,17 @@ def _start(x: Tensor, *_: object) -> Tensor:
 def main() -> None:
     """Runs every method and saves what rank 0 found."""
     torch.set_num_threads(1)
-    found = {}
     with distributed.process_group(torch.device("cpu")):
         half = slice(4 * distributed.rank(), 4 * distributed.rank() + 4)
-        for name in NAMES:
-            made = build(name)
-            module = distributed.parallel(made, torch.device("cpu"))
-            found[name] = gradients(module, made, half)
+        found = {name: _in_parallel(name, half) for name in NAMES}
         if distributed.rank() == 0:
             torch.save(found, Path(sys.argv[1]))
+
+
+def _in_parallel(name: str, part: slice) -> dict[str, Tensor]:
+    """Networks live no longer than this: `process_group` wants them gone."""
+    made = build(name)
+    return gradients(distributed.parallel(made, torch.device("cpu")), made, part)
 
 
 if __name__ == "__main__":
