@@ -12,6 +12,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -78,8 +79,12 @@ def stage(
 
 
 def pool(x: Tensor) -> Tensor:
-    """Global average pooling, (N, d, H, W) -> (N, d)."""
-    return x.mean(dim=(2, 3))
+    """Global average pooling, (N, d, H, W) -> (N, d), in float32 at least.
+
+    Under autocast the maps are bf16; features rounded to 8 bits would hide what moves
+    them.
+    """
+    return x.mean(dim=(2, 3), dtype=torch.promote_types(x.dtype, torch.float32))
 
 
 class ResNet(nn.Module):
