@@ -18,8 +18,12 @@ from zoo.datasets.base import Dataset
 from zoo.encoder import Encoder, EncoderSpec
 from zoo.threat import ThreatModel
 
-# Two test processes on two cores must not fight over them.
-torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))
+# Two test processes on two cores must not fight over them, nor the commands that they
+# run: OpenMP threads that spin at a barrier while others hold their core made a run of
+# seconds take minutes.
+THREADS = max(1, (os.cpu_count() or 2) // 2)
+torch.set_num_threads(THREADS)
+os.environ.setdefault("OMP_NUM_THREADS", str(THREADS))
 
 # A shared machine makes single examples slow; wall time is never the question.
 hypothesis.settings.register_profile("robrep", deadline=None)
