@@ -265,6 +265,7 @@ class _Maker:
                 threat=self.threat,
                 seed=self.seed,
                 examples=found.result.examples,
+                whole=found.data,
                 adversarials=found.images,
                 origins=found.data.images(found.positions),
                 **self.sizes,

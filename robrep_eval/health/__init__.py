@@ -14,7 +14,7 @@ from typing import Literal
 
 import torch
 
-from robrep_eval.health import attack, full, gradient, model, outcome
+from robrep_eval.health import attack, black_box, full, gradient, model, outcome
 from robrep_eval.health.subject import Subject
 from zoo.measurements import Flag, HealthReport, Status
 
@@ -40,7 +40,7 @@ DEFAULT: tuple[Check, ...] = (
     attack.eps_monotone,
     attack.large_eps_breaks,
     attack.stronger_beats_weaker,
-    outcome.white_box_beats_black_box,
+    black_box.white_box_beats_black_box,
     attack.finds_planted,
     outcome.worst_case,
     outcome.inside_the_ball,

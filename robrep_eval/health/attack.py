@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from robrep_eval.attacks.pgd import ascend, ascend_each
-from robrep_eval.health.subject import Subject
+from robrep_eval.health.subject import Subject, margin
 from zoo.ball import random_start
 from zoo.measurements import EpsCurve, EpsPoint, Flag, Status
 from zoo.records import Proportion
@@ -33,6 +33,16 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 def ce_loss(logits: Tensor, y: Tensor) -> Tensor:
     """Cross-entropy per example (N,)."""
     return cross_entropy(logits, y, reduction="none")
+
+
+def margin_loss(logits: Tensor, y: Tensor) -> Tensor:
+    """Largest other logit minus that of the label (N,)."""
+    return -margin(logits, y)
+
+
+def probability_margin(logits: Tensor, y: Tensor) -> Tensor:
+    """The same of probabilities."""
+    return -margin(logits.softmax(dim=1), y)
 
 
 def pgd(

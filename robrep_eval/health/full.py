@@ -6,29 +6,21 @@ Numbers refer to the table in docs/truth.md.
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from robrep_eval.health.attack import (
     PLANTED_LIMIT,
     STEPS,
     ce_loss,
     held,
+    margin_loss,
     missed_plants,
     pgd,
+    probability_margin,
 )
 from robrep_eval.health.subject import AGREEMENT, Subject, difference, margin
 from zoo.classifier import Classifier, double
 from zoo.measurements import Flag, Status
-
-
-def margin_loss(logits: Tensor, y: Tensor) -> Tensor:
-    """Largest other logit minus that of the label (N,)."""
-    return -margin(logits, y)
-
-
-def probability_margin(logits: Tensor, y: Tensor) -> Tensor:
-    """The same of probabilities."""
-    return -margin(logits.softmax(dim=1), y)
 
 
 def silent_success(subject: Subject) -> Flag:

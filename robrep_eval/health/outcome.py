@@ -13,59 +13,6 @@ from zoo.measurements import Flag, Status
 from zoo.records import Outcome
 from zoo.verdicts import verdicts
 
-BLACK_BOX = ("square", "hopskipjump", "boundary", "transfer", "universal")
-"""Attacks that never ask for a gradient of the attacked model, by the first part of
-their names (transfer:zoo:NAME)."""
-
-
-def white_box_beats_black_box(subject: Subject) -> Flag:
-    """12: attacks without gradients fool nothing that white-box attacks missed."""
-    examples = subject.examples
-    names = list(examples.outcomes) if examples else []
-    black = [name for name in names if name.split(":")[0] in BLACK_BOX]
-    white = [name for name in names if name not in black]
-    if not examples or not black or not white:
-        return Flag(
-            check="white_box_beats_black_box",
-            status=Status.PASS,
-            summary="not judged: the battery has no pair of white-box and black-box "
-            "attacks",
-        )
-    by_white = _fooled_by_any(examples.outcomes, white)
-    by_black = _fooled_by_any(examples.outcomes, black)
-    extra = [b and not w for w, b in zip(by_white, by_black, strict=True)]
-    gain = sum(extra) / len(extra)
-    status = Status.PASS
-    if gain > 0.002 and sum(extra) > 1:
-        status = Status.WARN
-    if gain > 0.02 and sum(extra) > 2:
-        status = Status.FAIL
-    return Flag(
-        check="white_box_beats_black_box",
-        status=status,
-        summary=(
-            f"{', '.join(black)} fooled {sum(extra)} images ({gain:.1%}) that the "
-            "white-box attacks missed: gradients are masked or the white-box attacks "
-            "too short"
-            if status is not Status.PASS
-            else f"{', '.join(black)} fooled {sum(extra)} images that the white-box "
-            "attacks missed"
-        ),
-        value=gain,
-        limit=0.002,
-        examples=[
-            index for index, hit in zip(examples.index, extra, strict=True) if hit
-        ][:MAX_SHOWN],
-    )
-
-
-def _fooled_by_any(outcomes: dict[str, list[Outcome]], names: list[str]) -> list[bool]:
-    columns = [outcomes[name] for name in names]
-    return [
-        any(column[row] is Outcome.FOOLED for column in columns)
-        for row in range(len(columns[0]))
-    ]
-
 
 def worst_case(subject: Subject) -> Flag:
     """17: the figure counts the worst attack of each image, not the mean of figures."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from zoo.classifier import Classifier
+from zoo.datasets.base import Dataset
 from zoo.records import Examples
 from zoo.threat import ThreatModel
 
@@ -34,6 +35,8 @@ class Subject:
     device: str = "cpu"
     examples: Examples | None = None
     """Outcomes of the battery on the whole set, once it has run."""
+    whole: Dataset | None = None
+    """That set, in the order of `examples`."""
     adversarials: Tensor | None = None
     """Counted adversarials (k, C, H, W) ..."""
     origins: Tensor | None = None

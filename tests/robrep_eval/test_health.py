@@ -11,12 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from robrep_eval.health import Subject, attack, check_health
+from robrep_eval.health.black_box import white_box_beats_black_box
 from robrep_eval.health.full import breaks_control
-from robrep_eval.health.outcome import (
-    inside_the_ball,
-    white_box_beats_black_box,
-    worst_case,
-)
+from robrep_eval.health.outcome import inside_the_ball, worst_case
 from robrep_eval.probes import fit_linear
 from zoo import datasets, store
 from zoo.classifier import Classifier
@@ -279,6 +276,31 @@ def test_black_box_successes_are_counted_against_white_box_ones() -> None:
     by_transfer = with_outcomes(**{"pgd": [H] * 100, name: [H, F, H, H] * 25})
     assert white_box_beats_black_box(by_transfer).status is Status.FAIL
     assert "not judged" in white_box_beats_black_box(subject(honest(), n=5)).summary
+
+
+@pytest.mark.parametrize(("defence", "found"), [(None, True), ("quantised", False)])
+def test_a_longer_white_box_attack_tells_effort_from_masking(
+    defence: str | None, found: bool
+) -> None:
+    """Square's successes, on images that fall to PGD when the model is honest."""
+    data = datasets.load("digits", "test").take(N)
+    fallen = ~attack.held(subject(honest()), attack.pgd(subject(honest()), THREAT))
+    rows = [bool(x) and i < 50 for i, x in enumerate(fallen.tolist())]
+    square = [F if hit else H for hit in rows]
+    few = [F if hit and sum(rows[:i]) < 2 else H for i, hit in enumerate(rows)]
+    model = defended(quantised) if defence else honest()
+    for column, short in ((square, True), (few, False)):
+        base = with_outcomes(pgd=[H] * N, square=column)
+        flag = white_box_beats_black_box(replace(base, classifier=model, whole=data))
+        missed = column.count(F)
+        if found:
+            assert flag.value == 0
+            assert f"{missed} of them fall to longer ones" in flag.summary
+            assert flag.status is (Status.WARN if short else Status.PASS)
+        else:
+            assert flag.value is not None
+            assert flag.value >= missed / N / 2
+            assert flag.status is Status.FAIL or not short
 
 
 def test_a_verdict_that_does_not_follow_is_found() -> None:
