@@ -29,6 +29,7 @@ _BUILT_IN = {
     "deacl": "pretrain.methods.deacl:DeACL",
     "dynacl": "pretrain.methods.dynacl:DynACL",
     "dynacl++": "pretrain.methods.dynacl_pp:DynACLPlus",
+    "prototypes": "pretrain.methods.prototypes:Prototypes",
     "pgd-at": "pretrain.methods.supervised:PGDAT",
     "trades": "pretrain.methods.supervised:TRADES",
 }

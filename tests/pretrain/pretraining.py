@@ -17,10 +17,11 @@ from zoo.threat import ThreatModel
 
 THREAT = ThreatModel(norm="Linf", eps=0.1)
 SHAPE = (1, 8, 8)
-TEACHER = ("advcl", "deacl", "dynacl++")
+TEACHER = ("advcl", "deacl", "dynacl++", "prototypes")
 OPTIONS: dict[str, dict[str, Any]] = {
     "advcl": {"clusters": [2, 3]},
     "dynacl++": {"clusters": 3},
+    "prototypes": {"clusters": 3},
 }
 ALL = sorted(methods.registry())
 
