@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from zoo.errors import RobrepError
+from zoo.errors import MissingDatasetError, RobrepError
 from zoo.index import EncoderRow
 from zoo.sources import Source
 
@@ -32,10 +32,14 @@ class Audit:
     findings: list[tuple[str, str]] = field(default_factory=list)
     """What was checked, and what was found."""
     reason: str | None = None
-    """Why it does not hold."""
+    """Why it does not hold, or could not be checked."""
+    unchecked: bool = False
+    """The images that it speaks of are not here."""
     seconds: float
 
     def __str__(self) -> str:
+        if self.unchecked:
+            return f"not checked  {self.item}: {self.reason}"
         if not self.holds:
             return f"FAILS  {self.item}: {self.reason}"
         checks = "\n".join(f"       {check}: {found}" for check, found in self.findings)
@@ -85,6 +89,7 @@ def audit(
             item=str(item),
             holds=False,
             reason=str(error),
+            unchecked=isinstance(error, MissingDatasetError),
             seconds=time.monotonic() - start,
         )
     return Audit(

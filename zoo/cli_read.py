@@ -23,6 +23,7 @@ from zoo.records import Card, Training
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from zoo.audit import Audit
     from zoo.index import EncoderRow
 
 
@@ -148,10 +149,11 @@ def verify(
 ) -> None:
     """Recompute the claims of NAME from what is published, by forward passes alone.
 
-    NAME is an encoder, or ENCODER/ENTRY.
+    NAME is an encoder, or ENCODER/ENTRY. With --all, entries whose images are not
+    here are named and left out; the rest must hold.
     """
     from zoo.audit import audit, plan
-    from zoo.errors import UserError, VerificationError
+    from zoo.errors import UserError
     from zoo.progress import activity
     from zoo.sources import open_source
 
@@ -168,14 +170,28 @@ def verify(
             show_table(plain(str(verdict)))
     if as_json:
         click.echo(json.dumps([verdict.as_json() for verdict in verdicts], indent=2))
-    failed = [verdict.item for verdict in verdicts if not verdict.holds]
+    _conclude(verdicts, strict=not everything)
+
+
+def _conclude(verdicts: list[Audit], *, strict: bool) -> None:
+    """The last line, or the error; `strict`: what could not be checked is one too."""
+    from zoo.errors import UserError, VerificationError
+
+    unchecked = [verdict.item for verdict in verdicts if verdict.unchecked]
+    held = sum(verdict.holds for verdict in verdicts)
+    failed = [v.item for v in verdicts if not v.holds and not v.unchecked]
     if failed:
         names = plain(", ".join(failed))
         raise VerificationError(
             f"{len(failed)} of {len(verdicts)} do not hold: {names}"
         )
+    left = f"not checked, for their images are not here: {plain(', '.join(unchecked))}"
+    if unchecked and strict:
+        raise UserError(left)
     seconds = sum(verdict.seconds for verdict in verdicts)
-    click.echo(f"{len(verdicts)} of {len(verdicts)} hold ({seconds:.1f} s)", err=True)
+    click.echo(f"{held} of {len(verdicts)} hold ({seconds:.1f} s)", err=True)
+    if unchecked:
+        click.echo(f"{len(unchecked)} {left}", err=True)
 
 
 @click.command()

@@ -22,6 +22,10 @@ class UserError(RobrepError, ValueError):
     exit_code = 2
 
 
+class MissingDatasetError(UserError):
+    """The images that a claim speaks of are not on hand."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint that names the closest known names, or all when none is close."""
     options = sorted(known)

@@ -11,8 +11,10 @@ import pytest
 import serving
 from zoo_collection import ENTRY, Evaluated
 
+from zoo import datasets
 from zoo.cli import cli
 from zoo.commands import run
+from zoo.datasets.base import Dataset
 from zoo.sources import FolderSource
 
 Ran = tuple[int, str, str]
@@ -64,6 +66,28 @@ def test_publish_then_verify(
     code, out, _ = command("verify", "--all", "--json", "--source", target)
     assert code == 1
     assert [row["holds"] for row in json.loads(out)] == [False, False]
+
+
+def test_entries_without_their_images_are_left_out_and_named(
+    command: Callable[..., Ran],
+    evaluated: Evaluated,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def elsewhere(*_: object, **__: object) -> Dataset:
+        return datasets.load("cifar10-jpeg", "test", data_dir=tmp_path)
+
+    monkeypatch.setattr("zoo.verification.load_named_dataset", elsewhere)
+    source = ["--source", evaluated.published]
+    code, out, err = command("verify", "--all", *source)
+    assert code == 0
+    assert "holds  tiny-digits (" in out
+    assert f"not checked  tiny-digits/{ENTRY}: dataset 'cifar10-jpeg' was not" in out
+    assert "1 of 2 hold" in err
+    assert f"their images are not here: tiny-digits/{ENTRY}" in err
+    code, _, err = command("verify", "tiny-digits", *source)
+    assert code == 2
+    assert "not checked" in err
 
 
 @pytest.mark.parametrize(

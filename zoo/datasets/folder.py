@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zoo.datasets.base import Dataset
-from zoo.errors import UserError
+from zoo.errors import MissingDatasetError, UserError
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff"}
 LAYOUT = "expected PATH/{train,test}/CLASS/IMAGE.{jpg,png,...}"
@@ -18,11 +18,12 @@ def read_named(name: str, split: str, data_dir: Path) -> Dataset:
     """A registered dataset that is handed round as a folder of images, DATA_DIR/NAME.
 
     Raises:
-        UserError: as `read`; says where it looked.
+        MissingDatasetError: says where it looked.
+        UserError: as `read`.
     """
     root = data_dir / name
     if not root.is_dir():
-        raise UserError(
+        raise MissingDatasetError(
             f"dataset '{name}' was not found in {data_dir}; pass --data-dir with a "
             f"folder that holds {name}/{{train,test}}/CLASS/IMAGE"
         )

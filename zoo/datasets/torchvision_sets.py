@@ -11,7 +11,7 @@ import numpy as np
 
 from zoo.datasets.base import Dataset, from_array
 from zoo.datasets.idx import find_idx, read_idx
-from zoo.errors import UserError
+from zoo.errors import MissingDatasetError, UserError
 from zoo.paths import offline
 
 DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")
@@ -114,7 +114,7 @@ def _open(name: str, split: str, data_dir: Path) -> Any:
         if name == "fashion-mnist"
         else ""
     )
-    raise UserError(
+    raise MissingDatasetError(
         f"dataset '{name}' was not found in {data_dir} and could not be downloaded "
         f"({reason}); pass --data-dir with a folder that holds torchvision's "
         f"files{hint}"
