@@ -20,6 +20,11 @@ from zoo.ball import random_start
 from zoo.classifier import double
 from zoo.measurements import Flag, Status
 
+DIFFERENCE_STEPS = (1e-4, 1e-7)
+"""Of pixels. A long one crosses the kinks of thousands of ReLUs; a short one drowns in
+the rounding of a model that computes in float32 whatever it is given. One has to
+agree."""
+
 
 def differentiable(subject: Subject) -> Flag:
     """4: autograd reaches the input from the logits, and finds something there."""
@@ -73,23 +78,10 @@ def _logit_gradient(subject: Subject) -> Tensor | None:
     return torch.cat(parts)
 
 
-def gradient_agrees(subject: Subject, step: float = 1e-4) -> Flag:
+def gradient_agrees(subject: Subject) -> Flag:
     """4: autograd agrees with finite differences in float64 along random directions."""
-    few = subject.x[:32]
-    model = double(subject.classifier)
-    direction = torch.randn(
-        few.shape, generator=subject.generator(), dtype=torch.float64
-    )
-    direction = direction.to(subject.device)
-    x = few.double().to(subject.device).requires_grad_()
     try:
-        with torch.enable_grad():
-            logits = model(x)
-            weights = torch.linspace(-1, 1, logits.shape[1]).to(logits)
-            (gradient,) = torch.autograd.grad((logits * weights).sum(), x)
-        with torch.no_grad():
-            above = (model(x + step * direction) * weights).sum(dim=1)
-            below = (model(x - step * direction) * weights).sum(dim=1)
+        errors = [_difference_error(subject, step) for step in DIFFERENCE_STEPS]
     except (RuntimeError, TypeError, ValueError) as error:
         return Flag(
             check="gradient_agrees",
@@ -97,10 +89,7 @@ def gradient_agrees(subject: Subject, step: float = 1e-4) -> Flag:
             summary="autograd could not be compared with finite differences: "
             f"{str(error).splitlines()[0]}",
         )
-    slope = (above - below) / (2 * step)
-    claimed = (gradient * direction).flatten(1).sum(dim=1)
-    scale = torch.maximum(slope.abs(), claimed.abs()).clamp(min=1e-12)
-    error_of = ((slope - claimed).abs() / scale).cpu()
+    error_of = min(errors, key=lambda e: float(e.median()))
     value = float(error_of.median())
     return Flag(
         check="gradient_agrees",
@@ -117,6 +106,26 @@ def gradient_agrees(subject: Subject, step: float = 1e-4) -> Flag:
         if value > 0.01
         else [],
     )
+
+
+def _difference_error(subject: Subject, step: float) -> Tensor:
+    """Relative difference of the two slopes, per image (at most 32,)."""
+    model = double(subject.classifier)
+    x = subject.x[:32].double()
+    direction = torch.randn(x.shape, generator=subject.generator(), dtype=x.dtype)
+    direction = direction.to(subject.device)
+    x = x.to(subject.device).requires_grad_()
+    with torch.enable_grad():
+        logits = model(x)
+        weights = torch.linspace(-1, 1, logits.shape[1]).to(logits)
+        (gradient,) = torch.autograd.grad((logits * weights).sum(), x)
+    with torch.no_grad():
+        above = (model(x + step * direction) * weights).sum(dim=1)
+        below = (model(x - step * direction) * weights).sum(dim=1)
+    slope = (above - below) / (2 * step)
+    claimed = (gradient * direction).flatten(1).sum(dim=1)
+    scale = torch.maximum(slope.abs(), claimed.abs()).clamp(min=1e-12)
+    return ((slope - claimed).abs() / scale).cpu()
 
 
 def gradient_nonzero(subject: Subject) -> Flag:
