@@ -77,12 +77,13 @@ def readme(card: Card, entries: Sequence[Published], source: str | None = None) 
 
 def front_matter(card: Card, entries: Sequence[Published]) -> dict[str, Any]:
     """What the hub indexes; results in the older form that it still reads."""
+    supervision = "supervised" if card.training.labels else "self-supervised"
     dataset = HUB_DATASETS.get(card.training.dataset)
     found: dict[str, Any] = {
         "license": card.licence.lower(),
         "library_name": "robrep",
         "pipeline_tag": "image-feature-extraction",
-        "tags": ["adversarial-robustness", "self-supervised", card.training.method],
+        "tags": ["adversarial-robustness", supervision, card.training.method],
     }
     if dataset:
         found["datasets"] = [dataset]

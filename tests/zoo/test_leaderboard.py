@@ -192,6 +192,12 @@ def test_front_matter_is_the_hubs(evaluated: Evaluated) -> None:
     data: Any = card.data
     metrics = data.to_dict()["model-index"][0]["results"][0]["metrics"]
     assert metrics[1]["value"] == evaluated.result.robust.value
+    assert "self-supervised" in data.tags
+    training = row.card.training.model_copy(update={"labels": True})
+    with_labels: Any = ModelCard(
+        readme(row.card.model_copy(update={"training": training}), [entry])
+    ).data
+    assert "self-supervised" not in with_labels.tags
     assert eval_results([entry]) is None  # the hub knows no digits
     renamed = entry.result.dataset.model_copy(update={"name": "cifar10"})
     import dataclasses
