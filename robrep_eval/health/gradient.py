@@ -125,7 +125,8 @@ def _difference_error(subject: Subject, step: float) -> Tensor:
     slope = (above - below) / (2 * step)
     claimed = (gradient * direction).flatten(1).sum(dim=1)
     scale = torch.maximum(slope.abs(), claimed.abs()).clamp(min=1e-12)
-    return ((slope - claimed).abs() / scale).cpu()
+    error: Tensor = (slope - claimed).abs() / scale
+    return error.cpu()
 
 
 def gradient_nonzero(subject: Subject) -> Flag:
