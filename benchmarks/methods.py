@@ -61,6 +61,7 @@ ROWS = (
     Row("DeACL", "deacl", {}, "simclr", 0.375),
     Row("DynACL", "dynacl"),
     Row("DynACL++", "dynacl++", {}, "dynacl", 0.75),
+    Row("Prototypes", "prototypes", {}, "rocl", 0.5),
     Row("PGD-AT (labels)", "pgd-at"),
     Row("TRADES (labels)", "trades"),
 )

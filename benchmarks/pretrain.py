@@ -42,7 +42,6 @@ from robrep_eval.attacks.pgd import frozen
 from zoo.datasets import load
 from zoo.encoder import Encoder
 
-TEACHERS = ("deacl", "advcl", "dynacl++")
 WARM_UP = 3
 """Steps that are not counted."""
 
@@ -98,7 +97,7 @@ def measure(name: str, given: Any) -> Speed:
     data = divide(load(given.data, "train"), recipe)
     with tempfile.TemporaryDirectory() as folder:
         run = RunFolder(Path(folder), recipe)
-        teacher = _teacher(recipe, data.train) if name in TEACHERS else None
+        teacher = _teacher(recipe, data.train) if recipe.teacher else None
         session = Session(recipe, data, run, Surroundings(), teacher, 0.0)
     session.module.train()
     batches = chain.from_iterable(session.batches.epoch(i) for i in count())
@@ -161,11 +160,13 @@ def _timed(work: Callable[[], Any]) -> float:
 
 
 def _recipe(name: str, given: Any) -> Recipe:
+    kind = methods.get(name)
+    taught = kind.needs_teacher(kind.Options())
     return validate(
         {
             "name": "benchmark",
             "method": name,
-            "teacher": {"method": "simclr"} if name in TEACHERS else None,
+            "teacher": {"method": "simclr"} if taught else None,
             "data": given.data,
             "arch": given.arch,
             "threat": {"norm": "Linf", "eps": 0.1},
