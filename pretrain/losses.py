@@ -125,11 +125,15 @@ class Spread:
 
     @classmethod
     def of(cls, z: Tensor) -> Spread:
-        """Of clean features (n, d), over all processes, with gradients.
+        """Of clean features (n, d), over all processes, with gradients."""
+        return cls.within(gather(widened(z)))
+
+    @classmethod
+    def within(cls, whole: Tensor) -> Spread:
+        """Of features (n, d) that every process has.
 
         Coordinates whose variance is negligible beside the largest count as constant.
         """
-        whole = gather(widened(z))
         variance = whole.var(dim=0, unbiased=False)
         floor = 1e-4 * variance.amax().clamp(min=1e-30)
         return cls(whole.mean(dim=0), (variance + floor).sqrt())

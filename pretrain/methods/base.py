@@ -125,7 +125,7 @@ class Method(nn.Module):
     @classmethod
     def clusters(cls, options: Settings) -> int:
         """Most clusters that `prepare` asks for; there must be as many images."""
-        return 0
+        return int(getattr(options, "clusters", 0))
 
     def sets(self) -> int:
         """Batch norms in place of each one; see `pretrain.batchnorm`."""

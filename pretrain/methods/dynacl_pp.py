@@ -40,11 +40,6 @@ class DynACLPlus(TRADES):
         """Always: the DynACL encoder."""
         return True
 
-    @classmethod
-    def clusters(cls, options: Settings) -> int:
-        """One for each output."""
-        return int(getattr(options, "clusters", 0))
-
     def outputs(self) -> int:
         """Number of clusters."""
         return int(self.options.clusters)

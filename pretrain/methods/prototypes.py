@@ -49,11 +49,6 @@ class Prototypes(Method):
         """Always."""
         return True
 
-    @classmethod
-    def clusters(cls, options: Settings) -> int:
-        """One for each prototype."""
-        return int(getattr(options, "clusters", 0))
-
     def projector_sets(self) -> int:
         """No projector."""
         return 0
@@ -63,7 +58,7 @@ class Prototypes(Method):
 
         -||s - c||^2 / (2 v) is (c . s - ||c||^2 / 2) / v, up to what all k share.
         """
-        spread = Spread.of(z)
+        spread = Spread.within(z)
         s = spread.standardise(z)
         c = centres(s, self.options.clusters, seed)
         distance = torch.cdist(s, c).amin(dim=1).square().mean()
