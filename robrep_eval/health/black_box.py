@@ -69,7 +69,7 @@ def white_box_beats_black_box(subject: Subject) -> Flag:
         summary += f"; {len(rows) - len(standing)} of them fall to longer ones"
     status = _status(len(rows), len(standing), total)
     if status is not Status.PASS:
-        hidden = _surely(len(standing), total) > WARN_ABOVE
+        hidden = _at_least(len(standing), total) > WARN_ABOVE
         summary += (
             ": gradients are masked, do not lead there"
             if hidden
@@ -86,14 +86,14 @@ def white_box_beats_black_box(subject: Subject) -> Flag:
 
 
 def _status(missed: int, standing: int, total: int) -> Status:
-    if _surely(standing, total) > FAIL_ABOVE:
+    if _at_least(standing, total) > FAIL_ABOVE:
         return Status.FAIL
-    hidden = _surely(standing, total) > WARN_ABOVE
-    short = _surely(missed, total) > FAIL_ABOVE
+    hidden = _at_least(standing, total) > WARN_ABOVE
+    short = _at_least(missed, total) > FAIL_ABOVE
     return Status.WARN if hidden or short else Status.PASS
 
 
-def _surely(count: int, total: int) -> float:
+def _at_least(count: int, total: int) -> float:
     """Lower end of the share's exact 95% interval: single images are no evidence."""
     return Proportion.of(count, total).low
 

@@ -2,7 +2,8 @@
 
 Augmentation is switched off, so every view is the image itself, and the adversarial
 images are recorded on their way out of the attack; the expected loss is then computed
-from a copy of the networks taken before the step.
+from a copy of the networks taken before the step. One file in spite of its length: all
+of it rests on that recording, and each method is met by the same questions.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The report against the record, closed forms, numpy and a second reading of files."""
+"""The report against the record, closed forms, numpy and a second reading of files.
+
+One file in spite of its length: nearly every test reads the same run, made once.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Entries carry their proof, and nobody can change one unseen."""
+"""Entries carry their proof, and nobody can change one unseen.
+
+One file in spite of its length: every forgery uses the same few tools of a forger.
+"""
 
 from __future__ import annotations
 

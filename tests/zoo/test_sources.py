@@ -1,4 +1,7 @@
-"""One collection, four places: what is read is the same, or clearly refused."""
+"""One collection, four places: what is read is the same, or clearly refused.
+
+One file in spite of its length: the same collection stands in all four places.
+"""
 
 from __future__ import annotations
 
