@@ -39,6 +39,10 @@ class EngineAttack:
     """With fewer than all: targets after the first are for examples whose margin it
     brought below this share of the clean one. The others count as held."""
     restarts: int = 1
+    start: Literal["random", "stripes"] = "random"
+    """Of APGD: anywhere in the ball, or at its edge in stripes of either sign for each
+    channel, as Square starts (arXiv 1912.00049): horizontal ones in even runs, vertical
+    ones in odd. Not in L1, where a start is sparse."""
     larger_radii: bool = False
     """L1 only: begin at 3 eps and 2 eps."""
     averaged: int = 1
@@ -58,6 +62,8 @@ class EngineAttack:
         if self.family == "apgd":
             shown |= {"loss": self.loss, "averaged": self.averaged}
             shown |= {"larger_radii": self.larger_radii}
+        if self.start != "random":
+            shown["start"] = self.start
         if self.targets:
             shown |= {"targets": self.targets, "ranking": self.ranking}
         if self.near < 1:

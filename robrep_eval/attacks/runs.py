@@ -216,10 +216,9 @@ class Runs:
 
     def _draws(self, problem: Problem, runs: Sequence[int]) -> Rows:
         """Start noise of every task: that of its example in its run."""
-        kind: Kind = "uniform" if self.threat.norm == "Linf" else "normal"
         shape = tuple(problem.x.shape[1:])
         n = len(problem.x) // len(runs)
-        each = [self.noise.images(kind, run, problem.ids[:n], shape) for run in runs]
+        each = [self._start(run, problem.ids[:n], shape) for run in runs]
 
         def rows(tasks: Tensor) -> Tensor:
             drawn = torch.empty((len(tasks), *shape))
@@ -229,6 +228,22 @@ class Runs:
             return drawn
 
         return each[0] if len(each) == 1 else rows
+
+    def _start(self, run: int, ids: Tensor, shape: tuple[int, ...]) -> Rows:
+        """Uniform in [0, 1) for Linf, which APGD spreads over the ball, else normal."""
+        inside = self.threat.norm == "Linf"
+        if self.attack.start == "random":
+            kind: Kind = "uniform" if inside else "normal"
+            return self.noise.images(kind, run, ids, shape)
+        channels, height, width = shape
+        one = (channels, height, 1) if run % 2 == 0 else (channels, 1, width)
+        stripes = self.noise.images("uniform", run, ids, one)
+
+        def rows(tasks: Tensor) -> Tensor:
+            signs = (2 * stripes(tasks) - 1).sign().expand(-1, *shape)
+            return (signs + 1) / 2 if inside else signs
+
+        return rows
 
     def _square(self, problem: Problem, run: int, guard: float) -> Program:
         # A run to the very end (infinite guard) still ends at a clear success.

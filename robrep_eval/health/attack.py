@@ -26,6 +26,8 @@ FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
 RANDOM_DRAWS = 20
 PLANTED_IMAGES = 64
 PLANTED_LIMIT = 0.05
+"""The whole interval of the share has to lie above it: of 64 images one or two more
+are chance."""
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -204,20 +206,20 @@ def finds_planted(subject: Subject) -> Flag:
     missed, share = missed_plants(subject, subject.classifier.encoder)
     return Flag(
         check="finds_planted",
-        status=Status.FAIL if share > PLANTED_LIMIT else Status.PASS,
+        status=Status.FAIL if share.low > PLANTED_LIMIT else Status.PASS,
         summary=(
-            f"the attack misses {share:.0%} of adversarial examples that were planted "
+            f"the attack misses {share.value:.0%} of adversarial examples that were planted "
             "for it: a surviving image proves nothing"
-            if share > PLANTED_LIMIT
+            if share.low > PLANTED_LIMIT
             else "the attack finds planted adversarial examples"
         ),
-        value=share,
+        value=share.value,
         limit=PLANTED_LIMIT,
-        examples=missed if share > PLANTED_LIMIT else [],
+        examples=missed if share.low > PLANTED_LIMIT else [],
     )
 
 
-def missed_plants(subject: Subject, encoder: nn.Module) -> tuple[list[int], float]:
+def missed_plants(subject: Subject, encoder: nn.Module) -> tuple[list[int], Proportion]:
     """Ids and share of images whose planted adversarial the attack does not find.
 
     Each image gets a binary head of its own, on frozen features z: it separates g(x)
@@ -253,4 +255,6 @@ def missed_plants(subject: Subject, encoder: nn.Module) -> tuple[list[int], floa
         reached = crossed(found).cpu()
     usable = (size > 0).cpu()
     missed = usable & ~(reached > 0.9)
-    return subject.shown(missed), float(missed.sum()) / max(1, int(usable.sum()))
+    return subject.shown(missed), Proportion.of(
+        int(missed.sum()), max(1, int(usable.sum()))
+    )

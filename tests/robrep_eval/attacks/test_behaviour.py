@@ -133,6 +133,37 @@ def test_further_targets_only_near_the_boundary(make: Any) -> None:
     assert int(fooled[0.0].sum()) < int(fooled[0.5].sum()), "the case needs targets"
 
 
+class _Varies(nn.Module):
+    """Logits (n, 2): class 1 as soon as neighbours along `dim` differ."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+
+    def forward(self, x: Tensor) -> Tensor:
+        change = x.diff(dim=self.dim).abs().flatten(1).mean(dim=1)
+        return torch.stack([torch.full_like(change, 1e-3), change], dim=1)
+
+
+@pytest.mark.parametrize("norm", ["Linf", "L2"])
+@pytest.mark.parametrize(("dim", "constant"), [(2, 3), (3, 2)])
+def test_stripes_lie_in_rows_then_in_columns(
+    norm: Norm, dim: int, constant: int
+) -> None:
+    """Flat images have no gradient there, so only the start itself can fool."""
+    classifier = Classifier(_Varies(dim), nn.Identity(), classes=2, shape=(3, 6, 6))
+    attack = EngineAttack(
+        name="s", family="apgd", loss="ce", steps=1, restarts=2, start="stripes"
+    )
+    x, y = torch.full((8, 3, 6, 6), 0.5), torch.zeros(8, dtype=torch.int64)
+    threat = ThreatModel(norm=norm, eps=0.1)
+    offset = attack.propose(classifier, x, y, threat, _context(8)) - x
+    assert bool((classifier(x + offset).argmax(dim=1) == 1).all())
+    assert float(offset.diff(dim=constant).abs().max()) == 0
+    torch.testing.assert_close(lengths(offset, norm), torch.full((8,), 0.1))
+    torch.testing.assert_close(offset.abs(), offset.abs().amax().expand_as(offset))
+
+
 @pytest.mark.parametrize("classes", [2, 3])
 def test_few_classes_clamp_targets_and_say_so(classes: int) -> None:
     classifier, x, y = _halfspaces(classes)

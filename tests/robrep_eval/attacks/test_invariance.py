@@ -37,6 +37,14 @@ ATTACKS = {
     "near": EngineAttack(
         name="near", family="apgd", loss="dlr-targeted", steps=8, targets=3, near=0.5
     ),
+    "stripes": EngineAttack(
+        name="stripes",
+        family="apgd",
+        loss="probability-margin",
+        steps=6,
+        restarts=2,
+        start="stripes",
+    ),
     "fab-t": EngineAttack(name="fab-t", family="fab", steps=8, targets=2),
     "fab": EngineAttack(name="fab", family="fab", steps=4, restarts=2),
     "square": EngineAttack(name="square", family="square", steps=80),
@@ -45,6 +53,7 @@ CASES = [
     *((name, ThreatModel(norm="Linf", eps=0.12)) for name in ATTACKS),
     ("apgd-ce", ThreatModel(norm="L2", eps=0.9)),
     ("apgd-ce", ThreatModel(norm="L1", eps=3.0)),
+    ("stripes", ThreatModel(norm="L2", eps=0.9)),
     ("square", ThreatModel(norm="L2", eps=1.5)),
 ]
 case = pytest.mark.parametrize(("name", "threat"), CASES, ids=lambda c: str(c))
