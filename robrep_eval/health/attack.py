@@ -208,8 +208,8 @@ def finds_planted(subject: Subject) -> Flag:
         check="finds_planted",
         status=Status.FAIL if share.low > PLANTED_LIMIT else Status.PASS,
         summary=(
-            f"the attack misses {share.value:.0%} of adversarial examples that were planted "
-            "for it: a surviving image proves nothing"
+            f"the attack misses {share.value:.0%} of adversarial examples that were "
+            "planted for it: a surviving image proves nothing"
             if share.low > PLANTED_LIMIT
             else "the attack finds planted adversarial examples"
         ),

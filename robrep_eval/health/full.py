@@ -224,8 +224,8 @@ def breaks_control(subject: Subject) -> Flag:
         check="breaks_control",
         status=Status.FAIL if share.low > PLANTED_LIMIT else Status.PASS,
         summary=(
-            f"the attack misses {share.value:.0%} of adversarial examples of a control that "
-            "defends nothing: its steps do not fit this radius or these pixels"
+            f"the attack misses {share.value:.0%} of adversarial examples of a control "
+            "that defends nothing: its steps do not fit this radius or these pixels"
             if share.low > PLANTED_LIMIT
             else "the attack breaks a control that defends nothing"
         ),
