@@ -21,6 +21,10 @@ from robrep_eval.health.attack import (
 from robrep_eval.health.subject import AGREEMENT, Subject, difference, margin
 from zoo.classifier import Classifier, double
 from zoo.measurements import Flag, Status
+from zoo.records import Proportion
+
+TWIN_LIMIT = 0.02
+"""The whole interval of the share has to lie above it."""
 
 
 def silent_success(subject: Subject) -> Flag:
@@ -95,20 +99,20 @@ def twin_transfer(subject: Subject) -> Flag:
     white = held(subject, pgd(subject, subject.threat))
     moved = held(subject, pgd(other, subject.threat))
     missed = white & ~moved & held(subject, subject.x)
-    value = float(missed.float().mean())
-    limit = max(0.02, 2.5 / len(missed))
+    share = Proportion.of(int(missed.sum()), len(missed))
+    failed = share.low > TWIN_LIMIT
     return Flag(
         check="twin_transfer",
-        status=Status.FAIL if value > limit else Status.PASS,
+        status=Status.FAIL if failed else Status.PASS,
         summary=(
-            f"adversarials of a twin with another head fool {value:.1%} of the images "
-            "that the direct attack misses: the head hides the gradient"
-            if value > limit
-            else "adversarials of a twin with another head fool no more"
+            f"adversarials of a twin with another head fool {share.value:.1%} of the "
+            "images that the direct attack misses: the head hides the gradient"
+            if failed
+            else "adversarials of a twin with another head fool hardly any more"
         ),
-        value=value,
-        limit=limit,
-        examples=subject.shown(missed) if value > limit else [],
+        value=share.value,
+        limit=TWIN_LIMIT,
+        examples=subject.shown(missed) if failed else [],
     )
 
 

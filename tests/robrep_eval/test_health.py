@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from robrep_eval.health import Subject, attack, check_health
 from robrep_eval.health.black_box import white_box_beats_black_box
-from robrep_eval.health.full import breaks_control
+from robrep_eval.health.full import breaks_control, twin_transfer
 from robrep_eval.health.outcome import inside_the_ball, worst_case
 from robrep_eval.probes import fit_linear
 from zoo import datasets, store
@@ -236,6 +236,16 @@ def test_missed_plants_count_beyond_chance(
     found = list(range(missed)), Proportion.of(missed, 64)
     monkeypatch.setattr(attack, "missed_plants", lambda *_: found)
     assert attack.finds_planted(subject(honest(), n=1)).status is worst
+
+
+def test_a_head_that_hides_the_gradient_has_a_twin_that_shows_it() -> None:
+    """Logits so large that the cross-entropy is flat to float32."""
+    assert twin_transfer(subject(honest(), n=200)).status is Status.PASS
+    hiding = honest()
+    with torch.no_grad():
+        for parameter in hiding.head.parameters():
+            parameter.mul_(1e5)
+    assert twin_transfer(subject(hiding, n=200)).status is Status.FAIL
 
 
 def test_a_cut_gradient_misses_every_plant() -> None:
