@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
 from functools import cache
 
@@ -241,7 +242,7 @@ def test_missed_plants_count_beyond_chance(
 def test_a_head_that_hides_the_gradient_has_a_twin_that_shows_it() -> None:
     """Logits so large that the cross-entropy is flat to float32."""
     assert twin_transfer(subject(honest(), n=200)).status is Status.PASS
-    hiding = honest()
+    hiding = deepcopy(honest())
     with torch.no_grad():
         for parameter in hiding.head.parameters():
             parameter.mul_(1e5)
