@@ -68,7 +68,7 @@ def _quick(name: str, norm: Norm, randomness: Randomness) -> EngineAttack:
 
     Two short attacks on the margin of probabilities, then the nearest classes; after
     the first of them only for examples that it brought close to the boundary. All start
-    in stripes: that finds what AutoAttack leaves to Square (docs/engine.md).
+    in stripes, which find images that AutoAttack's gradients miss (docs/engine.md).
     """
     start: Literal["random", "stripes"] = "random" if norm == "L1" else "stripes"
     if name == "quick-margin":

@@ -226,14 +226,14 @@ def breaks_control(subject: Subject) -> Flag:
     missed, share = missed_plants(subject, nn.Flatten())
     return Flag(
         check="breaks_control",
-        status=Status.FAIL if share.low > PLANTED_LIMIT else Status.PASS,
+        status=Status.FAIL if share.value > PLANTED_LIMIT else Status.PASS,
         summary=(
             f"the attack misses {share.value:.0%} of adversarial examples of a control "
             "that defends nothing: its steps do not fit this radius or these pixels"
-            if share.low > PLANTED_LIMIT
+            if share.value > PLANTED_LIMIT
             else "the attack breaks a control that defends nothing"
         ),
         value=share.value,
         limit=PLANTED_LIMIT,
-        examples=missed if share.low > PLANTED_LIMIT else [],
+        examples=missed if share.value > PLANTED_LIMIT else [],
     )
