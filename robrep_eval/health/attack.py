@@ -26,8 +26,6 @@ FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
 RANDOM_DRAWS = 20
 PLANTED_IMAGES = 64
 PLANTED_LIMIT = 0.05
-"""The whole interval of the share has to lie above it: of 64 images one or two more
-are chance."""
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -206,35 +204,37 @@ def finds_planted(subject: Subject) -> Flag:
     missed, share = missed_plants(subject, subject.classifier.encoder)
     return Flag(
         check="finds_planted",
-        status=Status.FAIL if share.low > PLANTED_LIMIT else Status.PASS,
+        status=Status.FAIL if share > PLANTED_LIMIT else Status.PASS,
         summary=(
-            f"the attack misses {share.value:.0%} of adversarial examples that were "
+            f"the attack misses {share:.0%} of adversarial examples that were "
             "planted for it: a surviving image proves nothing"
-            if share.low > PLANTED_LIMIT
+            if share > PLANTED_LIMIT
             else "the attack finds planted adversarial examples"
         ),
-        value=share.value,
+        value=share,
         limit=PLANTED_LIMIT,
-        examples=missed if share.low > PLANTED_LIMIT else [],
+        examples=missed if share > PLANTED_LIMIT else [],
     )
 
 
-def missed_plants(subject: Subject, encoder: nn.Module) -> tuple[list[int], Proportion]:
+def missed_plants(subject: Subject, encoder: nn.Module) -> tuple[list[int], float]:
     """Ids and share of images whose planted adversarial the attack does not find.
 
     Each image gets a binary head of its own, on frozen features z: it separates g(x)
     from g(x'), where x' is a random point of the ball, by a plane at 0.9 of the way.
     So x' is adversarial for certain, and an attack that cannot cross the plane cannot
-    be trusted anywhere (after Zimmermann et al. 2022, arXiv 2206.13991).
+    be trusted anywhere (after Zimmermann et al. 2022, arXiv 2206.13991). It starts at
+    the image and, for an honest encoder's odd local maximum, once more elsewhere.
 
     Args:
         subject: Its first images take part.
         encoder: g, images to (N, d).
     """
     x = subject.x[:PLANTED_IMAGES].to(subject.device)
+    generator = subject.generator()
     with torch.no_grad():
         z = encoder(x)
-        far = random_start(x, subject.threat, subject.generator())
+        far = random_start(x, subject.threat, generator)
         direction = encoder(far) - z
     size = direction.square().sum(dim=1)
 
@@ -242,19 +242,18 @@ def missed_plants(subject: Subject, encoder: nn.Module) -> tuple[list[int], Prop
         share: Tensor = ((encoder(images) - z) * direction).sum(dim=1) / size
         return share + 0 * images.flatten(1).sum(dim=1)
 
-    found = ascend(
-        crossed,
-        x,
-        subject.threat,
-        steps=STEPS,
-        step_size=RELATIVE_STEP * subject.threat.eps,
-        start=x,
-        keep_best=True,
-    )
-    with torch.no_grad():
-        reached = crossed(found).cpu()
     usable = (size > 0).cpu()
-    missed = usable & ~(reached > 0.9)
-    return subject.shown(missed), Proportion.of(
-        int(missed.sum()), max(1, int(usable.sum()))
-    )
+    missed = usable
+    for start in (x, random_start(x, subject.threat, generator)):
+        found = ascend(
+            crossed,
+            x,
+            subject.threat,
+            steps=STEPS,
+            step_size=RELATIVE_STEP * subject.threat.eps,
+            start=start,
+            keep_best=True,
+        )
+        with torch.no_grad():
+            missed = missed & ~(crossed(found).cpu() > 0.9)
+    return subject.shown(missed), float(missed.sum()) / max(1, int(usable.sum()))

@@ -21,10 +21,6 @@ from robrep_eval.health.attack import (
 from robrep_eval.health.subject import AGREEMENT, Subject, difference, margin
 from zoo.classifier import Classifier, double
 from zoo.measurements import Flag, Status
-from zoo.records import Proportion
-
-TWIN_LIMIT = 0.02
-"""The whole interval of the share has to lie above it."""
 
 
 def silent_success(subject: Subject) -> Flag:
@@ -97,21 +93,23 @@ def twin_transfer(subject: Subject) -> Flag:
         device=subject.device,
     )
     white = held(subject, pgd(subject, subject.threat))
+    white &= held(subject, pgd(subject, subject.threat, restart=1))
     moved = held(subject, pgd(other, subject.threat))
     missed = white & ~moved & held(subject, subject.x)
-    share = Proportion.of(int(missed.sum()), len(missed))
-    failed = share.low > TWIN_LIMIT
+    value = float(missed.float().mean())
+    limit = max(0.02, 2.5 / len(missed))
+    failed = value > limit
     return Flag(
         check="twin_transfer",
         status=Status.FAIL if failed else Status.PASS,
         summary=(
-            f"adversarials of a twin with another head fool {share.value:.1%} of the "
-            "images that the direct attack misses: the head hides the gradient"
+            f"adversarials of a twin with another head fool {value:.1%} of the images "
+            "that the direct attack misses: the head hides the gradient"
             if failed
-            else "adversarials of a twin with another head fool hardly any more"
+            else "adversarials of a twin with another head fool no more"
         ),
-        value=share.value,
-        limit=TWIN_LIMIT,
+        value=value,
+        limit=limit,
         examples=subject.shown(missed) if failed else [],
     )
 
@@ -226,14 +224,14 @@ def breaks_control(subject: Subject) -> Flag:
     missed, share = missed_plants(subject, nn.Flatten())
     return Flag(
         check="breaks_control",
-        status=Status.FAIL if share.value > PLANTED_LIMIT else Status.PASS,
+        status=Status.FAIL if share > PLANTED_LIMIT else Status.PASS,
         summary=(
-            f"the attack misses {share.value:.0%} of adversarial examples of a control "
+            f"the attack misses {share:.0%} of adversarial examples of a control "
             "that defends nothing: its steps do not fit this radius or these pixels"
-            if share.value > PLANTED_LIMIT
+            if share > PLANTED_LIMIT
             else "the attack breaks a control that defends nothing"
         ),
-        value=share.value,
+        value=share,
         limit=PLANTED_LIMIT,
-        examples=missed if share.value > PLANTED_LIMIT else [],
+        examples=missed if share > PLANTED_LIMIT else [],
     )
