@@ -1,7 +1,8 @@
 """The leaderboard as data: one row per entry, ranked among comparable ones.
 
 It reads records and nothing else. Results are comparable that share dataset, split,
-threat model and battery; how ties are found is told in `zoo.ranking`.
+threat model, protocol (with its labels) and battery; how ties are found is told in
+`zoo.ranking`.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Row(Record):
     reference: str
     """ENCODER/ENTRY."""
     rank: int
-    """Among rows with the same dataset, split, threat model and battery."""
+    """Among rows with the same dataset, split, threat model, protocol and battery."""
     ties: list[str]
     """References of rows that are not shown to differ."""
     dataset: str
@@ -55,7 +56,7 @@ class Row(Record):
     def group(self) -> str:
         """What it is ranked among, for people."""
         split = "" if self.split == "test" else f"/{self.split}"
-        return f"{self.dataset}{split}, {self.threat}, {self.battery}"
+        return f"{self.dataset}{split}, {self.threat}, {self.protocol}, {self.battery}"
 
     @property
     def method(self) -> str:
@@ -141,14 +142,16 @@ def _failures(
 
 
 def _groups(entries: Sequence[Published]) -> dict[Key, list[Published]]:
-    """Comparable entries, most robust first."""
+    """Comparable entries, most robust first; SLF before the other protocols."""
     groups: dict[Key, list[Published]] = {}
     ordered = sorted(entries, key=lambda e: (-e.result.robust.value, e.reference))
     for entry in ordered:
         result = entry.result
         data = result.dataset
         threat = result.threat
-        key = (data.name, data.split, threat.norm, f"{threat.eps:.9f}", result.battery)
+        ball = (threat.norm, f"{threat.eps:.9f}")
+        probe = ("" if entry.protocol == "SLF" else entry.protocol,)
+        key = (data.name, data.split, *ball, *probe, result.battery)
         groups.setdefault(key, []).append(entry)
     return dict(sorted(groups.items()))
 

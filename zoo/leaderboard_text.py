@@ -19,7 +19,6 @@ HEADINGS = (
     "encoder",
     "method",
     "architecture",
-    "protocol",
     "images",
     "clean",
     "robust",
@@ -61,7 +60,6 @@ def cells(row: Row) -> list[str]:
         row.card.name,
         row.method,
         row.card.arch,
-        row.protocol,
         str(row.robust.n),
         percent(row.clean),
         f"{percent(row.robust)}{doubt}",
@@ -109,7 +107,7 @@ def terminal(board: Board) -> Group:
 
     from zoo.cli_options import plain, plain_table
 
-    shown = [HEADINGS.index(h) for h in ("rank", "encoder", "protocol", *FIGURES)]
+    shown = [HEADINGS.index(h) for h in ("rank", "encoder", *FIGURES)]
     lines = [cells(row) for row in board.rows]
     tables = []
     for title, rows in sections(board).items():

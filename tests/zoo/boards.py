@@ -55,7 +55,7 @@ def row(name: str, clean: int, robust: int, n: int = 1000, **fields: Any) -> Row
 
 
 def board() -> Board:
-    """Seven rows in three groups, one of them hostile."""
+    """Seven rows in four groups, one of them hostile."""
     l2 = ThreatModel(norm="L2", eps=0.5)
     return Board(
         source="https://example.org/zoo",

@@ -25,6 +25,7 @@ from zoo.entries import load_classifier as load_published
 from zoo.entries import read_entry
 from zoo.errors import VerificationError
 from zoo.index import INDEX, FileRecord, scan
+from zoo.leaderboard import build
 from zoo.publish import Request, publish
 from zoo.records import Result, read_record, write_record
 from zoo.sources import FolderSource
@@ -109,6 +110,14 @@ def test_the_run_and_the_entry_carry_the_tuned_encoder(
     assert isinstance(frozen.encoder, Encoder)
     assert rebuilt.encoder.spec == frozen.encoder.spec
     assert fingerprint(rebuilt.encoder) != fingerprint(frozen.encoder)
+
+
+def test_protocols_are_ranked_apart(tuned: Path) -> None:
+    rows = build(FolderSource(tuned / "published")).rows
+    assert [(row.protocol, row.rank, row.ties) for row in rows] == [
+        ("SLF", 1, []),
+        ("AFF", 1, []),
+    ]
 
 
 def change_weights(root: Path) -> None:

@@ -139,13 +139,14 @@ def test_markdown_keeps_its_columns() -> None:
     import re
 
     table = [line for line in lines if line.startswith("|")]
-    assert len(table) == len(board().rows) + 2 * 3  # a head in each of three sections
+    assert len(table) == len(board().rows) + 2 * 4  # a head in each of four sections
     for line in table:
         assert len(re.findall(r"(?<!\\)\|", line)) == len(HEADINGS) + 1
     assert [line for line in lines if line.startswith("#")] == [
-        "### cifar10, Linf 8/255, standard",
-        "### cifar10, L2 0.5, standard",
-        "### digits, Linf 8/255, standard",
+        "### cifar10, Linf 8/255, SLF, standard",
+        "### cifar10, L2 0.5, AFF, standard",
+        "### digits, Linf 8/255, SLF, standard",
+        "### digits, Linf 8/255, ALF, standard",
     ]
     assert sum("doubtful" in line for line in table) == 1
     assert "<script>" not in "\n".join(lines).replace("\\<", "")
