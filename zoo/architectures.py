@@ -34,6 +34,13 @@ class Architecture:
     """Options with their defaults; each is recorded with every checkpoint."""
 
 
+_SMALL: dict[int, dict[str, Any]] = {
+    8: {"widths": [16, 32, 64], "blocks": [1, 1, 1], "stem_stride": 1},
+    28: {"widths": [16, 32, 64, 128], "blocks": [1, 1, 1, 1], "stem_stride": 1},
+    32: {"widths": [32, 64, 128], "blocks": [1, 1, 1], "stem_stride": 2},
+}
+"""Options of the small ResNets, by the side of their images."""
+
 _BUILT_IN = (
     Architecture(
         name="resnet18",
@@ -56,19 +63,28 @@ _BUILT_IN = (
         name="resnet_s8",
         build="zoo.nets.small:small_resnet",
         summary="small ResNet for 8x8 images (digits), 0.8 million multiply-adds",
-        options={"widths": [16, 32, 64], "blocks": [1, 1, 1], "stem_stride": 1},
+        options=_SMALL[8],
     ),
     Architecture(
         name="resnet_s28",
         build="zoo.nets.small:small_resnet",
         summary="small ResNet for 28x28 images, 13 million multiply-adds",
-        options={"widths": [16, 32, 64, 128], "blocks": [1, 1, 1, 1], "stem_stride": 1},
+        options=_SMALL[28],
     ),
     Architecture(
         name="resnet_s32",
         build="zoo.nets.small:small_resnet",
         summary="small ResNet for 32x32 images, 12 million multiply-adds",
-        options={"widths": [32, 64, 128], "blocks": [1, 1, 1], "stem_stride": 2},
+        options=_SMALL[32],
+    ),
+    *(
+        Architecture(
+            name=f"resnet_s{side}_grid",
+            build="zoo.nets.small:small_resnet",
+            summary=f"resnet_s{side} with features of 2 x 2 cells, four times as many",
+            options={**options, "grid": 2},
+        )
+        for side, options in _SMALL.items()
     ),
     Architecture(
         name="lipschitz_dense",

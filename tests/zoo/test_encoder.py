@@ -29,6 +29,9 @@ SHAPES = {
     "resnet_s8": (1, 8, 8),
     "resnet_s28": (1, 28, 28),
     "resnet_s32": (3, 32, 32),
+    "resnet_s8_grid": (1, 8, 8),
+    "resnet_s28_grid": (1, 28, 28),
+    "resnet_s32_grid": (3, 32, 32),
 }
 
 
@@ -36,7 +39,7 @@ def _small(**options: object) -> Encoder:
     torch.manual_seed(0)
     encoder = Encoder(
         EncoderSpec(
-            arch="resnet_s8",
+            arch="resnet_s8_grid" if "grid" in options else "resnet_s8",
             options={"widths": [4, 8], "blocks": [1, 1], **options},
             shape=(1, 8, 8),
             mean=(0.5,),
@@ -53,6 +56,18 @@ def test_every_architecture_gives_plain_features(name: str) -> None:
     with torch.no_grad():
         z = encoder(torch.rand(2, *SHAPES[name]))
     assert z.shape == (2, encoder.dim)
+
+
+def test_cells_average_to_the_global_features() -> None:
+    whole, cells = _small(), _small(grid=2)
+    cells.load_state_dict(whole.state_dict())
+    x = torch.rand(3, 1, 8, 8)
+    with torch.no_grad():
+        z, z_cells = whole(x), cells(x)
+    assert z_cells.shape == (3, 4 * whole.dim) == (3, cells.dim)
+    torch.testing.assert_close(z_cells.view(3, whole.dim, 4).mean(dim=2), z)
+    with pytest.raises(UserError, match="grid must be 1 or more"):
+        _small(grid=0)
 
 
 def test_resnet18_costs_what_the_literature_counts() -> None:

@@ -17,6 +17,7 @@ NARROW: dict[str, Any] = {"widths": [16, 32], "blocks": [1, 1]}
 SPECS = (
     EncoderSpec(arch="resnet_s8", options=NARROW, shape=(1, 8, 8)),
     EncoderSpec(arch="resnet_s28", options=NARROW, shape=(1, 28, 28)),
+    EncoderSpec(arch="resnet_s28_grid", options=NARROW, shape=(1, 28, 28)),
     EncoderSpec(arch="resnet18", shape=(3, 32, 32), mean=(0.4, 0.5, 0.5)),
 )
 
