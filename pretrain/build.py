@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,6 +31,8 @@ class Plan:
     steps_per_epoch: int
     cost: Cost
     teacher_passes: float = 0.0
+    end_passes: float = 0.0
+    """Of `pretrain.stable`, after the last step."""
 
     @property
     def steps(self) -> int:
@@ -38,8 +41,12 @@ class Plan:
 
     @property
     def passes(self) -> float:
-        """Forward equivalents per training image, teacher included."""
-        return self.epochs * self.cost.passes + self.teacher_passes
+        """Forward equivalents per training image, teacher and end included."""
+        return self.after(self.epochs) + self.end_passes
+
+    def after(self, epochs: int) -> float:
+        """The same after so many epochs, the end not included."""
+        return epochs * self.cost.passes + self.teacher_passes
 
 
 def check(recipe: Recipe, data: Dataset) -> None:
@@ -49,9 +56,23 @@ def check(recipe: Recipe, data: Dataset) -> None:
         UserError: options, architecture or threat model that do not fit.
     """
     methods.options(recipe)
-    architectures.resolve_options(recipe.arch, recipe.arch_options)
+    options = architectures.resolve_options(recipe.arch, recipe.arch_options)
     if recipe.threat is not None:
         recipe.threat.check_units(data.shape)
+    if recipe.stable is not None:
+        _check_stable(recipe, options, data.shape[0])
+
+
+def _check_stable(recipe: Recipe, options: dict[str, Any], channels: int) -> None:
+    assert recipe.stable is not None
+    end = architectures.LINEAR_END
+    if recipe.threat is None:
+        raise UserError("stable needs a threat model: --norm Linf --eps 8/255")
+    if end in options:
+        raise UserError(
+            f"stable sets the {end} of the architecture: leave arch_options.{end} out"
+        )
+    architectures.build(recipe.arch, channels, {**options, end: recipe.stable.keep})
 
 
 def check_clusters(recipe: Recipe, train: Dataset) -> None:
@@ -119,9 +140,13 @@ def training_labels(
 
 
 def plan(
-    recipe: Recipe, method: Method, steps_per_epoch: int, teacher_passes: float
+    recipe: Recipe,
+    method: Method,
+    steps_per_epoch: int,
+    teacher_passes: float,
+    end_passes: float = 0.0,
 ) -> Plan:
-    """Epochs as given, or as many as the passes pay for.
+    """Epochs as given, or as many as the passes pay for, teacher and end included.
 
     Raises:
         UserError: the passes do not pay for one epoch.
@@ -130,7 +155,7 @@ def plan(
     epochs = recipe.epochs
     if epochs is None:
         assert recipe.passes is not None, "a recipe has one of the two"
-        left = recipe.passes - teacher_passes
+        left = recipe.passes - teacher_passes - end_passes
         epochs = round(left / cost.passes)
         if epochs < 1:
             raise UserError(
@@ -143,6 +168,7 @@ def plan(
         steps_per_epoch=steps_per_epoch,
         cost=cost,
         teacher_passes=teacher_passes,
+        end_passes=end_passes,
     )
 
 

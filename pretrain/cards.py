@@ -33,7 +33,7 @@ def training_record(
         recipe=in_force,
         seed=recipe.seed,
         epochs=epoch,
-        passes=epoch * plan.cost.passes + plan.teacher_passes,
+        passes=plan.after(epoch) + plan.end_passes,
         seconds=round(seconds, 1),
         versions=versions(),
     )

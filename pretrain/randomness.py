@@ -10,8 +10,16 @@ from typing import Literal
 import numpy as np
 import torch
 
-_PURPOSES = {"weights": 0, "split": 1, "order": 2, "step": 3, "labels": 4, "monitor": 5}
-Purpose = Literal["weights", "split", "order", "step", "labels", "monitor"]
+_PURPOSES = {
+    "weights": 0,
+    "split": 1,
+    "order": 2,
+    "step": 3,
+    "labels": 4,
+    "monitor": 5,
+    "stable": 6,
+}
+Purpose = Literal["weights", "split", "order", "step", "labels", "monitor", "stable"]
 
 
 def generator(seed: int, purpose: Purpose, *position: int) -> torch.Generator:

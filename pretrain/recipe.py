@@ -92,6 +92,17 @@ class ProjectorSettings(Settings):
     layers: Annotated[int, Field(ge=1, le=4)] = 2
 
 
+class StableSettings(Settings):
+    """A last linear layer onto the directions that move least: `pretrain.stable`."""
+
+    keep: Count
+    """Features that leave the encoder."""
+    images: Annotated[int, Field(ge=2)] = 4096
+    """Training images that spread and displacement are measured on."""
+    steps: Count = 5
+    """Of the attack on each."""
+
+
 class MonitorSettings(Settings):
     """The quick look at the encoder while it trains; decides nothing but "best"."""
 
@@ -135,6 +146,8 @@ class Recipe(Settings):
     optimizer: OptimizerSettings = OptimizerSettings()
     average: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Decay of an exponential average of the weights, which is then exported."""
+    stable: StableSettings | None = None
+    """End the exported encoder in a linear map onto its most stable directions."""
     limit: Count | None = None
     """Use only this many training images."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0

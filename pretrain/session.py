@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 
-from pretrain import distributed
+from pretrain import distributed, stable
 from pretrain.build import build_method, plan, training_labels
 from pretrain.cards import training_record
 from pretrain.data import Batches
@@ -73,7 +73,8 @@ class Session:
             self.method.encoder.compile()
         labels = training_labels(self.method, data.train, recipe, self.device)
         self.batches = Batches(data.train, labels, recipe, self.device)
-        self.plan = plan(recipe, self.method, len(self.batches), teacher_passes)
+        end = stable.passes(recipe.stable, data.train)
+        self.plan = plan(recipe, self.method, len(self.batches), teacher_passes, end)
         self.module = distributed.parallel(self.method, self.device)
         self.optimizer = build_optimizer(self.method, recipe.optimizer)
         self.schedule = build_schedule(
@@ -242,9 +243,11 @@ class Session:
 
     def exported(self) -> Encoder:
         """The encoder as it would be published now."""
-        if self.average is None:
-            return self.method.export()
-        return self.method.export(self.average.module)
+        average = None if self.average is None else self.average.module
+        encoder = self.method.export(average)
+        if self.recipe.stable is None:
+            return encoder
+        return stable.ended(encoder, self.data.train, self.recipe, self.device)
 
     def _publish(self, kind: str, encoder: Encoder) -> Path:
         training = training_record(

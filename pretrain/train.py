@@ -58,7 +58,7 @@ def _teacher(
     if isinstance(recipe.teacher, str):
         return find_teacher(recipe.teacher)
     own = recipe.model_dump(
-        mode="json", exclude={"teacher", "options", "epochs", "passes"}
+        mode="json", exclude={"teacher", "options", "epochs", "passes", "stable"}
     )
     change = {"name": f"{recipe.name}-teacher", **recipe.teacher}
     if "method" not in change:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 TIMM = "timm:"
+LINEAR_END = "linear_end"
+"""Option of every architecture: features that a last linear layer lets through."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +129,7 @@ def resolve_options(name: str, options: dict[str, Any]) -> dict[str, Any]:
         return dict(options)
     known = get(name).options
     for key in options:
-        if key not in known:
+        if key not in known and key != LINEAR_END:
             raise UserError(
                 f"architecture '{name}' has no option '{key}'; {nearest(key, known)}"
             )
@@ -145,7 +147,15 @@ def build(name: str, in_channels: int, options: dict[str, Any]) -> nn.Module:
 
     Returns:
         A module with an attribute `dim`, the number of features.
+
+    Raises:
+        UserError: options that do not fit, `linear_end` among them.
     """
+    if LINEAR_END in options:
+        from zoo.nets.linear_end import LinearEnd
+
+        rest = {key: value for key, value in options.items() if key != LINEAR_END}
+        return LinearEnd(build(name, in_channels, rest), options[LINEAR_END])
     if name.startswith(TIMM):
         from zoo.nets.timm_backbone import timm_backbone
 

@@ -11,16 +11,18 @@ import inspect
 import pprint
 from importlib import import_module
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from zoo import architectures
 from zoo.classifier import Classifier
-from zoo.encoder import Encoder
+from zoo.encoder import Encoder, EncoderSpec
 from zoo.errors import UserError
 
 NETS = "zoo.nets."
+LINEAR_END_MODULE = f"{NETS}linear_end"
 ERRORS = '''
 
 class UserError(ValueError):
@@ -104,15 +106,17 @@ def definition(
         "width": width,
         "classes": classifier.classes,
         "features": features,
-        "options": pprint.pformat(spec.options),
-        "build": _build_call(spec.arch, channels),
+        "options": pprint.pformat(_own_options(spec)),
+        "build": _build_call(spec),
         "mean": list(spec.mean),
         "std": list(spec.std),
         "drive": "<id of the uploaded weights>",
     }
-    module = import_module(_module_of(spec.arch))
-    parts = {"torch": "import torch"}
-    body = _inlined(module, parts, set())
+    modules = [_module_of(spec.arch)]
+    if architectures.LINEAR_END in spec.options:
+        modules.append(LINEAR_END_MODULE)
+    parts, seen = {"torch": "import torch"}, set[str]()
+    body = "".join(_inlined(import_module(name), parts, seen) for name in modules)
     imports = "\n".join(parts.values())
     return (
         f"{HEADER.format(**values)}\n{imports}\n{ERRORS}{body}{MODEL.format(**values)}"
@@ -174,9 +178,17 @@ def _module_of(arch: str) -> str:
     return module
 
 
-def _build_call(arch: str, channels: int) -> str:
-    function = architectures.get(arch).build.split(":")[1]
-    return f"{function}(in_channels={channels}, **OPTIONS)"
+def _own_options(spec: EncoderSpec) -> dict[str, Any]:
+    """Options of the architecture itself."""
+    end = architectures.LINEAR_END
+    return {key: value for key, value in spec.options.items() if key != end}
+
+
+def _build_call(spec: EncoderSpec) -> str:
+    function = architectures.get(spec.arch).build.split(":")[1]
+    call = f"{function}(in_channels={spec.shape[0]}, **OPTIONS)"
+    features = spec.options.get(architectures.LINEAR_END)
+    return call if features is None else f"LinearEnd({call}, {features})"
 
 
 def _inlined(module: ModuleType, imports: dict[str, str], seen: set[str]) -> str:

@@ -1,0 +1,142 @@
+"""Stable directions: a closed form, invariance, and the run that ends in them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pretrain import stable
+from pretrain.recipe import Recipe
+from pretrain.train import train
+from robrep_eval.probes import features
+from zoo.datasets.base import Dataset, from_tensors
+from zoo.encoder import load_encoder
+from zoo.errors import UserError
+from zoo.records import Card, read_record
+from zoo.threat import ThreatModel
+
+CPU = torch.device("cpu")
+THREAT = ThreatModel(norm="L2", eps=0.1)
+
+
+class Linear(nn.Module):
+    """g(x) = A x."""
+
+    def __init__(self, matrix: Tensor) -> None:
+        super().__init__()
+        self.matrix = matrix
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1) @ self.matrix.T
+
+
+@pytest.fixture(scope="module")
+def images() -> Dataset:
+    """Far from 0 and 1, so that the box cuts no attack; pixels vary unequally."""
+    draws = torch.Generator().manual_seed(0)
+    spread = torch.linspace(0.01, 0.06, 16).view(4, 4)
+    x = 0.5 + spread * torch.randn(1000, 1, 4, 4, generator=draws)
+    return from_tensors(x, torch.arange(1000) % 2, name="pixels", classes=("a", "b"))
+
+
+def found(matrix: Tensor, images: Dataset) -> Tensor:
+    draws = torch.Generator().manual_seed(1)
+    return stable.directions(
+        Linear(matrix), images, THREAT, steps=3, draws=draws, device=CPU
+    )
+
+
+def test_the_order_is_that_of_pixel_variance(images: Dataset) -> None:
+    """Under L2 every pixel moves alike, so those of large variance move least."""
+    rows = found(torch.eye(16), images)
+    strongest = rows.abs().argmax(dim=1)
+    assert rows.shape == (16, 16)
+    assert strongest[:4].min() > 9
+    assert strongest[-1] == 0
+
+
+def test_kept_features_are_uncorrelated_with_unit_variance(images: Dataset) -> None:
+    torch.manual_seed(0)
+    matrix = torch.randn(8, 16)
+    z = features(Linear(matrix), images) @ found(matrix, images).T
+    torch.testing.assert_close(torch.cov(z.T), torch.eye(8), atol=1e-3, rtol=0)
+
+
+def test_it_sees_the_span_of_features_not_their_coordinates(images: Dataset) -> None:
+    torch.manual_seed(0)
+    matrix, mix = torch.randn(8, 16), torch.randn(8, 8)
+    first, second = found(matrix, images)[:3], found(mix @ matrix, images)[:3]
+    # Rows that act on pixels; cosines of principal angles between the two spans.
+    spans = [
+        torch.linalg.qr(rows.T).Q for rows in (first @ matrix, second @ mix @ matrix)
+    ]
+    assert torch.linalg.svdvals(spans[0].T @ spans[1]).min() > 0.97
+
+
+def test_constant_features_are_left_out(images: Dataset) -> None:
+    matrix = torch.eye(16)[:5].clone()
+    matrix[3] = 0
+    assert found(matrix, images).shape == (4, 5)
+
+
+def recipe(**changes: object) -> Recipe:
+    return Recipe.model_validate(
+        {
+            "name": "tiny",
+            "method": "pgd-at",
+            "arch": "resnet_s8_grid",
+            "arch_options": {"widths": [8, 8], "blocks": [1, 1], "stem_stride": 2},
+            "threat": {"norm": "Linf", "eps": 0.1},
+            "attack": {"steps": 1},
+            "stable": {"keep": 6, "images": 300, "steps": 2},
+            "limit": 600,
+            "epochs": 2,
+            "monitor": {"every": 1, "limit": 50, "fit": 200, "steps": 1},
+            **changes,
+        }
+    )
+
+
+def test_a_run_ends_in_them(tmp_path: Path) -> None:
+    with_end = load_encoder(train(recipe(), tmp_path / "a") / "model.safetensors")
+    plain = recipe(stable=None)
+    without = load_encoder(train(plain, tmp_path / "b") / "model.safetensors")
+    assert (with_end.dim, without.dim) == (6, 32)
+    x = torch.rand(5, 1, 8, 8)
+    with torch.no_grad():
+        end = with_end.backbone.end.weight  # type: ignore[union-attr]
+        torch.testing.assert_close(with_end(x), without(x) @ end.T)  # type: ignore[operator]
+    again = load_encoder(train(recipe(), tmp_path / "c") / "model.safetensors")
+    for one, other in zip(
+        with_end.state_dict().values(), again.state_dict().values(), strict=True
+    ):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"stable": {"keep": 33}}, "a linear end keeps 1 to 32 features .* not 33"),
+        ({"method": "simclr", "threat": None}, "stable needs a threat model"),
+        ({"arch_options": {"linear_end": 3}}, "leave arch_options.linear_end out"),
+        ({"stable": {"keep": 30, "images": 20}}, "vary in 1[0-9] directions only"),
+    ],
+)
+def test_what_cannot_be_done_is_told(
+    changes: dict[str, object], reason: str, tmp_path: Path
+) -> None:
+    if "arch_options" not in changes:
+        changes = {"monitor": {"every": 0}, **changes}
+    with pytest.raises(UserError, match=reason):
+        train(recipe(**changes), tmp_path / "run")
+
+
+def test_the_card_counts_its_passes(tmp_path: Path) -> None:
+    folder = train(recipe(), tmp_path / "run")
+    training = read_record(folder / "card.json", Card).training
+    epoch = 1 + 1 + 1 + 2  # a step forward and back, the trained pass and its backward
+    end = 2 * 2 + 2  # steps forward and back, features before and after
+    assert training.passes == pytest.approx(2 * epoch + end * 300 / 540)
