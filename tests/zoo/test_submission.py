@@ -168,6 +168,7 @@ def test_forbidden_defences_are_found(kind: type[nn.Linear], unmet: str | None) 
         ("preact_resnet18", {}),
         ("wide_resnet_28_10", {"depth": 10, "widen": 1}),
         ("resnet_s32", {"widths": [4, 8], "blocks": [1, 1]}),
+        ("resnet_s32_grid", {"widths": [4, 8], "blocks": [1, 1], "linear_end": 5}),
     ],
 )
 def test_every_architecture_can_be_written_as_one_file(
