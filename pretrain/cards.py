@@ -45,7 +45,7 @@ def describe(training: Training) -> str:
     labels = "with labels" if training.labels else "without labels"
     return (
         f"{training.method} pretrained on {training.dataset}{threat}, {labels}, "
-        f"{training.epochs} epochs, {training.passes:g} passes per image"
+        f"{training.epochs} epochs, {training.passes:.4g} passes per image"
     )
 
 

@@ -271,7 +271,7 @@ class Session:
         say(
             f"{self.recipe.method} on {self.recipe.data}: {len(self.data.train)} "
             f"images ({len(self.data.held_out)} held out), {plan.epochs} epochs of "
-            f"{plan.steps_per_epoch} steps, {plan.passes:g} passes per image"
+            f"{plan.steps_per_epoch} steps, {plan.passes:.4g} passes per image"
             + (f"; resumed after epoch {state.epoch}" * bool(state.epoch))
         )
         done = state.epoch * plan.steps_per_epoch
