@@ -124,8 +124,8 @@ def large() -> Board:
     """25 encoders on three datasets, each under two protocols."""
     rows = []
     for dataset, count in SIZES.items():
-        for at, method in enumerate(METHODS[:count]):
-            for protocol in ("SLF", "ALF"):
+        for protocol in ("SLF", "ALF"):
+            for at, method in enumerate(METHODS[:count]):
                 robust = 700 - 13 * at + (7 if protocol == "ALF" else 0)
                 training = {"method": method, "dataset": dataset}
                 found = row(

@@ -91,19 +91,24 @@ def test_a_board_fits_a_terminal_of_80_columns() -> None:
     rows = [line.split() for line in lines if line.endswith("]")]
     assert len(rows) == len(large().rows) == 50
     for words, row in zip(rows, large().rows, strict=True):
-        assert words[:3] == [row.place, row.card.name, row.protocol]
-    titles = [line.strip() for line in lines if "Linf 8/255, standard" in line]
-    assert titles == [f"{data}, Linf 8/255, standard" for data in SIZES]
+        assert words[:2] == [row.place, row.card.name]
+    titles = [line.strip() for line in lines if "Linf 8/255" in line]
+    assert titles == [
+        f"{data}, Linf 8/255, {protocol}, standard"
+        for data in SIZES
+        for protocol in ("SLF", "ALF")
+    ]
 
 
 def test_sections_in_markdown_and_latex() -> None:
     text = markdown(large())
-    assert text.count("### ") == 3
-    assert text.count("| rank |") == 3
-    assert sum(line.startswith("| ") for line in text.splitlines()) == 50 + 2 * 3
+    sections = 3 * 2
+    assert text.count("### ") == sections
+    assert text.count("| rank |") == sections
+    assert sum(line.startswith("| ") for line in text.splitlines()) == 50 + 2 * sections
     tabular = latex(large())
-    assert tabular.count(rf"\multicolumn{{{len(HEADINGS)}}}{{l}}") == 3
-    assert tabular.count(r" \\") == 50 + 3 + 1
+    assert tabular.count(rf"\multicolumn{{{len(HEADINGS)}}}{{l}}") == sections
+    assert tabular.count(r" \\") == 50 + sections + 1
 
 
 def test_a_board_is_filtered_by_protocol(evaluated: Evaluated) -> None:
