@@ -16,7 +16,7 @@ from __future__ import annotations
 import copy
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pretrain.methods.base import step_size
 from pretrain.randomness import generator
@@ -85,7 +85,7 @@ def ended(
 
 
 def directions(
-    encoder: Encoder,
+    encoder: nn.Module,
     data: Dataset,
     threat: ThreatModel,
     *,
@@ -130,7 +130,7 @@ def _whitening(z: Tensor) -> Tensor:
 
 
 def _moved(
-    encoder: Encoder,
+    encoder: nn.Module,
     x: Tensor,
     whitening: Tensor,
     threat: ThreatModel,

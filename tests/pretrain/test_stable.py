@@ -108,7 +108,7 @@ def test_a_run_ends_in_them(tmp_path: Path) -> None:
     x = torch.rand(5, 1, 8, 8)
     with torch.no_grad():
         end = with_end.backbone.end.weight  # type: ignore[union-attr]
-        torch.testing.assert_close(with_end(x), without(x) @ end.T)  # type: ignore[operator]
+        torch.testing.assert_close(with_end(x), without(x) @ end.T)
     again = load_encoder(train(recipe(), tmp_path / "c") / "model.safetensors")
     for one, other in zip(
         with_end.state_dict().values(), again.state_dict().values(), strict=True
