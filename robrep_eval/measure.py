@@ -256,12 +256,13 @@ class _Maker:
         from robrep_eval.health import MAX_IMAGES, Subject
 
         if self._subject is None:
-            found, n = self.finished, min(len(self.y), MAX_IMAGES)
+            found = self.finished
+            some = found.data.take(MAX_IMAGES)  # of all classes, sorted or not
             self._subject = Subject(
                 classifier=self.classifier,
-                x=found.data.images(slice(n)),
-                y=self.y[:n],
-                ids=found.data.positions[:n].tolist(),
+                x=some.images(slice(None)),
+                y=some.labels,
+                ids=some.positions.tolist(),
                 threat=self.threat,
                 seed=self.seed,
                 examples=found.result.examples,

@@ -24,7 +24,7 @@ Check = Callable[[Subject], Flag]
 Level = Literal["default", "full"]
 
 MAX_IMAGES = 256
-"""Images that the checks use; the first ones of the evaluated set."""
+"""Images that the checks use, taken from the evaluated set as a limit takes them."""
 
 DEFAULT: tuple[Check, ...] = (
     model.deterministic,

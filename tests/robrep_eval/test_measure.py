@@ -6,13 +6,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from robrep_eval import evaluate
+from robrep_eval import evaluate, health
 from robrep_eval.certify import SmoothingSettings
 from robrep_eval.cli import main
 from robrep_eval.display import footnotes
 from robrep_eval.measure import MeasureSettings
 from zoo.classifier import Classifier
+from zoo.datasets.base import Dataset
 from zoo.encoder import Encoder
 from zoo.errors import UserError
 from zoo.measurements import Measurements, Status
@@ -106,6 +108,32 @@ def test_a_certificate_with_other_noise_is_made_anew_and_told(
         shares.clear()
     assert again(0.3).extras["smoothing"] == result.extras["smoothing"]
     assert shares == [], "nothing was left to do"
+
+
+def test_health_looks_at_every_class_of_a_folder_sorted_by_class(
+    robust_classifier: Classifier,
+    digits_test: Dataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Chance is then a tenth, not the share of the classes that come first."""
+    for label in range(10):
+        folder = tmp_path / "own" / "test" / str(label)
+        folder.mkdir(parents=True)
+        for at in (digits_test.labels == label).nonzero().flatten()[:8].tolist():
+            pixels = (digits_test.images([at])[0, 0] * 255).round().byte()
+            Image.fromarray(pixels.numpy()).save(folder / f"{at:03d}.png")
+    monkeypatch.setattr(health, "MAX_IMAGES", 40)
+    result = evaluate(
+        robust_classifier,
+        dataset=f"imagefolder:{tmp_path / 'own'}",
+        eps=0.1,
+        attacks="apgd-ce",
+    )
+    found = Measurements.of(result).health
+    assert found is not None
+    limit = found.flag("clean_first").limit
+    assert limit == pytest.approx(0.1 + 2 * (0.1 * 0.9 / 40) ** 0.5)
 
 
 def test_unknown_levels_and_certificates_give_the_nearest() -> None:
