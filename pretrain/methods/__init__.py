@@ -30,6 +30,7 @@ _BUILT_IN = {
     "dynacl": "pretrain.methods.dynacl:DynACL",
     "dynacl++": "pretrain.methods.dynacl_pp:DynACLPlus",
     "prototypes": "pretrain.methods.prototypes:Prototypes",
+    "spectral": "pretrain.methods.spectral:Spectral",
     "pgd-at": "pretrain.methods.supervised:PGDAT",
     "trades": "pretrain.methods.supervised:TRADES",
 }

@@ -17,11 +17,12 @@ from zoo.threat import ThreatModel
 
 THREAT = ThreatModel(norm="Linf", eps=0.1)
 SHAPE = (1, 8, 8)
-TEACHER = ("advcl", "deacl", "dynacl++", "prototypes")
+TEACHER = ("advcl", "deacl", "dynacl++", "prototypes", "spectral")
 OPTIONS: dict[str, dict[str, Any]] = {
     "advcl": {"clusters": [2, 3]},
     "dynacl++": {"clusters": 3},
     "prototypes": {"clusters": 3},
+    "spectral": {"clusters": 3, "neighbours": 2},
 }
 ALL = sorted(methods.registry())
 
