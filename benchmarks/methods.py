@@ -62,6 +62,7 @@ ROWS = (
     Row("DynACL", "dynacl"),
     Row("DynACL++", "dynacl++", {}, "dynacl", 0.75),
     Row("Prototypes", "prototypes", {}, "rocl", 0.5),
+    Row("Spectral clusters", "spectral", {}, "rocl", 0.5),
     Row("PGD-AT (labels)", "pgd-at"),
     Row("TRADES (labels)", "trades"),
 )
