@@ -97,6 +97,8 @@ class StableSettings(Settings):
 
     keep: Count
     """Features that leave the encoder."""
+    price: Positive | None = None
+    """What displacement costs an L2-penalised probe; None leaves features separate."""
     images: Annotated[int, Field(ge=2)] = 4096
     """Training images that spread and displacement are measured on."""
     steps: Count = 5

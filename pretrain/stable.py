@@ -6,6 +6,10 @@ The directions v of smallest v'Dv / v'Sigma v move least in units of their own s
 the encoder ends in the first k of them, scaled to unit variance. No labels, no
 training.
 
+With a price, the features are mixtures of those directions in which the L2 penalty of
+a probe is one on how far an adversary moves its logits: the constant of the head in
+the bound, kept small by the probe's own regularisation.
+
 Source: ours. It is the regulariser of Nguyen et al. 2022 (arXiv 2203.07596), minimised
 over linear maps of a fixed encoder; as an eigenvalue problem it is Fisher's
 discriminant with displacement in place of the scatter within classes.
@@ -22,7 +26,7 @@ from pretrain.methods.base import step_size
 from pretrain.randomness import generator
 from pretrain.recipe import AttackSettings, Recipe, StableSettings
 from robrep_eval.attacks.pgd import ascend
-from robrep_eval.probes import features
+from robrep_eval.probes import PENALTIES, features
 from zoo.architectures import LINEAR_END
 from zoo.datasets.base import Dataset
 from zoo.encoder import Encoder
@@ -33,6 +37,8 @@ from zoo.threat import ThreatModel
 BATCH = 256
 NEGLIGIBLE = 1e-6
 """Variance, beside the largest, of directions that count as constant."""
+LEAST = 1e-4
+"""Displacement, beside the largest, below which directions count as equally stable."""
 
 
 def passes(settings: StableSettings | None, data: Dataset) -> float:
@@ -60,12 +66,13 @@ def ended(
     settings, threat = recipe.stable, recipe.threat
     assert settings is not None, "the caller asks"
     assert threat is not None, "checked with the recipe"
-    rows = directions(
+    draws = generator(recipe.seed, "stable")
+    rows, moved = directions(
         encoder,
         data.take(settings.images),
         threat,
         steps=settings.steps,
-        draws=generator(recipe.seed, "stable"),
+        draws=draws,
         device=device,
     )
     if len(rows) < settings.keep:
@@ -73,14 +80,21 @@ def ended(
             f"stable.keep is {settings.keep}, but the features vary in {len(rows)} "
             "directions only; keep fewer, or measure on more images (stable.images)"
         )
+    rows = rows[: settings.keep]
+    if settings.price is not None:
+        rows = mixture(moved[: settings.keep], settings.price, draws) @ rows
+    return _with_end(encoder, rows).to(device)
+
+
+def _with_end(encoder: Encoder, rows: Tensor) -> Encoder:
     spec = encoder.spec
-    options = {**spec.options, LINEAR_END: settings.keep}
-    shortened = Encoder(spec.model_copy(update={"options": options})).to(device)
+    options = {**spec.options, LINEAR_END: len(rows)}
+    shortened = Encoder(spec.model_copy(update={"options": options}))
     end = shortened.backbone
     assert isinstance(end, LinearEnd)
     end.backbone = copy.deepcopy(encoder.backbone)
     with torch.no_grad():
-        end.end.weight.copy_(rows[: settings.keep])
+        end.end.weight.copy_(rows)
     return shortened.eval().requires_grad_(False)
 
 
@@ -92,8 +106,8 @@ def directions(
     steps: int,
     draws: torch.Generator,
     device: torch.device,
-) -> Tensor:
-    """Linear maps of features, most stable first.
+) -> tuple[Tensor, Tensor]:
+    """Linear maps of features, most stable first, and how far each moves.
 
     Args:
         encoder: In eval mode, on `device`.
@@ -105,7 +119,7 @@ def directions(
 
     Returns:
         (r, d), float32, CPU: r <= d rows, under which clean features are uncorrelated
-        with unit variance.
+        with unit variance; (r,): the second moments of their displacement, ascending.
     """
     z = features(encoder, data, batch_size=BATCH, device=str(device))
     whitening = _whitening(z)
@@ -115,8 +129,44 @@ def directions(
         moved = _moved(encoder, x, whitening, threat, steps, draws)
         shift = (moved - z[start : start + BATCH]).double() @ whitening.T
         moment += shift.T @ shift / len(data)
-    vectors: Tensor = torch.linalg.eigh(moment).eigenvectors  # eigenvalues ascend
-    return (vectors.T @ whitening).float()
+    moved, vectors = torch.linalg.eigh(moment)
+    return (vectors.T @ whitening).float(), moved.float()
+
+
+def mixture(displacement: Tensor, price: float, draws: torch.Generator) -> Tensor:
+    """Mixes stable directions so that an L2 penalty is one on displacement.
+
+    z = Q diag(w) s / sqrt(mean w^2), Q orthogonal with a constant first column: every
+    feature is the most stable direction and, for a small part, all others, i > 1, in
+    units of their displacement: w_i^2 = 1 / lambda_i. w_1 makes mean w^2 the price in
+    units of the smallest penalty of `robrep_eval.probes`. Features then have variances
+    near 1; that penalty on a probe v of s comes to price * sum_{i>1} lambda_i v_i^2.
+
+    Args:
+        displacement: lambda (k,), ascending, of directions s with unit variance.
+        price: Positive.
+        draws: CPU generator of Q.
+
+    Returns:
+        (k, k), float32.
+
+    Raises:
+        UserError: a price below what the directions cost by themselves.
+    """
+    moved, k = displacement.double(), len(displacement)
+    squares = 1 / moved.clamp(min=LEAST * float(moved[-1]))
+    whole, others = k * price / min(PENALTIES), float(squares[1:].sum())
+    if whole <= others:
+        raise UserError(
+            f"stable.price is {price:g}, but the displacement of {k} directions costs "
+            f"{min(PENALTIES) * others / k:.2g} in any case; set it higher"
+        )
+    squares[0] = whole - others
+    columns = torch.randn(k, k, generator=draws, dtype=torch.float64)
+    columns[:, 0] = 1
+    q = torch.linalg.qr(columns).Q
+    mixed: Tensor = q * (squares / squares.mean()).sqrt()
+    return mixed.float()
 
 
 def _whitening(z: Tensor) -> Tensor:

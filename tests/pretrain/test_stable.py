@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from pretrain import stable
 from pretrain.recipe import Recipe
 from pretrain.train import train
-from robrep_eval.probes import features
+from robrep_eval.probes import PENALTIES, features
 from zoo.datasets.base import Dataset, from_tensors
 from zoo.encoder import load_encoder
 from zoo.errors import UserError
@@ -44,9 +46,11 @@ def images() -> Dataset:
 
 def found(matrix: Tensor, images: Dataset) -> Tensor:
     draws = torch.Generator().manual_seed(1)
-    return stable.directions(
+    rows, moved = stable.directions(
         Linear(matrix), images, THREAT, steps=3, draws=draws, device=CPU
     )
+    assert bool((moved.diff() >= 0).all())
+    return rows
 
 
 def test_the_order_is_that_of_pixel_variance(images: Dataset) -> None:
@@ -80,6 +84,28 @@ def test_constant_features_are_left_out(images: Dataset) -> None:
     matrix = torch.eye(16)[:5].clone()
     matrix[3] = 0
     assert found(matrix, images).shape == (4, 5)
+
+
+@given(
+    st.lists(st.floats(1e-3, 1.0), min_size=2, max_size=20),
+    st.floats(0.1, 10.0),
+    st.integers(0, 2**31),
+)
+@settings(deadline=None, max_examples=40)
+def test_a_penalty_on_features_is_one_on_displacement(
+    moved: list[float], price: float, seed: int
+) -> None:
+    """By a probe v of the directions, written as one of the standardised features."""
+    draws = torch.Generator().manual_seed(seed)
+    lambdas = torch.tensor(sorted(moved), dtype=torch.float64)
+    mixed = stable.mixture(lambdas.float(), price, draws).double()
+    deviation = mixed.square().sum(dim=1).sqrt()  # of features, as Cov(s) = 1
+    torch.testing.assert_close(deviation, torch.ones_like(deviation), rtol=0, atol=0.1)
+    v = torch.randn(len(lambdas), generator=draws, dtype=torch.float64)
+    v[0] = 0
+    head = torch.linalg.solve((mixed / deviation[:, None]).T, v)
+    penalty = min(PENALTIES) * float(head.square().sum())
+    assert penalty == pytest.approx(price * float(lambdas @ v.square()), rel=0.15)
 
 
 def recipe(**changes: object) -> Recipe:
@@ -123,6 +149,10 @@ def test_a_run_ends_in_them(tmp_path: Path) -> None:
         ({"method": "simclr", "threat": None}, "stable needs a threat model"),
         ({"arch_options": {"linear_end": 3}}, "leave arch_options.linear_end out"),
         ({"stable": {"keep": 30, "images": 20}}, "vary in 1[0-9] directions only"),
+        (
+            {"stable": {"keep": 6, "price": 1e-9}},
+            "price is 1e-09, but .* set it higher",
+        ),
     ],
 )
 def test_what_cannot_be_done_is_told(
