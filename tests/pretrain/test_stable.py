@@ -14,6 +14,7 @@ from pretrain import stable
 from pretrain.recipe import Recipe
 from pretrain.train import train
 from robrep_eval.probes import PENALTIES, features
+from zoo import datasets
 from zoo.datasets.base import Dataset, from_tensors
 from zoo.encoder import load_encoder
 from zoo.errors import UserError
@@ -140,6 +141,20 @@ def test_a_run_ends_in_them(tmp_path: Path) -> None:
         with_end.state_dict().values(), again.state_dict().values(), strict=True
     ):
         assert torch.equal(one, other)
+
+
+def test_with_a_price_features_share_one_direction(tmp_path: Path) -> None:
+    """And span what separate ones do."""
+    ends = {"keep": 6, "images": 300, "steps": 2}
+    plain = load_encoder(train(recipe(), tmp_path / "a") / "model.safetensors")
+    priced = recipe(stable={**ends, "price": 1})
+    mixed = load_encoder(train(priced, tmp_path / "b") / "model.safetensors")
+    data = datasets.load("digits", "train").take(300)
+    s, z = features(plain, data).double(), features(mixed, data).double()
+    assert torch.corrcoef(z.T).abs().min() > 0.9
+    torch.testing.assert_close(z.std(dim=0), torch.ones(6).double(), rtol=0, atol=0.2)
+    fitted = torch.linalg.lstsq(s, z).solution
+    torch.testing.assert_close(s @ fitted, z, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize(
