@@ -83,12 +83,13 @@ def _compare(
     threat: ThreatModel,
     steps: int,
     targets: int,
+    parting: int = 0,
 ) -> int:
     """Asserts equal verdicts; returns how many were fooled.
 
-    Processors round differently, and the two sum in different orders, so on some of
-    them a path may part from its twin. A tenth of the rows may therefore differ, if
-    the adversarial that only one side found is a narrow one.
+    Both sides share one stream of draws, whose shapes follow from who is fooled: where
+    rounding fools one row a step earlier, later draws of all rows part. `parting` rows
+    may then differ, if the adversarial that only one side found is a narrow one.
     """
     with seeded(SEED), torch.no_grad():
         theirs = _peer(model, member, threat, steps, targets).perturb(x, y)  # type: ignore[attr-defined]
@@ -99,7 +100,7 @@ def _compare(
     before, after, ahead = (_margins(model, v, y) for v in (x, theirs, ours))
     want, got = after < 0, ahead < 0
     differing = want != got
-    assert int(differing.sum()) <= len(x) // 10, member
+    assert int(differing.sum()) <= parting, member
     narrow = torch.minimum(after, ahead) > -0.1 * before
     assert bool(narrow[differing].all()), member
     print(f"{member} {threat}: {len(x)} examples compared, {int(want.sum())} fooled")
@@ -112,8 +113,10 @@ def test_verdicts_with_ten_classes(norm: str, strength: float, make: Any) -> Non
     model = make.classifier(strength)
     x, y = make.correct(model, 32)
     threat = ThreatModel(norm=norm, eps=RADII[norm])
+    # Seen on one processor, with one thread: 2 rows in L1, 3 in L2, robust model only.
+    parting = 3 if strength == 1 and norm != "Linf" else 0
     fooled = [
-        _compare(model, x, y, member, threat, steps, 3)
+        _compare(model, x, y, member, threat, steps, 3, parting)
         for member, steps in (
             ("apgd-ce", 40),
             ("apgd-dlr", 40),
