@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+
 from pretrain import methods
 from pretrain.build import Plan, augmentation
 from pretrain.recipe import Recipe
+from zoo._version import __version__
 from zoo.datasets.base import Dataset
 from zoo.records import Training
 
@@ -50,7 +54,9 @@ def describe(training: Training) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Of what the weights depend on."""
-    from importlib.metadata import version
-
-    return {name: version(name) for name in ("robrep", "torch", "kornia", "timm")}
+    """Of what the weights depend on, as far as it is installed."""
+    found = {"robrep": __version__}
+    for name in ("torch", "kornia", "timm"):
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found

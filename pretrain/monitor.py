@@ -41,7 +41,7 @@ def look(encoder: Encoder, parts: Parts, recipe: Recipe, device: torch.device) -
     """Fits a probe on training images and attacks it on held-out ones."""
     settings = recipe.monitor
     fit, held = parts.train.take(settings.fit), parts.held_out.take(settings.limit)
-    z = features(encoder, fit, device=str(device))
+    z = features(encoder, fit, device=str(device)).to(device)
     classes = len(fit.classes)
     head = fit_linear(
         z, fit.labels, classes=classes, l2=PENALTY, tolerance=1e-4, max_iterations=200

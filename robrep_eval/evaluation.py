@@ -21,6 +21,7 @@ from robrep_eval.report import write_report
 from robrep_eval.run_folder import RunFolder
 from robrep_eval.shards import Shards
 from robrep_eval.surrogates import with_sources
+from zoo.arithmetic import full_float32
 from zoo.classifier import Classifier
 from zoo.classifier_file import parameter_count
 from zoo.encoder import Encoder, fingerprint
@@ -80,6 +81,7 @@ def evaluate(
     return run_plan(prepare(request), tell)
 
 
+@full_float32()
 def run_plan(plan: Plan, tell: Callbacks | None = None) -> Result:
     """Carries out what `prepare` planned; goes on with an unfinished run folder."""
     tell = tell or Callbacks()

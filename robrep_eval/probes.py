@@ -42,7 +42,8 @@ class ProbeSettings:
     validation_share: float = 0.2
     """Part of the training set held out to choose the penalty; never test data."""
     tolerance: float = 1e-6
-    """L-BFGS stops when no gradient coordinate (of the mean loss) exceeds this."""
+    """L-BFGS stops when no gradient coordinate (of the mean loss) exceeds this; see
+    `fit_linear`."""
     max_iterations: int = 5000
     seed: int = 0
     """Of the split into fitting and validation part."""
@@ -116,23 +117,31 @@ def fit_linear(
         y: Labels (N,) in [0, classes).
         classes: Number of classes, of which some may be absent from `y`.
         l2: Penalty per example.
-        tolerance: Largest gradient coordinate at the solution.
+        tolerance: Largest gradient coordinate at the solution, on principal axes in
+            which the penalised problem has unit curvature, or about.
         max_iterations: Of L-BFGS.
+
+    Returns:
+        The layer, frozen, where `z` is; losses and gradients are computed there too, in
+        float64.
     """
     from scipy.optimize import minimize
 
-    points = z.double()
+    points, y = z.double(), y.to(z.device)
     center, scale = points.mean(dim=0), points.std(dim=0, correction=0)
     floor = 1e-8 * max(1.0, float(scale.max()))
     scale = torch.where(scale > floor, scale, 1.0)  # constant features stay zero
     standard = (points - center) / scale
+    axes, lengths = _axes(standard, l2)
+    rows = standard @ (axes / lengths)
     shape = (classes, points.shape[1] + 1)
 
     def objective(
         flat: npt.NDArray[np.float64],
     ) -> tuple[float, npt.NDArray[np.float64]]:
-        loss, gradient = _logistic(torch.from_numpy(flat).view(shape), standard, y, l2)
-        return loss, gradient.flatten().numpy()
+        parameters = torch.from_numpy(flat).to(z.device).view(shape)
+        loss, gradient = _logistic(parameters, rows, y, l2 / lengths**2)
+        return loss, gradient.flatten().cpu().numpy()
 
     found = minimize(
         objective,
@@ -147,29 +156,47 @@ def fit_linear(
             "maxcor": 20,
         },
     )
-    solution = torch.from_numpy(found.x).view(shape)
-    head = nn.Linear(points.shape[1], classes)
+    solution = torch.from_numpy(found.x).to(z.device).view(shape)
+    weights = (solution[:, :-1] / lengths) @ axes.T
+    head = nn.Linear(points.shape[1], classes, device=z.device)
     with torch.no_grad():
-        weight = solution[:, :-1] / scale
+        weight = weights / scale
         head.weight.copy_(weight)
         head.bias.copy_(solution[:, -1] - weight @ center)
     return head.requires_grad_(False)
 
 
+def _axes(standard: Tensor, l2: float) -> tuple[Tensor, Tensor]:
+    """Coordinates in which the solver's problem is round: (d, d) axes, (d,) lengths.
+
+    Principal axes in units of the root of their curvature, about their variance plus
+    l2. In plain coordinates L-BFGS needs thousands of steps where a few directions hold
+    most of the variance.
+    """
+    covariance = standard.T @ standard / len(standard)
+    variances, axes = torch.linalg.eigh(covariance)
+    curvature = variances.clamp(min=0) + l2
+    least = 1e-12 * max(1.0, float(curvature.max()))
+    return axes, curvature.clamp(min=least).sqrt()
+
+
 def _logistic(
-    parameters: Tensor, z: Tensor, y: Tensor, l2: float
+    parameters: Tensor, z: Tensor, y: Tensor, l2: Tensor
 ) -> tuple[float, Tensor]:
-    """Penalised mean cross-entropy and its gradient; the bias is not penalised."""
+    """Penalised mean cross-entropy and its gradient; the bias is not penalised.
+
+    `l2` (d,): penalty of each coordinate.
+    """
     weight, bias = parameters[:, :-1], parameters[:, -1]
     log_p = torch.addmm(bias, z, weight.T).log_softmax(dim=1)  # (N, classes)
     loss = float(nn.functional.nll_loss(log_p, y))
     residual = log_p.exp()
-    residual[torch.arange(len(y)), y] -= 1
+    residual[torch.arange(len(y), device=y.device), y] -= 1
     residual /= len(y)
     gradient = torch.empty_like(parameters)
     gradient[:, :-1] = residual.T @ z + l2 * weight
     gradient[:, -1] = residual.sum(dim=0)
-    return loss + l2 / 2 * float(weight.square().sum()), gradient
+    return loss + float((l2 * weight.square()).sum()) / 2, gradient
 
 
 def split(y: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
@@ -190,7 +217,7 @@ def split(y: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
 def accuracy(head: nn.Module, z: Tensor, y: Tensor) -> float:
     """Share of rows whose largest logit is that of the label."""
     with torch.inference_mode():
-        return float((head(z).argmax(dim=1) == y).float().mean())
+        return float((head(z).argmax(dim=1) == y.to(z.device)).float().mean())
 
 
 def fit_probe(
@@ -223,7 +250,7 @@ def fit_probe(
     began = time.perf_counter()
     check_fit(encoder, train)
     y, classes = train.labels, len(train.classes)
-    z = features(encoder, train, batch_size=batch_size, device=device)
+    z = features(encoder, train, batch_size=batch_size, device=device).to(device)
     scores = validation_scores(z, y, classes, settings)
     # The largest penalty among the best: the smaller head constant costs nothing.
     best = max(scores, key=lambda penalty: (scores[penalty], penalty))
@@ -238,7 +265,7 @@ def fit_probe(
     knn = None
     if test is not None:
         z_test = features(encoder, test, batch_size=batch_size, device=device)
-        knn = knn_accuracy(z, y, z_test, test.labels)
+        knn = knn_accuracy(z.cpu(), y, z_test, test.labels)
     record = ProbeRecord(
         protocol="SLF",
         parameters={
@@ -246,7 +273,8 @@ def fit_probe(
             "validation_accuracy": {f"{p:g}": scores[p] for p in scores},
             "validation_share": settings.validation_share,
             "seed": settings.seed,
-            "solver": "L-BFGS, multinomial logistic regression, float64",
+            "solver": "L-BFGS on principal axes, multinomial logistic regression, "
+            "float64",
             "tolerance": settings.tolerance,
         },
         train=f"{train.name}/{train.split}",

@@ -9,6 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from zoo import datasets
+from zoo.arithmetic import full_float32
 from zoo.classifier import Classifier, predict
 from zoo.classifier_file import load_classifier
 from zoo.datasets.base import Dataset
@@ -104,6 +105,7 @@ def load_named_dataset(result: Result, data_dir: Path | None) -> Dataset:
     return data
 
 
+@full_float32()
 def verify(
     result: Result,
     classifier: Classifier,

@@ -17,13 +17,13 @@ from torch import Tensor
 
 from robrep_eval.attacks.base import Context
 from robrep_eval.attacks.members import EngineAttack
-from robrep_eval.health.subject import margin
 from robrep_eval.randomness import seeded
 from zoo.classifier import Classifier
 from zoo.references import LoadOptions, load
 from zoo.threat import ThreatModel
 
 SEED = 7
+ROUNDINGS = 8
 RADII = {"Linf": 0.15, "L2": 0.8, "L1": 2.5}
 
 
@@ -69,10 +69,16 @@ def _peer(
     )
 
 
-def _margins(model: Classifier, x: Tensor, y: Tensor) -> Tensor:
-    """Logit of the label minus the largest other (N,)."""
+def _rounded(x: Tensor, number: int) -> Tensor:
+    """The images with another last bit; number 0: as they are."""
+    rng = torch.Generator().manual_seed(number)
+    bits = torch.randint(-1, 2, x.shape, generator=rng) * min(number, 1)
+    return (x * (1 + bits * torch.finfo(x.dtype).eps)).clamp(0, 1)
+
+
+def _fooled(model: Classifier, x: Tensor, y: Tensor) -> Tensor:
     with torch.no_grad():
-        return margin(model(x), y)
+        return model(x).argmax(dim=1) != y
 
 
 def _compare(
@@ -83,26 +89,27 @@ def _compare(
     threat: ThreatModel,
     steps: int,
     targets: int,
-    parting: int = 0,
 ) -> int:
     """Asserts equal verdicts; returns how many were fooled.
 
-    Both sides share one stream of draws, whose shapes follow from who is fooled: where
-    rounding fools one row a step earlier, later draws of all rows part. `parting` rows
-    may then differ, if the adversarial that only one side found is a narrow one.
+    A verdict may hang on rounding, which differs between processors: then the peer
+    itself must give ours when the last bits of the pixels change, and few may.
     """
-    with seeded(SEED), torch.no_grad():
-        theirs = _peer(model, member, threat, steps, targets).perturb(x, y)  # type: ignore[attr-defined]
+
+    def theirs(rounding: int) -> Tensor:
+        with seeded(SEED), torch.no_grad():
+            peer: Any = _peer(model, member, threat, steps, targets)
+            return _fooled(model, peer.perturb(_rounded(x, rounding), y), y)
+
     context = Context(seed=SEED, ids=torch.arange(len(x)), batch_size=len(x))
-    ours = _attack(member, threat.norm, steps, targets).propose(
-        model, x, y, threat, context
-    )
-    before, after, ahead = (_margins(model, v, y) for v in (x, theirs, ours))
-    want, got = after < 0, ahead < 0
+    attack = _attack(member, threat.norm, steps, targets)
+    got = _fooled(model, attack.propose(model, x, y, threat, context), y)
+    want = theirs(0)
     differing = want != got
-    assert int(differing.sum()) <= parting, member
-    narrow = torch.minimum(after, ahead) > -0.1 * before
-    assert bool(narrow[differing].all()), member
+    if bool(differing.any()):
+        either = torch.stack([theirs(n) == got for n in range(1, ROUNDINGS + 1)])
+        assert bool(either.any(dim=0)[differing].all()), member
+        assert int(differing.sum()) <= len(x) // 8, member
     print(f"{member} {threat}: {len(x)} examples compared, {int(want.sum())} fooled")
     return int(want.sum())
 
@@ -113,10 +120,8 @@ def test_verdicts_with_ten_classes(norm: str, strength: float, make: Any) -> Non
     model = make.classifier(strength)
     x, y = make.correct(model, 32)
     threat = ThreatModel(norm=norm, eps=RADII[norm])
-    # Seen on one processor, with one thread: 2 rows in L1, 3 in L2, robust model only.
-    parting = 3 if strength == 1 and norm != "Linf" else 0
     fooled = [
-        _compare(model, x, y, member, threat, steps, 3, parting)
+        _compare(model, x, y, member, threat, steps, 3)
         for member, steps in (
             ("apgd-ce", 40),
             ("apgd-dlr", 40),
