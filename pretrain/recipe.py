@@ -96,7 +96,7 @@ class StableSettings(Settings):
     """A last linear layer onto the directions that move least: `pretrain.stable`."""
 
     keep: Count
-    """Features that leave the encoder."""
+    """Features that leave the encoder, at most: as many as vary."""
     price: Positive | None = None
     """What displacement costs an L2-penalised probe; None leaves features separate."""
     images: Annotated[int, Field(ge=2)] = 4096

@@ -60,8 +60,11 @@ def ended(
         recipe: With `stable` and a threat model; its seed decides all draws.
         device: Where to work.
 
+    Returns:
+        The encoder ended in `stable.keep` features, or as many as vary.
+
     Raises:
-        UserError: fewer directions than are to be kept.
+        UserError: a price below what the directions cost by themselves.
     """
     settings, threat = recipe.stable, recipe.threat
     assert settings is not None, "the caller asks"
@@ -75,11 +78,6 @@ def ended(
         draws=draws,
         device=device,
     )
-    if len(rows) < settings.keep:
-        raise UserError(
-            f"stable.keep is {settings.keep}, but the features vary in {len(rows)} "
-            "directions only; keep fewer, or measure on more images (stable.images)"
-        )
     rows = rows[: settings.keep]
     if settings.price is not None:
         rows = mixture(moved[: settings.keep], settings.price, draws) @ rows
