@@ -78,7 +78,8 @@ def _rounded(x: Tensor, number: int) -> Tensor:
 
 def _fooled(model: Classifier, x: Tensor, y: Tensor) -> Tensor:
     with torch.no_grad():
-        return model(x).argmax(dim=1) != y
+        fooled: Tensor = model(x).argmax(dim=1) != y
+    return fooled
 
 
 def _compare(
