@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
+import scipy.optimize
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
+from torch import nn
 
 from robrep_eval.probes import (
     ProbeSettings,
@@ -40,6 +44,32 @@ def test_solution_is_scikit_learns(digits_train: Dataset) -> None:
         other.predict_log_proba(_standardised(z.double()).numpy())
     ).float()
     torch.testing.assert_close(head(z).log_softmax(dim=1), want, rtol=1e-3, atol=1e-3)
+
+
+def test_features_that_share_a_direction_are_solved_in_few_steps(
+    digits_train: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As those of encoders with a price: a condition number of a million."""
+    z = digits_train.images(slice(400))[:, 0, 1:7, 2:6].flatten(1)
+    y = digits_train.labels[:400]
+    z = z.double() + 1e3 * z[:, 10:11].double()
+    solve, passes = scipy.optimize.minimize, []
+
+    def counted(*given: Any, **options: Any) -> Any:
+        found = solve(*given, **options)
+        passes.append(found.nfev)
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(scipy.optimize, "minimize", counted)
+        head = fit_linear(z, y, classes=10, l2=1e-5)
+    other = LogisticRegression(C=1 / (1e-5 * len(z)), tol=1e-10, max_iter=100_000)
+    other.fit(_standardised(z).numpy(), y.numpy())
+    want = torch.from_numpy(other.predict_log_proba(_standardised(z).numpy()))
+    double = nn.functional.linear(z, head.weight.double(), head.bias.double())
+    torch.testing.assert_close(double.log_softmax(dim=1), want, rtol=1e-2, atol=1e-2)
+    assert len(passes) == 1
+    assert passes[0] < 150, "in plain coordinates it takes 232"
 
 
 @settings(max_examples=10)
