@@ -127,20 +127,20 @@ def fit_linear(
     """
     from scipy.optimize import minimize
 
-    points, y = z.double(), y.to(z.device)
+    y, points = y.to(z.device), z.double()
     center, scale = points.mean(dim=0), points.std(dim=0, correction=0)
     floor = 1e-8 * max(1.0, float(scale.max()))
     scale = torch.where(scale > floor, scale, 1.0)  # constant features stay zero
-    standard = (points - center) / scale
-    axes, lengths = _axes(standard, l2)
-    rows = standard @ (axes / lengths)
+    points = (points - center) / scale
+    axes, lengths = _axes(points, l2)
+    points = points @ (axes / lengths)
     shape = (classes, points.shape[1] + 1)
 
     def objective(
         flat: npt.NDArray[np.float64],
     ) -> tuple[float, npt.NDArray[np.float64]]:
         parameters = torch.from_numpy(flat).to(z.device).view(shape)
-        loss, gradient = _logistic(parameters, rows, y, l2 / lengths**2)
+        loss, gradient = _logistic(parameters, points, y, l2 / lengths**2)
         return loss, gradient.flatten().cpu().numpy()
 
     found = minimize(
