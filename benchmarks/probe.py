@@ -18,7 +18,8 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
-from robrep_eval.probes import features, fit_linear
+from robrep_eval.logistic import fit_linear
+from robrep_eval.probes import features
 from zoo.datasets import load
 from zoo.references import LoadOptions
 from zoo.references import load as load_model

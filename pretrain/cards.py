@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
-
 from pretrain import methods
 from pretrain.build import Plan, augmentation
 from pretrain.recipe import Recipe
+from robrep_eval.provenance import versions
 from zoo._version import __version__
 from zoo.datasets.base import Dataset
 from zoo.records import Training
+
+PACKAGES = ("torch", "kornia", "timm")
+"""What the weights depend on beside robrep."""
 
 
 def training_record(
@@ -39,7 +40,7 @@ def training_record(
         epochs=epoch,
         passes=plan.after(epoch) + plan.end_passes,
         seconds=round(seconds, 1),
-        versions=versions(),
+        versions={"robrep": __version__, **versions(PACKAGES)},
     )
 
 
@@ -51,12 +52,3 @@ def describe(training: Training) -> str:
         f"{training.method} pretrained on {training.dataset}{threat}, {labels}, "
         f"{training.epochs} epochs, {training.passes:.4g} passes per image"
     )
-
-
-def versions() -> dict[str, str]:
-    """Of what the weights depend on, as far as it is installed."""
-    found = {"robrep": __version__}
-    for name in ("torch", "kornia", "timm"):
-        with suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found

@@ -23,12 +23,12 @@ import torch
 from torch import nn
 
 from robrep_eval.adversarial_training import Scale, Training, TrainingSettings
+from robrep_eval.logistic import fit_linear
 from robrep_eval.probes import (
     ProbeSettings,
     accuracy,
     check_fit,
     features,
-    fit_linear,
     held_out,
     validation_scores,
 )

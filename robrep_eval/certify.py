@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from robrep_eval.probes import ProbeSettings, features, fit_linear
+from robrep_eval.logistic import fit_linear
+from robrep_eval.probes import ProbeSettings, features
 from zoo.classifier import Classifier
 from zoo.datasets.base import Dataset
 from zoo.errors import UserError

@@ -15,7 +15,7 @@ from robrep_eval.health import Subject, attack, check_health
 from robrep_eval.health.black_box import white_box_beats_black_box
 from robrep_eval.health.full import breaks_control, twin_transfer
 from robrep_eval.health.outcome import inside_the_ball, worst_case
-from robrep_eval.probes import fit_linear
+from robrep_eval.logistic import fit_linear
 from zoo import datasets, store
 from zoo.classifier import Classifier
 from zoo.measurements import HealthReport, Status

@@ -14,10 +14,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from torch import nn
 
+from robrep_eval.logistic import fit_linear
 from robrep_eval.probes import (
     ProbeSettings,
     features,
-    fit_linear,
     fit_probe,
     knn_accuracy,
     split,
@@ -49,7 +49,7 @@ def test_solution_is_scikit_learns(digits_train: Dataset) -> None:
 def test_features_that_share_a_direction_are_solved_in_few_steps(
     digits_train: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As those of encoders with a price: a condition number of a million."""
+    """As those of encoders with a price do."""
     z = digits_train.images(slice(400))[:, 0, 1:7, 2:6].flatten(1)
     y = digits_train.labels[:400]
     z = z.double() + 1e3 * z[:, 10:11].double()

@@ -108,8 +108,8 @@ def _compare(
     want = theirs(0)
     differing = want != got
     if bool(differing.any()):
-        either = torch.stack([theirs(n) == got for n in range(1, ROUNDINGS + 1)])
-        assert bool(either.any(dim=0)[differing].all()), member
+        agreeing = torch.stack([theirs(n) == got for n in range(1, ROUNDINGS + 1)])
+        assert bool(agreeing.any(dim=0)[differing].all()), member
         assert int(differing.sum()) <= len(x) // 8, member
     print(f"{member} {threat}: {len(x)} examples compared, {int(want.sum())} fooled")
     return int(want.sum())
