@@ -17,8 +17,6 @@ discriminant with displacement in place of the scatter within classes.
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import Tensor, nn
 
@@ -27,11 +25,10 @@ from pretrain.randomness import generator
 from pretrain.recipe import AttackSettings, Recipe, StableSettings
 from robrep_eval.attacks.pgd import ascend
 from robrep_eval.probes import PENALTIES, features
-from zoo.architectures import LINEAR_END
 from zoo.datasets.base import Dataset
 from zoo.encoder import Encoder
 from zoo.errors import UserError
-from zoo.nets.linear_end import LinearEnd
+from zoo.linear_end import with_end
 from zoo.threat import ThreatModel
 
 BATCH = 256
@@ -81,19 +78,7 @@ def ended(
     rows = rows[: settings.keep]
     if settings.price is not None:
         rows = mixture(moved[: settings.keep], settings.price, draws) @ rows
-    return _with_end(encoder, rows).to(device)
-
-
-def _with_end(encoder: Encoder, rows: Tensor) -> Encoder:
-    spec = encoder.spec
-    options = {**spec.options, LINEAR_END: len(rows)}
-    shortened = Encoder(spec.model_copy(update={"options": options}))
-    end = shortened.backbone
-    assert isinstance(end, LinearEnd)
-    end.backbone = copy.deepcopy(encoder.backbone)
-    with torch.no_grad():
-        end.end.weight.copy_(rows)
-    return shortened.eval().requires_grad_(False)
+    return with_end(encoder, rows).to(device)
 
 
 def directions(

@@ -192,15 +192,19 @@ def _assemble(encoder: Encoder, path: Path, result: Result) -> Classifier:
 
 
 def _check_fine_tuned(tuned: nn.Module, published: Encoder) -> None:
-    """AFF begins from the published encoder: same architecture, other weights."""
-    from zoo.encoder import Encoder, fingerprint
+    """AFF begins from the published encoder: same architecture, other weights.
 
-    if not isinstance(tuned, Encoder) or tuned.spec != published.spec:
+    But for a linear end, which its head takes in.
+    """
+    from zoo.encoder import Encoder, fingerprint
+    from zoo.linear_end import spec_without_end, without_end
+
+    if not isinstance(tuned, Encoder) or tuned.spec != spec_without_end(published.spec):
         raise VerificationError(
             "protocol aff: the fine-tuned encoder is built otherwise than the "
             "published one"
         )
-    if fingerprint(tuned) == fingerprint(published):
+    if fingerprint(tuned) == fingerprint(without_end(published)[0]):
         raise VerificationError(
             "protocol aff: the encoder was not fine-tuned, its weights are those of "
             "the published one"

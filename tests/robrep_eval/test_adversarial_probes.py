@@ -25,6 +25,7 @@ from zoo.classifier import Classifier
 from zoo.datasets.base import Dataset
 from zoo.encoder import Encoder, fingerprint
 from zoo.errors import UserError
+from zoo.linear_end import without_end
 from zoo.threat import ThreatModel
 
 THREAT = ThreatModel(norm="Linf", eps=0.1)
@@ -171,6 +172,24 @@ def test_aff_trains_a_copy_and_gains_much(
     assert attacked(tuned, x, y) > attacked(plain, x, y) + 0.2
     assert record.train_accuracy > 0.8
     assert record.parameters["beta"] == 6.0
+
+
+def test_aff_trains_a_priced_encoder_and_its_head_as_one_layer(
+    digits_train: Dataset,
+) -> None:
+    """Its last layer and the head that reads it differ a thousandfold in size."""
+    ended = zoo.load("tarrl-priced-digits")
+    train = digits_train.take(400)
+    settings = replace(AFF, rates=(0.01,), epochs=3, min_steps=0, steps=2)
+    tuned, record = fit_adversarial(
+        ended, train, THREAT, protocol="AFF", settings=settings
+    )
+    assert record.train_accuracy > 0.95
+    assert isinstance(tuned.encoder, Encoder)
+    shortened, rows = without_end(ended)
+    assert rows is not None
+    assert tuned.encoder.spec == shortened.spec
+    assert tuned.head.in_features == rows.shape[1]
 
 
 @pytest.mark.parametrize("protocol", ["ALF", "AFF"])
