@@ -45,7 +45,8 @@ def without_end(encoder: Encoder) -> tuple[Encoder, Tensor | None]:
         return encoder, None
     shortened = Encoder(spec_without_end(encoder.spec))
     shortened.backbone = end.backbone
-    return shortened.train(encoder.training), end.end.weight.detach()
+    rows = end.end.weight.detach()
+    return shortened.to(rows.device).train(encoder.training), rows
 
 
 def spec_without_end(spec: EncoderSpec) -> EncoderSpec:
