@@ -90,7 +90,7 @@ class _Fit:
             l2=self.penalty,
             tolerance=START_TOLERANCE,
         )
-        return head if self.end is None else _with(head, self.end)
+        return head if self.end is None else _composed(head, self.end)
 
     def _ended(self, z: torch.Tensor) -> torch.Tensor:
         """Features (N, d) that leave the encoder as it came, CPU."""
@@ -127,7 +127,7 @@ class _Fit:
         return training
 
 
-def _with(head: nn.Linear, end: torch.Tensor) -> nn.Linear:
+def _composed(head: nn.Linear, end: torch.Tensor) -> nn.Linear:
     """The head on what `end` (k, d) maps, as a head on d features."""
     whole = nn.Linear(end.shape[1], head.out_features).to(head.weight)
     with torch.no_grad():

@@ -20,7 +20,7 @@ def with_end(encoder: Encoder, rows: Tensor) -> Encoder:
         rows: (k, d), k <= d, float32: the features that shall leave it.
 
     Returns:
-        In eval mode, frozen, on the CPU.
+        In eval mode, frozen, on the device of `rows`.
     """
     spec = encoder.spec
     options = {**spec.options, LINEAR_END: len(rows)}
@@ -30,7 +30,7 @@ def with_end(encoder: Encoder, rows: Tensor) -> Encoder:
     end.backbone = copy.deepcopy(encoder.backbone)
     with torch.no_grad():
         end.end.weight.copy_(rows)
-    return ended.eval().requires_grad_(False)
+    return ended.eval().requires_grad_(False).to(rows.device)
 
 
 def without_end(encoder: Encoder) -> tuple[Encoder, Tensor | None]:

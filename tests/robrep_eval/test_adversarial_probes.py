@@ -177,7 +177,7 @@ def test_aff_trains_a_copy_and_gains_much(
 def test_aff_trains_a_priced_encoder_and_its_head_as_one_layer(
     digits_train: Dataset,
 ) -> None:
-    """Its last layer and the head that reads it differ a thousandfold in size."""
+    """Two linear layers in a row, of very different sizes, do not train together."""
     ended = zoo.load("tarrl-priced-digits")
     train = digits_train.take(400)
     settings = replace(AFF, rates=(0.01,), epochs=3, min_steps=0, steps=2)

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 from zoo_collection import ENTRY, Evaluated, add_encoder
 
+import zoo
 from robrep_eval import adversarial_probes, evaluate
 from robrep_eval.measure import MeasureSettings
 from robrep_eval.probes import ProbeSettings
@@ -26,11 +27,13 @@ from zoo.entries import read_entry
 from zoo.errors import VerificationError
 from zoo.index import INDEX, FileRecord, scan
 from zoo.leaderboard import build
+from zoo.linear_end import without_end
 from zoo.publish import Request, publish
 from zoo.records import Result, read_record, write_record
 from zoo.sources import FolderSource
 from zoo.verification import verify_folder
 
+EMBEDDED = Path(zoo.__file__).parent / "embedded"
 AFF = "digits-linf-0.02-aff-fgsm"
 CHEAP = replace(
     adversarial_probes.AFF,
@@ -72,9 +75,11 @@ def reason(root: Path, entry: str) -> str | None:
     return verdict.reason
 
 
-def seal(root: Path, entry: str, **changes: object) -> None:
+def seal(
+    root: Path, entry: str, *, name: str = "tiny-digits", **changes: object
+) -> None:
     """What a careful forger does: make the entry, and every checksum, agree."""
-    place = root / "tiny-digits" / "entries" / entry
+    place = root / name / "entries" / entry
     record = json.loads((place / "entry.json").read_text()) | changes
     for key in ("result", "classifier", "deltas"):
         path = record[key] if isinstance(record[key], str) else record[key]["path"]
@@ -110,6 +115,34 @@ def test_the_run_and_the_entry_carry_the_tuned_encoder(
     assert isinstance(frozen.encoder, Encoder)
     assert rebuilt.encoder.spec == frozen.encoder.spec
     assert fingerprint(rebuilt.encoder) != fingerprint(frozen.encoder)
+
+
+def test_a_linear_end_goes_into_the_head_and_nothing_else_may_change(
+    tmp_path: Path,
+) -> None:
+    root = tmp_path / "zoo"
+    name, entry = "spectral-fashion-mnist", "fashion-mnist-linf-0.1-aff-10pct"
+    shutil.copytree(EMBEDDED / name, root / name)
+    write_record(root / INDEX, scan(root))
+    source = FolderSource(root)
+    published = zoo.load(name)
+    tuned = load_published(source, read_entry(source, source.find(name), entry))
+    assert isinstance(tuned.encoder, Encoder)
+    shortened, _ = without_end(published)
+    assert tuned.encoder.spec == shortened.spec
+    assert published.spec != shortened.spec
+    file = root / name / "entries" / entry / "classifier.safetensors"
+    for encoder, complaint in (
+        (shortened, "not fine-tuned"),
+        (published, "built otherwise"),
+    ):
+        head = torch.nn.Linear(encoder.dim, 10)
+        forged = Classifier(encoder, head, classes=10, shape=encoder.spec.shape)
+        save_classifier(forged.eval(), file)
+        seal(root, entry, name=name)
+        source = FolderSource(root)
+        with pytest.raises(VerificationError, match=complaint):
+            load_published(source, read_entry(source, source.find(name), entry))
 
 
 def test_protocols_are_ranked_apart(tuned: Path) -> None:
