@@ -7,6 +7,8 @@ add rows through the entry point group `robrep.encoders`, whose entries name an
 
 from __future__ import annotations
 
+import math
+import re
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
@@ -21,6 +23,10 @@ if TYPE_CHECKING:
 TIMM = "timm:"
 LINEAR_END = "linear_end"
 """Option of every architecture: features that a last linear layer lets through."""
+WORD = re.compile(r"[A-Za-z0-9_]{0,32}")
+"""What an option may say in letters: never a path, an address or code."""
+LONGEST = 64
+"""Numbers in a list."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,8 +130,25 @@ def get(name: str) -> Architecture:
 
 
 def resolve_options(name: str, options: dict[str, Any]) -> dict[str, Any]:
-    """Defaults of the architecture overlaid with `options`; unknown keys are errors."""
+    """Defaults of the architecture overlaid with `options`.
+
+    Everything that describes an encoder passes here, files of other people too.
+
+    Raises:
+        UserError: an unknown name or key, or a value that is no number, switch, word,
+            or list of those.
+    """
+    for key, value in options.items():
+        if not _plain(value):
+            raise UserError(
+                f"option '{key}' of architecture '{name}' must be a number, true, "
+                f"false, a word, or a list of at most {LONGEST} of those"
+            )
     if name.startswith(TIMM):
+        from zoo.nets.timm_options import check_name, check_options
+
+        check_name(name.removeprefix(TIMM))
+        check_options(options.keys() - {LINEAR_END})
         return dict(options)
     known = get(name).options
     for key in options:
@@ -134,6 +157,21 @@ def resolve_options(name: str, options: dict[str, Any]) -> dict[str, Any]:
                 f"architecture '{name}' has no option '{key}'; {nearest(key, known)}"
             )
     return {**known, **options}
+
+
+def _plain(value: object, depth: int = 2) -> bool:
+    """Whether a value is a number, a switch, a word, or a short list of those."""
+    if isinstance(value, list | tuple):
+        return (
+            depth > 0
+            and len(value) <= LONGEST
+            and all(_plain(part, depth - 1) for part in value)
+        )
+    if isinstance(value, str):
+        return WORD.fullmatch(value) is not None
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return value is None or isinstance(value, bool | int)
 
 
 def build(name: str, in_channels: int, options: dict[str, Any]) -> nn.Module:

@@ -168,13 +168,13 @@ def _named(reference: str, name: str, source: Source) -> Loaded:
 
 def _from_timm(reference: str, options: LoadOptions) -> Loaded:
     """A pretrained timm model, with its own normalisation and input size."""
-    from zoo.nets.timm_backbone import pretrained_config, timm_backbone
+    from zoo.nets.timm_backbone import pretrained_backbone, pretrained_config
 
     name = reference.removeprefix("timm:")
     config = pretrained_config(name)
     channels, height, width = options.shape
     resize = None if (height, width) == config.size else config.size[0]
-    donor = timm_backbone(name, channels, resize=resize, pretrained=True)
+    donor = pretrained_backbone(name, channels, resize)
     spec = EncoderSpec(
         arch=reference,
         options={"resize": resize} if resize else {},

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.errors import UserError, nearest
+from zoo.nets.timm_options import check_name, check_options
 
 
 class TimmBackbone(nn.Module):
@@ -39,42 +40,60 @@ class TimmBackbone(nn.Module):
 
 
 def timm_backbone(
-    name: str,
-    in_channels: int,
-    *,
-    resize: int | None = None,
-    pretrained: bool = False,
-    **options: Any,
+    name: str, in_channels: int, *, resize: int | None = None, **options: Any
 ) -> TimmBackbone:
-    """Creates `name` with timm; unknown names are errors with the nearest ones.
+    """Creates `name` with fresh weights; nothing is read or downloaded.
 
     Args:
         name: timm's `architecture` or `architecture.tag`.
         in_channels: Channels of the images.
         resize: See `TimmBackbone`.
-        pretrained: Download timm's weights (needs the network).
-        options: Passed on to the architecture.
+        options: Of the architecture; see `zoo.nets.timm_options`.
+
+    Raises:
+        UserError: an unknown name (with the nearest), or an option that is not the
+            architecture's own.
     """
+    check_options(options)
+    return TimmBackbone(_create(name, in_channels, pretrained=False, **options), resize)
+
+
+def pretrained_backbone(
+    name: str, in_channels: int, resize: int | None
+) -> TimmBackbone:
+    """The same with timm's own weights, which are downloaded.
+
+    Only for a name that people typed themselves: timm decides what it reads.
+    """
+    return TimmBackbone(_create(name, in_channels, pretrained=True), resize)
+
+
+def _create(
+    name: str, in_channels: int, *, pretrained: bool, **options: Any
+) -> nn.Module:
     import timm
 
+    check_name(name)
     if name.split(".")[0] not in timm.list_models():
         raise UserError(
             f"timm has no model '{name}'; {_near(name, timm.list_models())}"
         )
     try:
-        model = timm.create_model(
+        model: nn.Module = timm.create_model(
             name,
             pretrained=pretrained,
             num_classes=0,
             in_chans=in_channels,
             **options,
         )
-    except (RuntimeError, ValueError, OSError) as error:
-        raise UserError(
-            f"cannot get timm:{name}: {error}. If there is no network, fetch the "
-            "weights elsewhere and pass the file with --arch timm:NAME"
-        ) from None
-    return TimmBackbone(model, resize)
+    except Exception as error:  # options that do not fit fail in all ways there are
+        reason = str(error).strip() or type(error).__name__
+        hint = (
+            ". If there is no network, fetch the weights elsewhere and pass the file "
+            "with --arch timm:NAME"
+        ) * pretrained
+        raise UserError(f"cannot get timm:{name}: {reason}{hint}") from None
+    return model
 
 
 def _near(name: str, known: list[str]) -> str:
