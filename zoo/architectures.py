@@ -138,17 +138,12 @@ def resolve_options(name: str, options: dict[str, Any]) -> dict[str, Any]:
         UserError: an unknown name or key, or a value that is no number, switch, word,
             or list of those.
     """
-    for key, value in options.items():
-        if not _plain(value):
-            raise UserError(
-                f"option '{key}' of architecture '{name}' must be a number, true, "
-                f"false, a word, or a list of at most {LONGEST} of those"
-            )
     if name.startswith(TIMM):
         from zoo.nets.timm_options import check_name, check_options
 
         check_name(name.removeprefix(TIMM))
         check_options(options.keys() - {LINEAR_END})
+        _check_values(name, options)
         return dict(options)
     known = get(name).options
     for key in options:
@@ -156,7 +151,17 @@ def resolve_options(name: str, options: dict[str, Any]) -> dict[str, Any]:
             raise UserError(
                 f"architecture '{name}' has no option '{key}'; {nearest(key, known)}"
             )
+    _check_values(name, options)
     return {**known, **options}
+
+
+def _check_values(name: str, options: dict[str, Any]) -> None:
+    for key, value in options.items():
+        if not _plain(value):
+            raise UserError(
+                f"option '{key}' of architecture '{name}' must be a number, true, "
+                f"false, a word, or a list of at most {LONGEST} of those"
+            )
 
 
 def _plain(value: object, depth: int = 2) -> bool:
