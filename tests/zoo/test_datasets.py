@@ -196,8 +196,10 @@ def test_broken_image_folders_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no folder"):
         datasets.load(f"imagefolder:{tmp_path}/none", "test")
     root = _image_folder(tmp_path)
-    (root / "test" / "dog" / "1.png").write_bytes(b"not an image")
     data = datasets.load(f"imagefolder:{root}", "test")
+    (root / "test" / "dog" / "1.png").write_bytes(b"not an image")
+    with pytest.raises(UserError, match=r"cannot read image .*dog/1\.png"):
+        datasets.load(f"imagefolder:{root}", "test")
     with pytest.raises(UserError, match=r"cannot read image .*dog/1\.png"):
         data.images(slice(None))
     Image.new("RGB", (9, 9)).save(root / "test" / "dog" / "1.png")

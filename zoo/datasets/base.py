@@ -33,6 +33,7 @@ class Dataset:
         classes: Names of the classes.
         shape: (C, H, W).
         levels: The integer that means 1.0; 255 for most images, 16 for digits.
+        notes: What people should know about how these images were read.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Dataset:
         classes: Sequence[str],
         shape: tuple[int, int, int],
         levels: int = 255,
+        notes: Sequence[str] = (),
     ) -> None:
         if not len(labels):
             raise UserError(f"dataset '{name}' has no images in split '{split}'")
@@ -53,6 +55,7 @@ class Dataset:
         self.classes = tuple(classes)
         self.shape = shape
         self.levels = levels
+        self.notes = tuple(notes)
         self._fetch = fetch
         self._labels = labels
         self.positions = np.arange(len(labels))

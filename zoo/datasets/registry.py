@@ -148,15 +148,15 @@ def get(name: str) -> DatasetInfo:
 
 def load(name: str, split: str, data_dir: Path | None) -> Dataset:
     """See `zoo.datasets.load`."""
-    if split not in SPLITS:
-        raise UserError(f"unknown split '{split}'; {nearest(split, SPLITS)}")
-    if name.startswith(FOLDER):
-        from zoo.datasets.folder import read as read_folder
-
-        return read_folder(Path(name.removeprefix(FOLDER)).expanduser(), split)
     from zoo.datasets.reshaped import reshape, split_name
 
     base, shape = split_name(name)
+    if base.startswith(FOLDER):
+        from zoo.datasets.folder import read as read_folder
+
+        return read_folder(Path(base.removeprefix(FOLDER)).expanduser(), split, shape)
+    if split not in SPLITS:
+        raise UserError(f"unknown split '{split}'; {nearest(split, SPLITS)}")
     module, function = get(base).read.split(":")
     read: Callable[[str, str, Path], Dataset] = getattr(import_module(module), function)
     data = read(base, split, data_dir or home() / "datasets")

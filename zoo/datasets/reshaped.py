@@ -1,7 +1,8 @@
 """A dataset in the shape that an encoder takes: NAME@CxHxW, such as digits@1x28x28.
 
-For transfer: the same images, resized and, if grey, repeated in colour, as a fixed
-8-bit dataset of its own. A threat model then counts in pixels of the new size.
+For transfer: the same images, resized until they cover HxW, the middle cut out, and, if
+grey, repeated in colour, as a fixed 8-bit dataset of its own. Sides keep their
+proportion. A threat model then counts in pixels of the new size.
 """
 
 from __future__ import annotations
@@ -12,23 +13,31 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from zoo.datasets.base import Dataset
+from zoo.datasets.registry import FOLDER
 from zoo.errors import UserError
 
 MARK = "@"
+Shape = tuple[int, int, int]
+"""(C, H, W)."""
 
 
-def split_name(name: str) -> tuple[str, tuple[int, int, int] | None]:
+def split_name(name: str) -> tuple[str, Shape | None]:
     """ "digits@1x28x28" as ("digits", (1, 28, 28)); the shape is None without "@".
+
+    The path of an image folder may hold the mark, so there only a shape counts.
 
     Raises:
         UserError: what follows the mark is no shape.
     """
-    base, mark, text = name.partition(MARK)
+    base, mark, text = name.rpartition(MARK)
     if not mark:
         return name, None
     found = re.fullmatch(r"([13])x([1-9]\d{0,3})x([1-9]\d{0,3})", text)
+    if found is None and name.startswith(FOLDER):
+        return name, None
     if found is None:
         raise UserError(
             f"'{text}' in dataset '{name}' is no shape; write CxHxW with 1 or 3 "
@@ -38,26 +47,48 @@ def split_name(name: str) -> tuple[str, tuple[int, int, int] | None]:
     return base, (channels, height, width)
 
 
-def reshape(data: Dataset, shape: tuple[int, int, int]) -> Dataset:
+def shaped_name(name: str, shape: Shape) -> str:
+    """NAME@CxHxW; a shape that `name` has already is replaced."""
+    return f"{split_name(name)[0]}{MARK}{'x'.join(map(str, shape))}"
+
+
+def check_channels(name: str, channels: int, shape: Shape) -> None:
+    """Raises `UserError` if `channels` would have to become fewer."""
+    if channels not in (1, shape[0]):
+        raise UserError(
+            f"dataset '{name}' asks for {shape[0]} channel(s), but "
+            f"'{split_name(name)[0]}' has {channels}; only grey images can be given other channels"
+        )
+
+
+def fit_shape(x: Tensor, shape: Shape) -> npt.NDArray[np.uint8]:
+    """Images (n, C or 1, h, w) in [0, 1] as uint8 (n, *shape).
+
+    Bilinear with antialiasing, to the smallest size that covers `shape`, of which the
+    middle is kept; images that have the size keep every pixel.
+    """
+    height, width = shape[1:]
+    scale = max(height / x.shape[2], width / x.shape[3])
+    size = [max(1, round(side * scale)) for side in x.shape[2:]]
+    if len(x) and size != list(x.shape[2:]):
+        x = F.interpolate(x, size, mode="bilinear", antialias=True)
+    top, left = (size[0] - height) // 2, (size[1] - width) // 2
+    x = x[:, :, top : top + height, left : left + width]
+    pixels = (x.clamp(0, 1) * 255).round().to(torch.uint8)
+    return pixels.expand(-1, shape[0], height, width).contiguous().numpy()
+
+
+def reshape(data: Dataset, shape: Shape) -> Dataset:
     """The images of `data` in another shape (C, H, W), read and resized as needed.
 
     Raises:
         UserError: colour images cannot become grey ones.
     """
-    name = f"{data.name}{MARK}{'x'.join(map(str, shape))}"
-    channels = data.shape[0]
-    if channels not in (1, shape[0]):
-        raise UserError(
-            f"dataset '{name}' asks for {shape[0]} channel(s), but '{data.name}' has "
-            f"{channels}; only grey images can be given other channels"
-        )
+    name = shaped_name(data.name, shape)
+    check_channels(name, data.shape[0], shape)
 
     def fetch(at: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
-        x = data.images(torch.from_numpy(np.atleast_1d(at)))
-        if x.shape[2:] != shape[1:]:
-            x = F.interpolate(x, shape[1:], mode="bilinear", antialias=True)
-        pixels = (x.clamp(0, 1) * 255).round().to(torch.uint8)
-        return pixels.expand(-1, shape[0], -1, -1).contiguous().numpy()
+        return fit_shape(data.images(torch.from_numpy(np.atleast_1d(at))), shape)
 
     return Dataset(
         name=name,
@@ -66,4 +97,5 @@ def reshape(data: Dataset, shape: tuple[int, int, int]) -> Dataset:
         labels=data.labels.numpy(),
         classes=data.classes,
         shape=shape,
+        notes=data.notes,
     )
