@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from zoo.threads import fitting_threads
+
 SAMPLE = 10_000
 """Images that a graph joins; the others vote with those among them that are nearest."""
 EDGES = 15
@@ -17,16 +19,19 @@ NEGLIGIBLE = 1e-6
 """Variance, beside the largest, of directions that count as constant."""
 
 
+@fitting_threads()
 def centres(z: Tensor, count: int, seed: int) -> Tensor:
     """Centres (count, d) of clusters of features (N, d), N >= count; reproducible."""
     return torch.from_numpy(_fitted(z, count, seed).cluster_centers_).to(z)
 
 
+@fitting_threads()
 def cluster(z: Tensor, count: int, seed: int) -> Tensor:
     """Cluster numbers (N,), int64, of features (N, d), N >= count; reproducible."""
     return torch.from_numpy(_fitted(z, count, seed).labels_).long()
 
 
+@fitting_threads()
 def votes(z: Tensor, count: int, voters: int, seed: int) -> Tensor:
     """Cluster numbers (N, voters), int64, of the images nearest to each image.
 

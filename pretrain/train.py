@@ -15,6 +15,7 @@ from pretrain.session import Session, Surroundings
 from zoo.datasets import load as load_dataset
 from zoo.encoder import Encoder
 from zoo.errors import UserError
+from zoo.threads import fitting_threads, network_work
 
 __all__ = ["Surroundings", "train"]
 
@@ -45,8 +46,9 @@ def train(
     teacher, teacher_passes = _teacher(recipe, run, around)
     session = Session(recipe, parts, run, around, teacher, teacher_passes)
     run.create(recipe)
-    session.resume()
-    return session.run_to_the_end()
+    with fitting_threads(network_work(session.method, data.shape)):
+        session.resume()
+        return session.run_to_the_end()
 
 
 def _teacher(

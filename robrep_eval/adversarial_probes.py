@@ -41,6 +41,7 @@ from zoo.encoder import Encoder
 from zoo.files import read_tensors, write_tensors
 from zoo.linear_end import without_end
 from zoo.records import ProbeRecord
+from zoo.threads import fitting_threads, network_work
 from zoo.threat import ThreatModel
 
 ALF = TrainingSettings(rates=(0.01, 0.05, 0.1), batch=512, decays=(0.4, 0.8))
@@ -118,12 +119,13 @@ class _Fit:
             device=self.device,
         )
         begin = saved.restore(training)
-        training.run(
-            on_progress,
-            trial=trial,
-            begin=begin,
-            after_epoch=lambda epoch: saved.save(training, epoch),
-        )
+        with fitting_threads(network_work(self.encoder, self.train.shape)):
+            training.run(
+                on_progress,
+                trial=trial,
+                begin=begin,
+                after_epoch=lambda epoch: saved.save(training, epoch),
+            )
         return training
 
 

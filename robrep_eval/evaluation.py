@@ -36,6 +36,7 @@ from zoo.records import (
     Verdict,
 )
 from zoo.references import LoadOptions, load
+from zoo.threads import fitting_threads, network_work
 from zoo.verdicts import clean_accuracy, robust_accuracy, robust_under
 from zoo.verification import read_claims
 
@@ -84,7 +85,14 @@ def evaluate(
 @full_float32()
 def run_plan(plan: Plan, tell: Callbacks | None = None) -> Result:
     """Carries out what `prepare` planned; goes on with an unfinished run folder."""
-    tell = tell or Callbacks()
+    model = plan.loaded.classifier or plan.loaded.encoder
+    assert model is not None
+    with fitting_threads(network_work(model, plan.data.shape)):
+        return _carry_out(plan, tell or Callbacks())
+
+
+def _carry_out(plan: Plan, tell: Callbacks) -> Result:
+    """The plan as one of its processes sees it."""
     shards = Shards.from_environment(str(plan.output))
     if plan.output is None:
         with tempfile.TemporaryDirectory(prefix="robrep-") as temporary:

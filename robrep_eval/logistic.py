@@ -7,6 +7,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from zoo.threads import fitting_threads
+
 
 def fit_linear(
     z: Tensor,
@@ -36,6 +38,13 @@ def fit_linear(
         The layer, frozen, where `z` is; losses and gradients are computed there too, in
         float64.
     """
+    with fitting_threads(len(z) * (z.shape[1] + 1) * classes):
+        return _fit_linear(z, y, classes, l2, tolerance, max_iterations)
+
+
+def _fit_linear(
+    z: Tensor, y: Tensor, classes: int, l2: float, tolerance: float, max_iterations: int
+) -> nn.Linear:
     from scipy.optimize import minimize
 
     y, points = y.to(z.device), z.double()

@@ -21,6 +21,7 @@ from zoo.datasets.base import Dataset
 from zoo.encoder import Encoder
 from zoo.errors import UserError, nearest
 from zoo.records import ProbeRecord
+from zoo.threads import fitting_threads, network_work
 
 PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Candidates for the L2 penalty per example; the best on held-out data is taken."""
@@ -86,7 +87,8 @@ def features(
     """
     parts = []
     encoder.eval()
-    with torch.inference_mode():
+    shape = data.shape[1:] if isinstance(data, Tensor) else data.shape
+    with torch.inference_mode(), fitting_threads(network_work(encoder, shape)):
         for start in range(0, len(data), batch_size):
             block = slice(start, start + batch_size)
             x = data[block] if isinstance(data, Tensor) else data.images(block)
@@ -263,6 +265,7 @@ def _resizes(encoder: Encoder, shape: tuple[int, int, int]) -> bool:
     )
 
 
+@fitting_threads()
 def knn_accuracy(
     z_train: Tensor, y_train: Tensor, z_test: Tensor, y_test: Tensor
 ) -> float:

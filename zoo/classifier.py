@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.errors import UserError
+from zoo.threads import fitting_threads, network_work
 
 
 class Classifier(nn.Module):
@@ -62,7 +63,8 @@ def predict(
     classifier: nn.Module, x: Tensor, *, batch_size: int = 256, device: str = "cpu"
 ) -> Tensor:
     """Logits of all of `x` on the CPU, computed batch by batch without gradients."""
-    with torch.inference_mode():
+    work = network_work(classifier, x.shape[1:])
+    with torch.inference_mode(), fitting_threads(work):
         parts = [
             classifier(part.to(device)).float().cpu() for part in x.split(batch_size)
         ]

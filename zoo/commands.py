@@ -9,6 +9,7 @@ from typing import Any
 import rich_click as click
 
 from zoo.errors import RobrepError
+from zoo.threads import wait_asleep
 
 
 class DefaultGroup(click.RichGroup):
@@ -36,6 +37,7 @@ def run(command: Callable[..., Any], name: str) -> None:
 
     Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted.
     """
+    wait_asleep()
     try:
         code = command(prog_name=name, standalone_mode=False)
     except click.ClickException as error:

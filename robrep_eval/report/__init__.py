@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoo.errors import UserError
+from zoo.threads import fitting_threads
 
 if TYPE_CHECKING:
     from zoo.datasets.base import Dataset
@@ -23,6 +24,7 @@ REPORT = "report.html"
 PAGES = Path(__file__).parent / "pages"
 
 
+@fitting_threads()
 def write_report(
     run: Path,
     output: Path | None = None,
