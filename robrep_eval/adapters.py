@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from zoo.classifier import Classifier
+from zoo.classifier import Classifier, check_logits
 from zoo.errors import UserError
 
 
@@ -16,9 +16,13 @@ def to_art(classifier: Classifier) -> Any:
 
     Predictions are the module's logits and loss gradients those of the mean
     cross-entropy, with respect to pixels in [0, 1]; nothing is normalised twice.
+
+    Raises:
+        UserError: the module does not give one logit for each class.
     """
     from art.estimators.classification import PyTorchClassifier
 
+    check_logits(classifier, torch.zeros(1, *classifier.shape))
     on_cpu = next(classifier.parameters()).device.type == "cpu"
     return PyTorchClassifier(
         model=classifier,

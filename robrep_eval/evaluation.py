@@ -272,9 +272,12 @@ def _fit(
 ) -> tuple[Classifier, ProbeRecord]:
     """The probe asked for; k-NN on the test features stands beside SLF."""
     settings = plan.request.settings
+    train = training_images(plan.request, plan.data)
+    for note in train.notes:
+        tell.stage(note)
     return fit(
         encoder.to(settings.device),
-        training_images(plan.request, plan.data),
+        train,
         plan.threat,
         test=plan.data,
         settings=probe,

@@ -15,8 +15,8 @@ from robrep_eval.measure import check as check_measurements
 from robrep_eval.probes import ProbeSettings, check_shape
 from robrep_eval.surrogates import check_sources
 from zoo import datasets
-from zoo.classifier import Classifier
-from zoo.datasets.base import Dataset
+from zoo.classifier import Classifier, check_logits
+from zoo.datasets.base import Dataset, check_same_classes
 from zoo.datasets.reshaped import split_name
 from zoo.encoder import Encoder, fingerprint
 from zoo.errors import UserError
@@ -104,6 +104,8 @@ def prepare(request: Request) -> Plan:
     _check_ready_made(request, loaded, data)
     if loaded.encoder is not None:
         check_shape(loaded.encoder, data)
+        if request.train is not None:
+            check_same_classes(request.train, data)
         if request.probe.labels is not None:
             train = training_images(request, data)
             few_labels(train, request.probe.labels, request.settings.seed)
@@ -134,7 +136,7 @@ def prepare(request: Request) -> Plan:
         battery=battery,
         identity=identity,
         output=_output(request, data, threat),
-        notes=notes,
+        notes=(*data.notes, *notes),
     )
 
 
@@ -200,6 +202,7 @@ def _check_ready_made(request: Request, loaded: Loaded, data: Dataset) -> None:
             f"the classifier has {found.classes} classes, but {data.name} has "
             f"{len(data.classes)}"
         )
+    check_logits(found, data.images([0]))
     if request.probe != ProbeSettings():
         raise UserError(
             f"'{loaded.reference}' is a ready-made classifier, which no probe is "

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from robrep_eval.labels import LabelBudget
 from robrep_eval.logistic import fit_linear
 from zoo.classifier import Classifier
-from zoo.datasets.base import Dataset
+from zoo.datasets.base import Dataset, check_same_classes
+from zoo.datasets.reshaped import shaped_name
 from zoo.encoder import Encoder
 from zoo.errors import UserError, nearest
 from zoo.records import ProbeRecord
@@ -148,11 +149,14 @@ def fit_probe(
 
     Raises:
         UserError: images of another shape than the encoder's; a class without any
-            training image; fewer than two classes.
+            training image; fewer than two classes; other classes in `test`.
     """
     settings = settings or ProbeSettings()
     began = time.perf_counter()
     check_fit(encoder, train)
+    if test is not None:
+        check_shape(encoder, test)
+        check_same_classes(train, test)
     y, classes = train.labels, len(train.classes)
     z = features(encoder, train, batch_size=batch_size, device=device).to(device)
     scores = validation_scores(z, y, classes, settings)
@@ -253,8 +257,8 @@ def check_shape(encoder: Encoder, data: Dataset) -> None:
     if data.shape != encoder.spec.shape and not _resizes(encoder, data.shape):
         raise UserError(
             f"the encoder takes images of shape {encoder.spec.shape} (C, H, W), "
-            f"but {data.name} has {data.shape}; {data.name}@"
-            f"{'x'.join(map(str, encoder.spec.shape))} resizes them"
+            f"but {data.name} has {data.shape}; "
+            f"{shaped_name(data.name, encoder.spec.shape)} resizes them"
         )
 
 

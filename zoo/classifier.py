@@ -26,6 +26,11 @@ class Classifier(nn.Module):
         head: W z + b.
         classes: Number of classes.
         shape: (C, H, W) of the images.
+
+    Raises:
+        UserError: fewer than two classes, or a linear head with another number of
+            outputs. What another head gives is known when images have passed it
+            (`check_logits`).
     """
 
     def __init__(
@@ -39,6 +44,11 @@ class Classifier(nn.Module):
         super().__init__()
         if classes < 2:
             raise UserError(f"a classifier needs at least 2 classes, not {classes}")
+        if isinstance(head, nn.Linear) and head.out_features != classes:
+            raise UserError(
+                f"the head gives {head.out_features} logits, but there are {classes} "
+                "classes"
+            )
         self.encoder = encoder
         self.head = head
         self.classes = classes
@@ -69,6 +79,30 @@ def predict(
             classifier(part.to(device)).float().cpu() for part in x.split(batch_size)
         ]
     return torch.cat(parts)
+
+
+def check_logits(classifier: Classifier, x: Tensor) -> None:
+    """Passes images (N, C, H, W) to see that there is one logit for each class.
+
+    Raises:
+        UserError: the pass fails, or gives another shape than (N, classes).
+    """
+    weight = next(classifier.parameters(), x)
+    try:
+        with torch.no_grad():
+            logits = classifier(x.to(weight.device))
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise UserError(
+            f"the classifier fails on images of shape {tuple(x.shape)}: {error}"
+        ) from None
+    found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+    if found != (len(x), classifier.classes):
+        raise UserError(
+            f"the classifier is said to have {classifier.classes} classes, but for "
+            f"{len(x)} image(s) it gives {found}, not "
+            f"{(len(x), classifier.classes)}; pass a module that returns one logit for "
+            "each class"
+        )
 
 
 def double(classifier: nn.Module) -> nn.Module:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
+from torch import nn
 
-from robrep_eval import evaluate
+from robrep_eval import evaluate, fit_probe, to_art
 from zoo.classifier import Classifier
 from zoo.datasets.base import Dataset, from_tensors
-from zoo.encoder import Encoder, save_encoder
+from zoo.encoder import Encoder, EncoderSpec, load_encoder, save_encoder
 from zoo.errors import UserError, VerificationError
 from zoo.files import read_json, read_tensors, sha256_file, write_json, write_tensors
 from zoo.records import Proportion, Result, Verdict, read_record
@@ -193,6 +196,67 @@ def test_peoples_own_modules_and_tensors(
     )
     with pytest.raises(UserError, match="has 10 classes, but two has 2"):
         evaluate(plain_classifier, dataset=two, eps=0.1)
+
+
+def test_a_classifier_has_as_many_logits_as_classes(digits_test: Dataset) -> None:
+    with pytest.raises(UserError, match="head gives 7 logits, but there are 10"):
+        Classifier(nn.Flatten(), nn.Linear(64, 7), classes=10, shape=(1, 8, 8))
+    seven = nn.Sequential(nn.Flatten(), nn.Linear(64, 7))
+    for module in (seven, nn.Flatten(start_dim=2), nn.Flatten(start_dim=0)):
+        stranger = Classifier(module, nn.Identity(), classes=10, shape=(1, 8, 8))
+        with pytest.raises(UserError, match=r"gives \(.*\), not \(1, 10\); pass a"):
+            evaluate(stranger, dataset=digits_test.take(5), eps=0.1)
+        with pytest.raises(UserError, match=r"gives \(.*\), not \(1, 10\); pass a"):
+            to_art(stranger)
+    failing = Classifier(nn.Linear(5, 10), nn.Identity(), classes=10, shape=(1, 8, 8))
+    with pytest.raises(UserError, match=r"fails on images of shape \(1, 1, 8, 8\)"):
+        evaluate(failing, dataset=digits_test.take(5), eps=0.1)
+
+
+def test_classes_mean_the_same_in_both_splits(
+    encoder_file: Path, digits_train: Dataset, digits_test: Dataset
+) -> None:
+    def own(data: Dataset, classes: Sequence[str]) -> Dataset:
+        x, y = data.images(slice(50)), data.labels[:50]
+        return from_tensors(x, y, name="own", classes=classes)
+
+    names = digits_test.classes
+    encoder = load_encoder(encoder_file)
+    for other, message in (
+        ((*names[1:], names[0]), "class 0 is '1' and '0'"),
+        ((*names, "ten"), "they have 11 and 10 classes"),
+    ):
+        train, test = own(digits_train, other), own(digits_test, names)
+        with pytest.raises(UserError, match=message):
+            evaluate(encoder, dataset=test, train=train, eps=0.1)
+        with pytest.raises(UserError, match="differ: "):
+            fit_probe(encoder, digits_train, test=own(digits_test, other))
+
+
+def test_notes_of_an_image_folder_reach_the_result(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for name, level in (("cat", 40), ("dog", 120)):
+            folder = tmp_path / "own" / split / name
+            folder.mkdir(parents=True)
+            for i in range(6):
+                pixels = rng.normal(level, 5, (8, 8)).astype(np.uint8)
+                Image.fromarray(pixels).save(folder / f"{i}.png")
+    (tmp_path / "own" / "train" / "emu").mkdir()
+    torch.manual_seed(0)
+    encoder = Encoder(EncoderSpec(arch="resnet_s8", shape=(1, 8, 8)))
+    said: list[str] = []
+    result = evaluate(
+        encoder,
+        dataset=f"imagefolder:{tmp_path}/own",
+        eps=0.01,
+        attacks="fgsm",
+        on_stage=said.append,
+    )
+    assert result.dataset.split == "val"
+    assert result.clean.value == 1
+    assert any("val was read in its place" in note for note in result.notes)
+    assert sum("are no classes: emu" in line for line in said) == 1
 
 
 def test_results_do_not_depend_on_the_callers_random_state(

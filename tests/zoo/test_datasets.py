@@ -260,6 +260,65 @@ def test_tensors_outside_the_pixel_range_are_refused() -> None:
         from_tensors(x, y, name="own", classes=["a"])
 
 
+def _own(y: torch.Tensor, classes: int = 3) -> Dataset:
+    x = torch.rand(len(y), 1, 2, 2)
+    return from_tensors(x, y, name="own", classes=[f"c{i}" for i in range(classes)])
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    [torch.int64, torch.int8, torch.uint8, torch.float32, torch.bfloat16, torch.bool],
+)
+def test_labels_that_are_whole_numbers_are_taken_as_they_are(
+    dtype: torch.dtype,
+) -> None:
+    y = torch.tensor([0, 1, 1, 0]) if dtype is torch.bool else torch.tensor([2, 0, 1])
+    data = _own(y.to(dtype))
+    assert data.labels.dtype == torch.int64
+    assert data.labels.tolist() == y.tolist()
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        (torch.tensor([0.7, 1.7, 2.7]), r"label 0 of 'own' is 0\.7, no whole number"),
+        (torch.tensor([0.0, 1.0, torch.nan]), "label 2 of 'own' is nan"),
+        (torch.tensor([torch.inf, 1.0]), "label 0 of 'own' is inf"),
+        (torch.eye(3), r"shape \(3, 3\), not \(N,\); if .* one-hot, pass y\.argmax"),
+        (torch.tensor([[0], [1]]), r"shape \(2, 1\), not \(N,\); pass y\[:, 0\]"),
+        (torch.zeros(2, 5), r"shape \(2, 5\).* the number of its class"),
+        (torch.tensor([0, -1]), "labels from -1 to 0 but 3 classes"),
+        (torch.tensor([1, 2, 3]), "labels from 1 to 3 but 3 classes"),
+        (torch.tensor([1.0, 1e30]), r"from 1.0 to 1.*e\+30 but 3 classes"),
+        (torch.tensor([1j, 0]), r"of type complex64, such as \[1j\]; number"),
+    ],
+)
+def test_other_labels_are_refused(y: torch.Tensor, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        _own(y)
+
+
+def test_labels_are_checked_at_every_door() -> None:
+    pixels = np.zeros((2, 1, 2, 2), np.uint8)
+    for labels in (np.array([0.5, 1]), np.array(["cat", "dog"]), np.array([0, 2])):
+        with pytest.raises(UserError, match="label"):
+            from_array(pixels, labels, name="own", split="test", classes=["a", "b"])
+        with pytest.raises(UserError, match="label"):
+            Dataset(
+                name="own",
+                split="test",
+                fetch=lambda at: pixels[at],
+                labels=labels,
+                classes=["a", "b"],
+                shape=(1, 2, 2),
+            )
+    x, y = torch.rand(3, 1, 2, 2), torch.tensor([0, 1])
+    with pytest.raises(UserError, match="3 images came with 2 labels"):
+        from_tensors(x, y, name="own", classes=["a", "b"])
+    with pytest.raises(UserError, match="'own' has no images"):
+        from_tensors(x[:0], y[:0], name="own", classes=["a", "b"])
+
+
 def test_listing_imports_no_torch() -> None:
     code = (
         "import sys, zoo, zoo.datasets, zoo.architectures, zoo.records; "

@@ -29,7 +29,8 @@ class Dataset:
         split: "train" or "test".
         fetch: Maps an int64 array of positions to images (n, C, H, W), uint8, or
             float32 in [0, 1] with `levels` 1.
-        labels: All labels, int64 (N,).
+        labels: All labels, (N,), whole numbers below the number of classes; see
+            `whole_labels`.
         classes: Names of the classes.
         shape: (C, H, W).
         levels: The integer that means 1.0; 255 for most images, 16 for digits.
@@ -42,7 +43,7 @@ class Dataset:
         name: str,
         split: str,
         fetch: Fetch,
-        labels: npt.NDArray[np.int64],
+        labels: npt.NDArray[Any],
         classes: Sequence[str],
         shape: tuple[int, int, int],
         levels: int = 255,
@@ -57,7 +58,7 @@ class Dataset:
         self.levels = levels
         self.notes = tuple(notes)
         self._fetch = fetch
-        self._labels = labels
+        self._labels = whole_labels(labels, len(classes), name)
         self.positions = np.arange(len(labels))
         """Where each image stands in the published split."""
 
@@ -117,7 +118,7 @@ class Dataset:
 
 def from_array(
     images: Pixels,
-    labels: npt.NDArray[np.int64],
+    labels: npt.NDArray[Any],
     *,
     name: str,
     split: str,
@@ -127,24 +128,20 @@ def from_array(
     """A dataset over an array (N, C, H, W), memory-mapped or not.
 
     Raises:
-        UserError: images and labels differ in number, or a label has no class.
+        UserError: images and labels differ in number, or labels are refused by
+            `whole_labels`.
     """
     if len(images) != len(labels):
         raise UserError(
             f"dataset '{name}' has {len(images)} images but {len(labels)} labels; "
             "a file is damaged"
         )
-    if len(labels) and not (labels.min() >= 0 and labels.max() < len(classes)):
-        raise UserError(
-            f"dataset '{name}' has labels from {labels.min()} to {labels.max()} but "
-            f"{len(classes)} classes"
-        )
     _, c, h, w = images.shape
     return Dataset(
         name=name,
         split=split,
         fetch=lambda at: np.ascontiguousarray(images[at]),
-        labels=labels.astype(np.int64),
+        labels=labels,
         classes=classes,
         shape=(c, h, w),
         levels=levels,
@@ -158,25 +155,31 @@ def from_tensors(
 
     Args:
         x: Images (N, C, H, W) in [0, 1], any floating dtype.
-        y: Labels (N,), integers in [0, len(classes)).
+        y: Labels (N,), whole numbers in [0, len(classes)) of any dtype.
         name: For the record.
         classes: Names of the classes.
         split: "train" or "test".
 
     Raises:
         UserError: wrong rank, NaN, pixels outside [0, 1] (with the range found),
-            labels that do not fit.
+            labels that `whole_labels` refuses, or another number of them.
     """
     if x.ndim != 4 or not x.is_floating_point():
         raise UserError(
             f"images must be floats of shape (N, C, H, W), not {x.dtype} of shape "
             f"{tuple(x.shape)}"
         )
+    if not len(x):
+        raise UserError(f"dataset '{name}' has no images in split '{split}'")
     check_pixels(x)
-    labels = y.detach().cpu().numpy().astype(np.int64)
+    if y.ndim == 1 and len(x) != len(y):
+        raise UserError(
+            f"{len(x)} images came with {len(y)} labels; give each image one"
+        )
+    y = y.detach().cpu()
     return from_array(
         x.detach().cpu().float().numpy(),
-        labels,
+        (y.double() if y.is_floating_point() else y).numpy(),
         name=name,
         split=split,
         classes=classes,
@@ -194,3 +197,70 @@ def check_pixels(x: Tensor) -> None:
             f"pixels span [{low:.3g}, {high:.3g}], not [0, 1]; pass raw images divided "
             "by their largest value and let the model normalise them"
         )
+
+
+def whole_labels(
+    labels: npt.NDArray[Any], classes: int, name: str
+) -> npt.NDArray[np.int64]:
+    """Class numbers as int64, never rounded.
+
+    Integers, booleans, and floats that are whole numbers are taken as they are.
+
+    Args:
+        labels: (N,).
+        classes: Labels run from 0 to one below it.
+        name: Of the dataset, for the message.
+
+    Raises:
+        UserError: another shape (one-hot rows, a column), no numbers, NaN, fractions,
+            a number without a class; with the value and what to do.
+    """
+    labels = np.asarray(labels)
+    if labels.ndim != 1:
+        raise UserError(
+            f"the labels of '{name}' have shape {labels.shape}, not (N,); "
+            + _flattened(labels.shape, classes)
+        )
+    if labels.dtype.kind not in "biuf":
+        raise UserError(
+            f"the labels of '{name}' are of type {labels.dtype}, such as "
+            f"{labels[:1].tolist()}; number the classes from 0"
+        )
+    fraction = np.flatnonzero(~np.isfinite(labels) | (np.trunc(labels) != labels))
+    if len(fraction):
+        at = fraction[0]
+        raise UserError(
+            f"label {at} of '{name}' is {labels[at]:g}, no whole number; labels are "
+            "the numbers of the classes, from 0"
+        )
+    if len(labels) and not (labels.min() >= 0 and labels.max() < classes):
+        low, high = labels.min().item(), labels.max().item()
+        raise UserError(
+            f"dataset '{name}' has labels from {low} to {high} but {classes} classes; "
+            "labels are the numbers of the classes, from 0"
+        )
+    return labels.astype(np.int64)
+
+
+def _flattened(shape: tuple[int, ...], classes: int) -> str:
+    if len(shape) == 2 and shape[1] == 1:
+        return "pass y[:, 0]"
+    if len(shape) == 2 and shape[1] == classes:
+        return "if the rows are one-hot, pass y.argmax(1)"
+    return "give each image the number of its class"
+
+
+def check_same_classes(train: Dataset, test: Dataset) -> None:
+    """Raises `UserError` unless a label means the same class in both."""
+    if train.classes == test.classes:
+        return
+    pairs = zip(train.classes, test.classes, strict=False)
+    differs = [
+        f"class {i} is '{a}' and '{b}'" for i, (a, b) in enumerate(pairs) if a != b
+    ]
+    counts = f"they have {len(train.classes)} and {len(test.classes)} classes"
+    raise UserError(
+        f"the classes of {train.name}/{train.split} and {test.name}/{test.split} "
+        f"differ: {differs[0] if differs else counts}; give both the same classes, in "
+        "one order"
+    )

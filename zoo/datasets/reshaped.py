@@ -57,7 +57,8 @@ def check_channels(name: str, channels: int, shape: Shape) -> None:
     if channels not in (1, shape[0]):
         raise UserError(
             f"dataset '{name}' asks for {shape[0]} channel(s), but "
-            f"'{split_name(name)[0]}' has {channels}; only grey images can be given other channels"
+            f"'{split_name(name)[0]}' has {channels}; only grey images can be given "
+            "other channels"
         )
 
 
