@@ -39,6 +39,8 @@ def train(
     """
     around = surroundings or Surroundings()
     data = load_dataset(recipe.data, "train", data_dir=around.data_dir)
+    for note in data.notes:
+        around.report.say(note)
     check(recipe, data)
     parts = divide(data, recipe)
     check_clusters(recipe, parts.train)

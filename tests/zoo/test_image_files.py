@@ -84,7 +84,7 @@ def test_transparent_pixels_are_laid_on_white(tmp_path: Path) -> None:
 def test_a_colour_marked_as_transparent_is_white(
     tmp_path: Path, mode: str, dtype: type
 ) -> None:
-    values = np.arange(6, dtype=dtype).reshape(2, 3)
+    values: Pixels = np.arange(6, dtype=dtype).reshape(2, 3)
     image = Image.fromarray(values)
     if mode == "P":
         image = image.convert("P")

@@ -227,6 +227,11 @@ def test_truncated_images_are_named(root: Path) -> None:
 @pytest.mark.parametrize("shape", ["", "@3x8x8", "@3x5x9"])
 def test_no_images_are_images_too(root: Path, shape: str) -> None:
     data = _load(root, "test", shape)
-    for none in ([], slice(0, 0), torch.zeros(0, dtype=torch.int64)):
+    nothing: tuple[list[int] | slice | torch.Tensor, ...] = (
+        [],
+        slice(0, 0),
+        torch.zeros(0, dtype=torch.int64),
+    )
+    for none in nothing:
         found = data.images(none)
         assert (found.shape, found.dtype) == ((0, *data.shape), torch.float32)
