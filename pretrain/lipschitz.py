@@ -28,8 +28,10 @@ from zoo.commands import run
 from zoo.encoder import Encoder, EncoderSpec, save_encoder
 from zoo.errors import UserError
 from zoo.files import sha256_file
-from zoo.records import WEIGHTS, Card, Training, write_record
+from zoo.index import CARD
+from zoo.records import WEIGHTS, Card, Training, read_record, write_record
 
+METHOD = "lipschitz-contrast"
 SHRINK = 1 - 2.0**-21
 """Leaves room for the rounding of the published float32 weights."""
 
@@ -159,6 +161,7 @@ def command(folder: Path, seed: int, epochs: int) -> None:
     """Trains the Lipschitz encoder of the digits and writes it with its card."""
     settings = LipschitzSettings(seed=seed, epochs=epochs)
     _torchlip()
+    _check_free(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -169,6 +172,22 @@ def command(folder: Path, seed: int, epochs: int) -> None:
     encoder, loss = train(settings)
     card = publish(encoder, folder, settings, time.perf_counter() - began)
     click.echo(f"loss {loss:.4f}; saved {card.name} in {folder}")
+
+
+def _check_free(folder: Path) -> None:
+    """Raises `UserError` where files of anything but such an encoder would be lost."""
+    found = [folder / name for name in (CARD, WEIGHTS) if (folder / name).exists()]
+    if not found:
+        return
+    try:
+        ours = read_record(folder / CARD, Card).training.method == METHOD
+    except (UserError, OSError):
+        ours = False
+    if not ours:
+        raise UserError(
+            f"{found[0]} is there already and is not of this command; name another "
+            "folder"
+        )
 
 
 def publish(
@@ -185,7 +204,7 @@ def publish(
         shape=encoder.spec.shape,
         dim=encoder.dim,
         training=Training(
-            method="lipschitz-contrast",
+            method=METHOD,
             dataset=settings.data,
             command=f"python -m pretrain.lipschitz FOLDER --seed {settings.seed} "
             f"--epochs {settings.epochs}",
@@ -201,7 +220,7 @@ def publish(
         notes="Certificates: robrep-eval --model zoo:lipschitz-digits --norm L2 "
         "--eps 0.25 --certify lipschitz.",
     )
-    write_record(folder / "card.json", card)
+    write_record(folder / CARD, card)
     return card
 
 

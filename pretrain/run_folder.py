@@ -24,9 +24,12 @@ from pretrain.curves import draw
 from pretrain.recipe import Recipe, differing, dump, read_settings, validate
 from zoo.encoder import Encoder, save_encoder
 from zoo.errors import UserError
-from zoo.files import atomic, naming, sha256_file, write_text
+from zoo.files import atomic, leftovers, naming, sha256_file, write_text
 from zoo.index import CARD
 from zoo.records import WEIGHTS, Card, Training, write_record
+
+KINDS = ("best", "last")
+"""Folders of a run that hold an encoder."""
 
 
 class RunFolder:
@@ -49,12 +52,27 @@ class RunFolder:
         if path.exists() and not path.is_dir():
             raise UserError(f"{path} is not a folder; choose another with --output")
         self.board: Any = None
+        self._check_own()
         self._check_same(recipe)
 
     def create(self, recipe: Recipe) -> None:
         """Makes the folder and notes the recipe in it; one process does."""
         if distributed.rank() == 0 and not self.recipe_file.exists():
             write_text(self.recipe_file, dump(recipe))
+
+    def _check_own(self) -> None:
+        """What lies under the names of a run must be of a run."""
+        files = (self.metrics_file, self.checkpoint_file, self.curves_file)
+        encoders = [
+            self.path / kind / name for kind in KINDS for name in (CARD, WEIGHTS)
+        ]
+        found = [path for path in (*files, *encoders) if path.exists()]
+        # Asked last: the first process of several may be making the folder right now.
+        if found and not self.recipe_file.is_file():
+            raise UserError(
+                f"{found[0]} is not of a run of robrep-pretrain (there is no "
+                f"{self.recipe_file.name}); use another folder with --output"
+            )
 
     def _check_same(self, recipe: Recipe) -> None:
         if not self.recipe_file.is_file():
@@ -159,7 +177,7 @@ class RunFolder:
 
     def _sweep(self) -> None:
         for file in (self.checkpoint_file, self.curves_file, self.metrics_file):
-            for left in self.path.glob(f".{file.name}.*"):
+            for left in leftovers(file):
                 left.unlink()
 
     def _keep_metrics(self, before: int) -> None:

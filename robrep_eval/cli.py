@@ -242,7 +242,11 @@ def _known(kind: str) -> list[str]:
     metavar="FOLDER",
     help="Run folder. Default: runs/MODEL/DATASET-NORM-EPS.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace what the run folder holds.")
+@click.option(
+    "--overwrite",
+    is_flag=True,
+    help="Replace the run in the folder; other files in it stay.",
+)
 @click.option(
     "--report", is_flag=True, help="Also write report.html into the run folder."
 )

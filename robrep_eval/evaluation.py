@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 import time
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from robrep_eval.probes import ProbeSettings
 from robrep_eval.protocols import DESCRIPTIONS, fit
 from robrep_eval.provenance import provenance
 from robrep_eval.report import write_report
-from robrep_eval.run_folder import RunFolder
+from robrep_eval.run_folder import RunFolder, overwrite
 from robrep_eval.shards import Shards
 from robrep_eval.surrogates import with_sources
 from zoo.arithmetic import full_float32
@@ -101,7 +100,7 @@ def _carry_out(plan: Plan, tell: Callbacks) -> Result:
     if not shards.leader:
         return _assist(plan, plan.output, shards, tell)
     if plan.request.overwrite and not shards.restarted:
-        shutil.rmtree(plan.output, ignore_errors=True)
+        overwrite(plan.output, plan.identity)
     folder = RunFolder.open(plan.output, plan.identity)
     result = folder.finished()
     if result is not None:

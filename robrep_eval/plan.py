@@ -13,6 +13,8 @@ from robrep_eval.labels import few_labels
 from robrep_eval.measure import MeasureSettings
 from robrep_eval.measure import check as check_measurements
 from robrep_eval.probes import ProbeSettings, check_shape
+from robrep_eval.run_folder import check_overwrite
+from robrep_eval.shards import leading
 from robrep_eval.surrogates import check_sources
 from zoo import datasets
 from zoo.classifier import Classifier, check_logits
@@ -20,7 +22,7 @@ from zoo.datasets.base import Dataset, check_same_classes
 from zoo.datasets.reshaped import split_name
 from zoo.encoder import Encoder, fingerprint
 from zoo.errors import UserError
-from zoo.references import Loaded, LoadOptions, check, load, training_of
+from zoo.references import Loaded, LoadOptions, check, load, training_of, weights_file
 from zoo.threat import Norm, ThreatModel, parse_eps, parse_norm
 
 
@@ -112,6 +114,10 @@ def prepare(request: Request) -> Plan:
     check_sources(battery, data)
     request, notes = _with_corruptions(request, data)
     check_measurements(request.measure, loaded.encoder, data)
+    output = _output(request, data, threat)
+    if request.overwrite and output is not None and leading():
+        model = request.model if isinstance(request.model, str) else None
+        check_overwrite(output, None if model is None else weights_file(model))
     module = loaded.encoder or loaded.classifier
     assert module is not None
     identity: dict[str, object] = {
@@ -135,7 +141,7 @@ def prepare(request: Request) -> Plan:
         threat=threat,
         battery=battery,
         identity=identity,
-        output=_output(request, data, threat),
+        output=output,
         notes=(*data.notes, *notes),
     )
 

@@ -16,7 +16,7 @@ from robrep_eval.plan import Plan, Request, prepare, safe_name
 from robrep_eval.shards import leading
 from zoo.datasets.registry import FOLDER
 from zoo.errors import UserError
-from zoo.records import Proportion, Record, Result, write_record
+from zoo.records import Proportion, Record, Result, read_record, write_record
 from zoo.threat import ThreatModel
 
 TABLE = "transfer.json"
@@ -127,6 +127,7 @@ def evaluate_each(
     """
     tell = tell or Callbacks()
     path, rows, results = _table_path(plans), [], []
+    _check_table(path)
     for at, plan in enumerate(plans, start=1):
         tell.stage(f"dataset {at} of {len(plans)}: {plan.data.name}")
         result = run_plan(plan, tell)
@@ -142,6 +143,19 @@ def evaluate_each(
         write_record(path, table)
         tell.stage(f"table saved in {path}")
     return table
+
+
+def _check_table(path: Path | None) -> None:
+    """Raises `UserError` if something else than a table of ours would be replaced."""
+    if path is None or not path.exists():
+        return
+    try:
+        read_record(path, TransferTable)
+    except (UserError, OSError):
+        raise UserError(
+            f"{path} is there already and is no table of robrep's; choose another "
+            "--output"
+        ) from None
 
 
 def _table_path(plans: Sequence[Plan]) -> Path | None:

@@ -219,7 +219,6 @@ def leaderboard(
 ) -> None:
     """Rank the entries of the zoo, with intervals, ties shown as ties."""
     from zoo import leaderboard_text
-    from zoo.files import write_text
     from zoo.leaderboard import build
     from zoo.sources import open_source
 
@@ -235,9 +234,10 @@ def leaderboard(
     if not board.rows:
         click.echo(f"no entries in the zoo ({board.source}) yet", err=True)
     if html is not None:
+        from zoo.html_page import write_page
         from zoo.leaderboard_page import page
 
-        write_text(html, page(board))
+        write_page(html, page(board))
         click.echo(f"wrote {html} ({len(board.rows)} entries)", err=True)
     if form == "json":
         click.echo(json.dumps(board.model_dump(mode="json"), indent=2))

@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -59,6 +60,14 @@ def _temporary(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def leftovers(path: Path) -> list[Path]:
+    """What `atomic` left of `path` when it was killed, and nothing else."""
+    ours = re.compile(re.escape(f".{path.name}.") + r"[a-z0-9_]{8}")
+    if not path.parent.is_dir():
+        return []
+    return [p for p in path.parent.iterdir() if ours.fullmatch(p.name) and p.is_file()]
 
 
 def write_text(path: Path, text: str) -> None:

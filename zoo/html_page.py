@@ -13,12 +13,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo._version import __version__
+from zoo.errors import UserError
+from zoo.files import write_text
 
 if TYPE_CHECKING:
     import jinja2
 
 PAGES = Path(__file__).parent / "pages"
 """Shell and theme; a page's own files may lie elsewhere."""
+GENERATOR = b'<meta name="generator" content="robrep '
+"""In the head of every page; see shell.html.j2."""
+HEAD = 2048
+"""Bytes in which it lies."""
 
 
 def render(
@@ -54,6 +60,27 @@ def render(
             **content,
         )
     )
+
+
+def write_page(path: Path, page: str) -> None:
+    """Writes a page that `render` made, atomically, over none but such a page.
+
+    Raises:
+        UserError: a file is there that is no page of robrep's.
+    """
+    if (path.exists() or path.is_symlink()) and not is_page(path):
+        raise UserError(
+            f"{path} is there already and is no page of robrep's; name another file"
+        )
+    write_text(path, page)
+
+
+def is_page(path: Path) -> bool:
+    """Whether a file is a page that `render` made."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as stream:
+        return GENERATOR in stream.read(HEAD)
 
 
 @cache

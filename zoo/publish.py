@@ -6,7 +6,6 @@ anything leaves this machine. A published name never changes its content.
 
 from __future__ import annotations
 
-import glob
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from filelock import FileLock
 
 from zoo.entries import RESULT, Published, build_entry, read_entry, verify_entry
 from zoo.errors import UserError
-from zoo.files import copy_together, write_json, write_text
+from zoo.files import copy_together, leftovers, write_json, write_text
 from zoo.index import (
     CARD,
     ENTRIES,
@@ -174,6 +173,8 @@ def _publish_to_folder(stage: Path, name: str, root: Path) -> Receipt:
         write_record(stage / INDEX, merged.index)
         paths = sorted(merged.new_files, key=_visibility)
         pairs = [(stage / name / path, root / name / path) for path in paths]
+        for (origin, path), file in zip(pairs, paths, strict=True):
+            _check_free(origin, path, file, merged)
         pairs.append((stage / INDEX, root / INDEX))
         for _, path in pairs:
             _sweep(path)
@@ -188,9 +189,24 @@ def _visibility(path: str) -> int:
     return 3 if path in (README, EVAL_RESULTS) else order.get(name, 0)
 
 
+def _check_free(origin: Path, path: Path, file: str, merged: Merged) -> None:
+    """Only what an earlier call published may be replaced.
+
+    Raises:
+        UserError: another file is there, which nobody here wrote.
+    """
+    if file in merged.old_files or not (path.exists() or path.is_symlink()):
+        return
+    if not path.is_file() or path.read_bytes() != origin.read_bytes():
+        raise UserError(
+            f"{path} is there already and was not published by robrep; move it away, "
+            "or publish to another folder"
+        )
+
+
 def _sweep(path: Path) -> None:
     """Deletes what a killed publisher left of `path`; the lock is ours."""
-    for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
+    for left in leftovers(path):
         left.unlink()
 
 
@@ -202,6 +218,8 @@ class Merged:
     row: EncoderRow
     new_files: tuple[str, ...]
     """Relative to the encoder's folder; all lie in the stage."""
+    old_files: frozenset[str]
+    """Of the encoder as it was published before."""
     new_encoder: bool
     added: tuple[str, ...]
     known: tuple[str, ...]
@@ -256,6 +274,7 @@ def merge(
         index=Index(encoders=sorted([*others, row], key=lambda r: r.card.name)),
         row=row,
         new_files=tuple(f.path for f in row.files if (stage / name / f.path).is_file()),
+        old_files=frozenset(file.path for file in old.files) if old else frozenset(),
         new_encoder=old is None,
         added=added,
         known=known,

@@ -44,13 +44,12 @@ def write_report(
         device: Where the classifier is to run.
 
     Raises:
-        UserError: no finished run, a record that cannot be read, or a file that cannot
-            be written.
+        UserError: no finished run, a record that cannot be read, a file that cannot be
+            written, or one that is there and is no page of robrep's.
     """
     from robrep_eval.report.contents import contents
     from robrep_eval.report.material import finished_folder, gather
-    from zoo.files import write_text
-    from zoo.html_page import render
+    from zoo.html_page import render, write_page
 
     folder = finished_folder(run)
     path = output or folder / REPORT
@@ -68,7 +67,7 @@ def write_report(
         measured=material.measured,
     )
     try:
-        write_text(path, page)
+        write_page(path, page)
     except OSError as error:
         raise UserError(
             f"cannot write {path}: {error.strerror}; name another file with --output"

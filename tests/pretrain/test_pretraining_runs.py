@@ -276,7 +276,7 @@ def test_a_full_disk_leaves_the_old_checkpoint(tmp_path: Path) -> None:
 def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
     run = RunFolder(tmp_path, _recipe())
     run.checkpoint_file.write_bytes(b"not a checkpoint")
-    half = tmp_path / ".checkpoint.pt.abc"  # as a killed process leaves it
+    half = tmp_path / ".checkpoint.pt.abc12_de"  # as a killed process leaves it
     half.write_bytes(b"half")
     with pytest.raises(UserError, match=r"checkpoint\.pt cannot be read"):
         run.load(truncate=True)
@@ -371,3 +371,25 @@ def test_held_out_images_are_never_trained_on() -> None:
     assert len(held) == 144
     assert not trained & held
     assert len(trained | held) == len(data)
+
+
+@pytest.mark.parametrize(
+    "name", ["metrics.jsonl", "checkpoint.pt", "curves.svg", "last/card.json"]
+)
+def test_files_of_others_are_not_taken_for_a_run(tmp_path: Path, name: str) -> None:
+    mine = tmp_path / name
+    mine.parent.mkdir(exist_ok=True)
+    mine.write_text("mine")
+    with pytest.raises(UserError, match=r"is not of a run of robrep-pretrain"):
+        train(_recipe(), tmp_path)
+    assert mine.read_text() == "mine"
+    assert [p for p in tmp_path.rglob("*") if p.is_file()] == [mine]
+
+
+def test_a_run_beside_files_of_others_leaves_them(tmp_path: Path) -> None:
+    names = ("thesis.tex", ".checkpoint.pt.bak", "last.txt")
+    for name in names:
+        (tmp_path / name).write_text("mine")
+    train(_recipe(epochs=1), tmp_path)
+    train(_recipe(epochs=1), tmp_path)
+    assert all((tmp_path / name).read_text() == "mine" for name in names)

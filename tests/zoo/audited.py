@@ -21,6 +21,7 @@ import subprocess
 import sys
 import sysconfig
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from types import CodeType
 from typing import Any
@@ -95,7 +96,7 @@ def command(module: str, arguments: list[str]) -> None:
     if module == "offline":
         os.environ["ROBREP_OFFLINE"] = "1"
         try:
-            command(*arguments[:1], arguments[1:])
+            command(arguments[0], arguments[1:])
         finally:
             del os.environ["ROBREP_OFFLINE"]
     elif module == "load":
@@ -115,7 +116,7 @@ def command(module: str, arguments: list[str]) -> None:
         run(lambda **rest: entry(arguments, **rest), module)
 
 
-MISDEEDS = {
+MISDEEDS: dict[str, Callable[[str], object]] = {
     "unpickle": lambda path: pickle.loads(Path(path).read_bytes()),
     "execute": lambda text: exec(text),
     "open": lambda path: Path(path).read_bytes(),

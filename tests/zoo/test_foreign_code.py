@@ -344,7 +344,7 @@ def test_what_the_architecture_takes_is_passed_on(options: dict[str, Any]) -> No
     made = Encoder(spec).backbone
     gelu = any(type(part).__name__ == "GELU" for part in made.modules())
     assert gelu is ("act_layer" in options)
-    assert made.model.drop_rate == options.get("drop_rate", 0.0)
+    assert getattr(made.model, "drop_rate", None) == options.get("drop_rate", 0.0)
     assert made.resize == options.get("resize")
 
 
