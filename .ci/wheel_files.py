@@ -12,7 +12,7 @@ NEEDED = (
     "zoo/embedded/tarrl-digits/model.safetensors",
     "zoo/embedded/simclr-digits/card.json",
     "pretrain/recipes/tarrl-digits.yaml",
-    "robrep_eval/cli.py",
+    "robrep_eval/commands/cli.py",
     "autoattack/state.py",
 )
 

@@ -23,9 +23,9 @@ from pretrain.progress import Lines
 from pretrain.recipe import merge, validate
 from pretrain.train import Surroundings, train
 from robrep_eval import evaluate
+from zoo.collection.index import CARD
 from zoo.encoder import load_encoder
 from zoo.files import write_text
-from zoo.index import CARD
 from zoo.records import WEIGHTS, Card, Result, Verdict, read_record
 
 EPS = 0.1

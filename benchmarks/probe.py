@@ -18,11 +18,11 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
-from robrep_eval.logistic import fit_linear
-from robrep_eval.probes import features
+from robrep_eval.probes.linear import features
+from robrep_eval.probes.logistic import fit_linear
+from zoo.collection.references import LoadOptions
+from zoo.collection.references import load as load_model
 from zoo.datasets import load
-from zoo.references import LoadOptions
-from zoo.references import load as load_model
 
 TOLERANCE = 1e-6
 MODELS = ("spectral-digits", "rocl-digits")

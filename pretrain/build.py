@@ -13,7 +13,7 @@ from pretrain.augment import preset
 from pretrain.methods.base import Cost, Method, Setting
 from pretrain.randomness import generator
 from pretrain.recipe import AugmentSettings, Recipe
-from robrep_eval.probes import features
+from robrep_eval.probes.linear import features
 from zoo import architectures
 from zoo.datasets.base import Dataset
 from zoo.encoder import Encoder, EncoderSpec
@@ -174,9 +174,9 @@ def plan(
 
 def find_teacher(reference: str) -> tuple[Encoder, float]:
     """A trained encoder by reference, and the passes that went into it (0: unknown)."""
-    from zoo import store
+    from zoo.collection import store
+    from zoo.collection.references import training_of, weights_file
     from zoo.encoder import load_encoder
-    from zoo.references import training_of, weights_file
 
     training = training_of(reference)
     passes = training.passes if training else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pretrain import methods
 from pretrain.build import Plan, augmentation
 from pretrain.recipe import Recipe
-from robrep_eval.provenance import versions
+from robrep_eval.run.provenance import versions
 from zoo._version import __version__
 from zoo.datasets.base import Dataset
 from zoo.records import Training

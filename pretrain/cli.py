@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from zoo.commands import run
+from zoo.commands.shell import run
 from zoo.errors import UserError
 
 if TYPE_CHECKING:

@@ -24,11 +24,11 @@ from torch import Tensor, nn
 
 from pretrain.augment import augment, preset
 from zoo import datasets
-from zoo.commands import run
+from zoo.collection.index import CARD
+from zoo.commands.shell import run
 from zoo.encoder import Encoder, EncoderSpec, save_encoder
 from zoo.errors import UserError
 from zoo.files import sha256_file
-from zoo.index import CARD
 from zoo.records import WEIGHTS, Card, Training, read_record, write_record
 
 METHOD = "lipschitz-contrast"

@@ -15,8 +15,8 @@ from pretrain.data import Parts
 from pretrain.randomness import generator
 from pretrain.recipe import Recipe
 from robrep_eval.attacks.pgd import Objective, ascend
-from robrep_eval.logistic import fit_linear
-from robrep_eval.probes import features
+from robrep_eval.probes.linear import features
+from robrep_eval.probes.logistic import fit_linear
 from zoo.classifier import Classifier, predict
 from zoo.encoder import Encoder
 

@@ -22,10 +22,10 @@ from pretrain import distributed
 from pretrain.cards import describe
 from pretrain.curves import draw
 from pretrain.recipe import Recipe, differing, dump, read_settings, validate
+from zoo.collection.index import CARD
 from zoo.encoder import Encoder, save_encoder
 from zoo.errors import UserError
 from zoo.files import atomic, leftovers, naming, sha256_file, write_text
-from zoo.index import CARD
 from zoo.records import WEIGHTS, Card, Training, write_record
 
 KINDS = ("best", "last")

@@ -24,7 +24,7 @@ from pretrain.methods.base import step_size
 from pretrain.randomness import generator
 from pretrain.recipe import AttackSettings, Recipe, StableSettings
 from robrep_eval.attacks.pgd import ascend
-from robrep_eval.probes import PENALTIES, features
+from robrep_eval.probes.linear import PENALTIES, features
 from zoo.datasets.base import Dataset
 from zoo.encoder import Encoder
 from zoo.errors import UserError
@@ -122,8 +122,9 @@ def mixture(displacement: Tensor, price: float, draws: torch.Generator) -> Tenso
     z = Q diag(w) s / sqrt(mean w^2), Q orthogonal with a constant first column: every
     feature is the most stable direction and, for a small part, all others, i > 1, in
     units of their displacement: w_i^2 = 1 / lambda_i. w_1 makes mean w^2 the price in
-    units of the smallest penalty of `robrep_eval.probes`. Features then have variances
-    near 1; that penalty on a probe v of s comes to price * sum_{i>1} lambda_i v_i^2.
+    units of the smallest penalty of `robrep_eval.probes.linear`. Features then have
+    variances near 1; that penalty on a probe v of s comes to
+    price * sum_{i>1} lambda_i v_i^2.
 
     Args:
         displacement: lambda (k,), ascending, of directions s with unit variance.

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from robrep_eval.adapters import to_art, to_robustbench
-    from robrep_eval.evaluation import evaluate
-    from robrep_eval.probes import fit_probe
+    from robrep_eval.probes.linear import fit_probe
+    from robrep_eval.run.evaluation import evaluate
 
 __all__ = ["evaluate", "fit_probe", "to_art", "to_robustbench"]
 
 _WHERE = {
-    "evaluate": "robrep_eval.evaluation",
-    "fit_probe": "robrep_eval.probes",
+    "evaluate": "robrep_eval.run.evaluation",
+    "fit_probe": "robrep_eval.probes.linear",
     "to_art": "robrep_eval.adapters",
     "to_robustbench": "robrep_eval.adapters",
 }

@@ -1,5 +1,5 @@
 """`python -m robrep_eval` is `robrep-eval`, so that torchrun can start it."""
 
-from robrep_eval.cli import main
+from robrep_eval.commands.cli import main
 
 main()

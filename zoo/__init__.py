@@ -37,6 +37,6 @@ def load(name: str, source: str | None = None) -> Encoder:
     >>> zoo.load("tarrl-digits").dim
     64
     """
-    from zoo.store import load_encoder_by_name
+    from zoo.collection.store import load_encoder_by_name
 
     return load_encoder_by_name(name, source)

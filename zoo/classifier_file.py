@@ -89,7 +89,7 @@ def _build(described: Described) -> Classifier:
 
 
 def _stranger(reference: str, shape: tuple[int, int, int], classes: int) -> nn.Module:
-    from zoo.references import LoadOptions, load
+    from zoo.collection.references import LoadOptions, load
 
     # A file of somebody else must not choose what else is read or downloaded here.
     if not reference.startswith(OWN_LOADER):

@@ -31,7 +31,7 @@ class Limit(StrEnum):
 
 
 class BoundEstimate(Record):
-    """The bound of `robrep_eval.bound`. R comes from attacks: estimates, no proof."""
+    """The bound of `robrep_eval.measures.bound`. R comes from attacks: no proof."""
 
     clean_loss: float
     """Mean cross-entropy, nats."""

@@ -27,9 +27,9 @@ from benchmarks.autoattack import peers, scale
 from benchmarks.autoattack.timing import stopwatch
 from benchmarks.autoattack.versus import seeds, versus
 from benchmarks.classifiers import MEDIUM, SMALL, shifted_digits, trained
-from robrep_eval.battery import build
-from robrep_eval.chunk import Settings
-from robrep_eval.engine import run_battery
+from robrep_eval.attacks.battery import build
+from robrep_eval.run.chunk import Settings
+from robrep_eval.run.engine import run_battery
 from zoo import datasets
 from zoo.classifier import Classifier
 from zoo.datasets.base import Dataset

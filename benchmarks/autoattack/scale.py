@@ -103,7 +103,7 @@ def memory() -> None:
 
 def memory_child(count: int) -> None:
     """Evaluates `count` examples, most of which fall; prints the peak in MiB."""
-    from robrep_eval.evaluation import evaluate
+    from robrep_eval.run.evaluation import evaluate
 
     data = shifted_digits(count)
     classifier = trained(TINY, data.take(1000), 0, 5)

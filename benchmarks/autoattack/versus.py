@@ -11,7 +11,7 @@ from benchmarks.autoattack.timing import bare_cost, passes_timed, stopwatch
 from robrep_eval.attacks.base import Context
 from robrep_eval.attacks.own import members
 from robrep_eval.attacks.problem import prepare
-from robrep_eval.chunk import Settings
+from robrep_eval.run.chunk import Settings
 from zoo.classifier import Classifier
 from zoo.datasets.base import Dataset
 from zoo.threat import ThreatModel

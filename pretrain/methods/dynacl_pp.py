@@ -18,7 +18,7 @@ from torch import Tensor
 from pretrain.clustering import cluster
 from pretrain.methods.supervised import TRADES, TradesOptions
 from pretrain.recipe import Settings
-from robrep_eval.logistic import fit_linear
+from robrep_eval.probes.logistic import fit_linear
 
 PENALTY = 1e-3
 

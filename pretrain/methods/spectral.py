@@ -24,7 +24,7 @@ from pretrain.clustering import SAMPLE, votes
 from pretrain.methods.base import Batch, Parts
 from pretrain.methods.supervised import PGDAT
 from pretrain.recipe import Settings
-from robrep_eval.logistic import fit_linear
+from robrep_eval.probes.logistic import fit_linear
 
 PENALTY = 1e-3
 """L2 penalty of the head that training starts with."""

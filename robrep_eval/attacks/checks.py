@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from zoo.errors import UserError
 
 if TYPE_CHECKING:
-    from robrep_eval.battery import Battery
+    from robrep_eval.attacks.battery import Battery
     from zoo.datasets.base import Dataset
 
 SAMPLE = 32

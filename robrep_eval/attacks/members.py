@@ -11,8 +11,8 @@ from typing import Any, Literal
 from torch import Tensor
 
 from robrep_eval.attacks.base import Context
+from robrep_eval.attacks.battery import Randomness
 from robrep_eval.attacks.runs import Runs
-from robrep_eval.battery import Randomness
 from zoo._version import __version__
 from zoo.classifier import Classifier
 from zoo.threat import ThreatModel

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from robrep_eval.battery import Randomness
+from robrep_eval.attacks.battery import Randomness
 
 Kind = Literal["uniform", "normal"]
 Rows = Callable[[Tensor], Tensor]

@@ -29,7 +29,7 @@ class TransferAttack:
     """What the source is, e.g. "zoo:simclr-digits"."""
     source: Classifier | None = None
     """Takes the same images and has the same classes, in the same order. None until a
-    probe on the named encoder has been fitted (`robrep_eval.surrogates`)."""
+    probe on the named encoder has been fitted (`robrep_eval.run.surrogates`)."""
     steps: int = 50
     relative_step: float = 0.1
     """Length of a step as a share of eps."""

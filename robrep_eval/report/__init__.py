@@ -49,7 +49,7 @@ def write_report(
     """
     from robrep_eval.report.contents import contents
     from robrep_eval.report.material import finished_folder, gather
-    from zoo.html_page import render, write_page
+    from zoo.pages.html_page import render, write_page
 
     folder = finished_folder(run)
     path = output or folder / REPORT

@@ -17,8 +17,8 @@ from robrep_eval.report.svg import (
     foot,
     shorten,
 )
-from zoo.axis import Axis, Tick, nice_step
 from zoo.measurements import BoundEstimate, Limit, Measurements
+from zoo.pages.axis import Axis, Tick, nice_step
 from zoo.records import Proportion, Result
 
 ROW, BAR, FIRST, FOOT = 38, 12, 18, 46

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from robrep_eval.battery import SUMMARIES
+from robrep_eval.attacks.battery import SUMMARIES
 from robrep_eval.report.bars import (
     attack_bars,
     attack_labels,

@@ -26,8 +26,8 @@ from robrep_eval.report.svg import (
     Text,
     frame,
 )
-from zoo.axis import Axis, Tick, nice_step
 from zoo.measurements import EpsCurve, LipschitzCertificate, Measurements, Radii
+from zoo.pages.axis import Axis, Tick, nice_step
 from zoo.records import Result
 from zoo.threat import ThreatModel
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from robrep_eval.bound import median_distance
-from robrep_eval.probes import features
+from robrep_eval.measures.bound import median_distance
+from robrep_eval.probes.linear import features
 from robrep_eval.report.figures import Figure, Key
 from robrep_eval.report.material import Material
 from robrep_eval.report.seen import Seen
@@ -22,7 +22,7 @@ from robrep_eval.report.svg import (
     Rect,
     frame,
 )
-from zoo.axis import Axis, nice_step
+from zoo.pages.axis import Axis, nice_step
 from zoo.records import Verdict
 
 HEIGHT = 260

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from robrep_eval.probes import features
+from robrep_eval.probes.linear import features
 from robrep_eval.report.figures import Figure, Key, percent
 from robrep_eval.report.material import Material
 from robrep_eval.report.seen import Seen
@@ -24,7 +24,7 @@ from robrep_eval.report.svg import (
     Text,
     shorten,
 )
-from zoo.axis import Axis
+from zoo.pages.axis import Axis
 
 HEIGHT = 360
 MAP_IMAGES = 400

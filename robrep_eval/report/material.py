@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from robrep_eval.run_folder import RunFolder
+from robrep_eval.run.run_folder import RunFolder
 from zoo.classifier import Classifier
 from zoo.datasets.base import Dataset
 from zoo.errors import RobrepError, UserError, VerificationError

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from zoo.axis import Axis, Tick
+from zoo.pages.axis import Axis, Tick
 
 WIDTH = 360
 """Of every drawing, in units: about one pixel each on a telephone."""

@@ -18,7 +18,7 @@ from pretrain.lipschitz import (
     plain,
     train,
 )
-from zoo.commands import run
+from zoo.commands.shell import run
 from zoo.encoder import load_encoder
 from zoo.errors import UserError
 from zoo.files import sha256_file

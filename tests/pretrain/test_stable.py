@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from pretrain import stable
 from pretrain.recipe import Recipe
 from pretrain.train import train
-from robrep_eval.probes import PENALTIES, features
+from robrep_eval.probes.linear import PENALTIES, features
 from zoo import datasets
 from zoo.datasets.base import Dataset, from_tensors
 from zoo.encoder import load_encoder

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from robrep_eval import evaluate
-from robrep_eval.battery import FULL, build
-from robrep_eval.measure import MeasureSettings
+from robrep_eval.attacks.battery import FULL, build
+from robrep_eval.measures.measure import MeasureSettings
 from zoo.classifier import Classifier
 from zoo.records import Outcome, Result, Verdict
 from zoo.verification import verify_folder

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from robrep_eval.cli import main
+from robrep_eval.commands.cli import main
 from zoo.classifier import Classifier
 from zoo.classifier_file import save_classifier
 from zoo.encoder import Encoder, EncoderSpec

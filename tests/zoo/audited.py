@@ -30,8 +30,8 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 SYSTEM = ("/usr", "/lib", "/lib64", "/proc", "/sys", "/dev", "/etc/ssl")
 STARTS = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn")
 MAINS = {
-    "zoo": ("zoo.cli", "cli"),
-    "eval": ("robrep_eval.cli", "cli"),
+    "zoo": ("zoo.commands.cli", "cli"),
+    "eval": ("robrep_eval.commands.cli", "cli"),
     "pretrain": ("pretrain.cli", "command"),
 }
 events: list[str] = []
@@ -91,7 +91,7 @@ def finds_library() -> bool:
 
 def command(module: str, arguments: list[str]) -> None:
     """One of robrep's commands, or something that the hook must see."""
-    from zoo.commands import run
+    from zoo.commands.shell import run
 
     if module == "offline":
         os.environ["ROBREP_OFFLINE"] = "1"

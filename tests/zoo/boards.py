@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from zoo.leaderboard import Board, Row
+from zoo.board.leaderboard import Board, Row
 from zoo.records import Card, Proportion, Training
 from zoo.threat import ThreatModel
 

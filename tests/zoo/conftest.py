@@ -6,8 +6,8 @@ import pytest
 from zoo_collection import Evaluated, add_encoder
 
 from robrep_eval import evaluate
-from robrep_eval.measure import MeasureSettings
-from zoo.publish import Request, publish
+from robrep_eval.measures.measure import MeasureSettings
+from zoo.collection.publish import Request, publish
 
 NOTHING_MORE = MeasureSettings(health="none", bound=False)
 

@@ -10,19 +10,19 @@ from torch import nn
 from zoo_collection import card_of, tiny_encoder
 
 from robrep_eval import evaluate
-from robrep_eval.measure import MeasureSettings
+from robrep_eval.measures.measure import MeasureSettings
 from zoo import datasets
 from zoo.classifier import Classifier, predict
+from zoo.collection.publish import Request, publish
+from zoo.collection.sources import FolderSource
 from zoo.datasets.base import Dataset
 from zoo.datasets.registry import DatasetInfo, registry
 from zoo.encoder import save_encoder
 from zoo.evidence import check_adversarials
 from zoo.files import sha256_file, write_tensors
-from zoo.publish import Request, publish
 from zoo.records import AttackRun, Evidence, Outcome, Result, write_record
-from zoo.sources import FolderSource
-from zoo.submission import submit
-from zoo.submission_info import Paper
+from zoo.submission.bundle import submit
+from zoo.submission.info import Paper
 from zoo.verdicts import clean_accuracy, robust_accuracy, verdicts
 from zoo.verification import load_named_classifier
 

@@ -23,18 +23,18 @@ import pytest
 import serving
 from zoo_collection import ENTRY, Evaluated, add_encoder
 
-from zoo.audit import audit, plan
-from zoo.cli import cli
-from zoo.commands import run
+from zoo.board.leaderboard import build
+from zoo.collection.audit import audit, plan
+from zoo.collection.index import INDEX, FileRecord, scan
+from zoo.collection.model_card import README
+from zoo.collection.publish import Request, _publish_to_folder, _stage, publish
+from zoo.collection.sources import FolderSource
+from zoo.commands.cli import cli
+from zoo.commands.shell import run
 from zoo.errors import UserError
-from zoo.index import INDEX, FileRecord, scan
-from zoo.leaderboard import build
-from zoo.model_card import README
-from zoo.publish import Request, _publish_to_folder, _stage, publish
 from zoo.records import write_record
-from zoo.sources import FolderSource
-from zoo.submission import submit
-from zoo.submission_info import Paper
+from zoo.submission.bundle import submit
+from zoo.submission.info import Paper
 
 NAME = "tiny-digits"
 
@@ -224,7 +224,8 @@ def test_a_killed_download_goes_on_where_it_was(tmp_path: Path) -> None:
 
     code = (
         "import sys; from pathlib import Path\n"
-        "from zoo.download import download; from zoo.index import FileRecord\n"
+        "from zoo.collection.download import download\n"
+        "from zoo.collection.index import FileRecord\n"
         "record = FileRecord.model_validate_json(sys.argv[3])\n"
         "download(sys.argv[1], Path(sys.argv[2]), record)\n"
     )

@@ -26,11 +26,11 @@ from zoo_collection import ENTRY, Evaluated, card_of, tiny_encoder
 from pretrain.cli import assemble
 from pretrain.recipe import dump
 from zoo import architectures, classifier_file, encoder
+from zoo.collection.sources_web import WebSource
 from zoo.encoder import Encoder, EncoderSpec
 from zoo.errors import UserError
 from zoo.files import read_json, sha256_file, write_json
 from zoo.records import write_record
-from zoo.sources_web import WebSource
 
 NAME = "tiny-digits"
 CANARY = "foreign_canary_text"

@@ -16,15 +16,15 @@ from torch import nn
 from zoo_collection import ENTRY, Evaluated, add_encoder, card_of, tiny_encoder
 
 from zoo import classifier_file, encoder
-from zoo.audit import audit, plan
+from zoo.board.leaderboard import build
 from zoo.classifier import Classifier
+from zoo.collection.audit import audit, plan
+from zoo.collection.publish import Request, publish
+from zoo.collection.sources import FolderSource
+from zoo.collection.state_file import read_state
 from zoo.errors import UserError
 from zoo.files import read_json, read_tensors, sha256_file, write_json, write_tensors
-from zoo.leaderboard import build
-from zoo.publish import Request, publish
 from zoo.records import write_record
-from zoo.sources import FolderSource
-from zoo.state_file import read_state
 
 Change = Callable[[Any], Any]
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from zoo_collection import Evaluated, add_encoder
 
-from zoo.cli import cli
-from zoo.commands import run
+from zoo.collection.index import INDEX
+from zoo.collection.publish import Request, publish
+from zoo.collection.sources import FolderSource
+from zoo.commands.cli import cli
+from zoo.commands.shell import run
 from zoo.errors import UserError
 from zoo.files import atomic, leftovers
-from zoo.index import INDEX
-from zoo.publish import Request, publish
-from zoo.sources import FolderSource
 
 NAME = "tiny-digits"
 

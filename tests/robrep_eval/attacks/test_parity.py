@@ -19,7 +19,7 @@ from robrep_eval.attacks.base import Context
 from robrep_eval.attacks.members import EngineAttack
 from robrep_eval.randomness import seeded
 from zoo.classifier import Classifier
-from zoo.references import LoadOptions, load
+from zoo.collection.references import LoadOptions, load
 from zoo.threat import ThreatModel
 
 SEED = 7

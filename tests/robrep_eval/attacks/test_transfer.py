@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from robrep_eval.attacks.base import Context
+from robrep_eval.attacks.battery import build
 from robrep_eval.attacks.transfer import TransferAttack
-from robrep_eval.battery import build
-from robrep_eval.surrogates import references, with_sources
+from robrep_eval.run.surrogates import references, with_sources
 from zoo.classifier import Classifier
 from zoo.encoder import Encoder, EncoderSpec, fingerprint
 from zoo.errors import UserError

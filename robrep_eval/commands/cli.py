@@ -1,0 +1,370 @@
+"""The command `robrep-eval`. Imports no torch until a command runs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import rich_click as click
+
+from robrep_eval.report.command import report
+from zoo._version import __version__
+from zoo.commands.shell import DefaultGroup
+from zoo.commands.shell import run as run_command
+from zoo.errors import UserError
+
+if TYPE_CHECKING:
+    from robrep_eval.run.plan import Request
+
+EPILOG = """
+Examples:
+
+  robrep-eval --model zoo:tarrl-digits
+
+  robrep-eval --model zoo:tarrl-digits --eps 0.05 --attacks standard,pgd --limit 100
+
+  robrep-eval --model zoo:tarrl-digits --probe alf --labels 10% --battery quick
+
+  robrep-eval --model encoder.safetensors --dataset cifar10,cifar100 --eps 8/255
+
+  robrep-eval --model model_test.pt --arch resnet18 --dataset cifar10 --eps 8/255
+
+  robrep-eval verify runs/tarrl-digits/digits-linf-0.1
+"""
+
+
+@click.group(
+    cls=DefaultGroup,
+    default="run",
+    epilog=EPILOG,
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "auto_envvar_prefix": "ROBREP",
+        "token_normalize_func": lambda token: token.replace("_", "-"),
+    },
+)
+@click.version_option(__version__, prog_name="robrep-eval")
+def cli() -> None:
+    """Measures how robust an image encoder is, with evidence.
+
+    Fits a linear probe on frozen features, attacks the classifier with AutoAttack,
+    re-checks every adversarial, and saves a record that anyone can verify. Without a
+    verb, `run` is meant.
+    """
+
+
+def _complete(kind: str) -> Any:
+    """Shell completion from a registry, without torch."""
+
+    def complete(
+        ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[str]:
+        return [name for name in _known(kind) if name.startswith(incomplete)]
+
+    return complete
+
+
+def _known(kind: str) -> list[str]:
+    if kind == "model":
+        from zoo.commands.completion import encoder_names
+
+        return [f"zoo:{name}" for name in encoder_names(None)]
+    if kind == "dataset":
+        from zoo.datasets.registry import registry
+
+        return list(registry())
+    from robrep_eval.attacks.battery import KNOWN
+
+    return list(KNOWN)
+
+
+@cli.command(epilog=EPILOG)
+@click.option(
+    "--model",
+    required=True,
+    metavar="REF",
+    shell_complete=_complete("model"),
+    help="zoo:NAME, a .safetensors or .pt file, timm:NAME or robustbench:ID.",
+)
+@click.option(
+    "--dataset",
+    metavar="NAMES",
+    shell_complete=_complete("dataset"),
+    help="A dataset, imagefolder:PATH, or several separated by commas: one run each, "
+    "and one table. Default: the encoder's own.",
+)
+@click.option(
+    "--probe",
+    default="slf",
+    show_default=True,
+    metavar="PROTOCOL",
+    help="slf: linear probe. alf: the same on adversarial images. aff: fine-tunes the "
+    "encoder as well (as long as 25 epochs of adversarial training, three times).",
+)
+@click.option(
+    "--l2",
+    type=float,
+    metavar="PENALTY",
+    help="Of the linear probe. Default: chosen by clean accuracy on held-out training "
+    "images. A larger one leaves wider margins, and certifies more.",
+)
+@click.option(
+    "--labels",
+    metavar="AMOUNT",
+    help="Labelled training images for the probe, the same number of each class: 1%, "
+    "10% or a number. Default: all.",
+)
+@click.option("--norm", default="Linf", show_default=True, help="Linf, L2 or L1.")
+@click.option(
+    "--eps",
+    metavar="RADIUS",
+    help="For pixels in [0, 1], as 8/255 or 0.03. Default: the encoder's own.",
+)
+@click.option(
+    "--attacks",
+    "--battery",
+    "attacks",
+    default=("standard",),
+    show_default="standard",
+    multiple=True,
+    metavar="LIST",
+    shell_complete=_complete("attack"),
+    help="Batteries (standard, quick, full) and attacks, separated by commas; "
+    "`robrep-eval list` names them. full adds ART's attacks, each on all images.",
+)
+@click.option(
+    "--transfer-from",
+    multiple=True,
+    metavar="zoo:NAME",
+    shell_complete=_complete("model"),
+    help="Also try adversarials made on that encoder with a linear probe of its own. "
+    "May be repeated.",
+)
+@click.option(
+    "--engine",
+    default="robrep",
+    show_default=True,
+    metavar="NAME",
+    help="robrep, or reference for pyautoattack itself.",
+)
+@click.option(
+    "--randomness",
+    default="per-example",
+    show_default=True,
+    metavar="SOURCE",
+    help="per-example: independent of batches, order and processes. official-rng: "
+    "replays what AutoAttack draws for each chunk.",
+)
+@click.option(
+    "--health",
+    default="default",
+    show_default=True,
+    metavar="LEVEL",
+    help="Checks of the evaluation itself: none, default or full.",
+)
+@click.option(
+    "--label-free", is_flag=True, help="Also measure the encoder without any probe."
+)
+@click.option(
+    "--certify",
+    multiple=True,
+    metavar="KIND",
+    help="Also prove: smoothing (L2, by sampling) or lipschitz. May be repeated.",
+)
+@click.option(
+    "--sigma",
+    default=0.25,
+    show_default=True,
+    metavar="DEVIATION",
+    help="Of the noise of --certify smoothing, for pixels in [0, 1].",
+)
+@click.option(
+    "--samples",
+    default=10_000,
+    show_default=True,
+    metavar="N",
+    help="Noisy versions of each image for --certify smoothing.",
+)
+@click.option(
+    "--corruptions",
+    metavar="SOURCE",
+    help='Also measure common corruptions: "generated", or the folder of the official '
+    "CIFAR-10-C arrays.",
+)
+@click.option(
+    "--limit",
+    "--n-examples",
+    "limit",
+    type=int,
+    metavar="N",
+    help="Only the first N test images.",
+)
+@click.option("--batch-size", default=512, show_default=True, metavar="N")
+@click.option(
+    "--chunk-size",
+    default=512,
+    show_default=True,
+    metavar="N",
+    help="Images per unit of progress; recorded, as the reference's verdicts vary "
+    "with it.",
+)
+@click.option("--seed", default=0, show_default=True, metavar="N")
+@click.option(
+    "--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ..."
+)
+@click.option(
+    "--data-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where a copy of the dataset lies, or is downloaded to.",
+)
+@click.option(
+    "--arch",
+    metavar="NAME",
+    help="Architecture of a checkpoint file that does not say it.",
+)
+@click.option(
+    "--arch-option",
+    "arch_options",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Option of the architecture, as stem_padding=2. May be repeated.",
+)
+@click.option(
+    "--normalize",
+    metavar="MEAN/STD",
+    help="Of a checkpoint file: cifar10, imagenet, or .5,.5,.5/.25,.25,.25. "
+    "Default: none.",
+)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Run folder. Default: runs/MODEL/DATASET-NORM-EPS.",
+)
+@click.option(
+    "--overwrite",
+    is_flag=True,
+    help="Replace the run in the folder; other files in it stay.",
+)
+@click.option(
+    "--report", is_flag=True, help="Also write report.html into the run folder."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print result.json instead.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
+def run(**options: Any) -> None:
+    """Evaluates one model; the same command again resumes."""
+    quiet, as_json = options.pop("quiet"), options.pop("as_json")
+    from robrep_eval.commands.display import LiveProgress, print_result, print_transfer
+    from robrep_eval.run.request import read_request
+    from robrep_eval.run.shards import leading
+    from zoo.records import Result
+
+    request: Request = read_request(options, sys.argv[1:])
+    with LiveProgress(quiet=quiet or not leading()) as progress:
+        progress.stage(f"loading {request.model}")
+        from robrep_eval.run.evaluation import Callbacks
+        from robrep_eval.run.transfer import evaluate_requested
+
+        tell = Callbacks(
+            progress=progress.update, stage=progress.stage, working=progress.working
+        )
+        found = evaluate_requested(request, tell)
+    if not leading():
+        return
+    if as_json:
+        click.echo(found.model_dump_json(indent=2))
+    elif isinstance(found, Result):
+        print_result(found)
+    else:
+        print_transfer(found)
+
+
+@cli.command()
+@click.argument("result", type=click.Path(path_type=Path))
+@click.option(
+    "--data-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where a copy of the dataset lies.",
+)
+@click.option("--device", default="cpu", show_default=True)
+def verify(result: Path, data_dir: Path | None, device: str) -> None:
+    """Re-checks a result from its saved files, with forward passes only.
+
+    RESULT is a run folder or its result.json. Exit code 1 if a claim does not hold.
+    """
+    from zoo.verification import RESULT, verify_folder
+
+    folder = result.parent if result.name == RESULT else result
+    if not (folder / RESULT).is_file():
+        raise UserError(f"no {RESULT} in {folder}")
+    for finding in verify_folder(folder, data_dir=data_dir, device=device):
+        click.echo(f"ok  {finding.check}: {finding.detail}")
+
+
+@cli.command("compare")
+@click.argument("a", type=click.Path(path_type=Path))
+@click.argument("b", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print the record instead.")
+def compare_(a: Path, b: Path, as_json: bool) -> None:
+    """Compares two results on the images they share: exact McNemar tests.
+
+    A and B are run folders or their result.json.
+    """
+    from robrep_eval.commands.display import print_comparison
+    from robrep_eval.compare import compare_files
+
+    found = compare_files(a, b)
+    if as_json:
+        click.echo(found.model_dump_json(indent=2))
+    else:
+        print_comparison(found)
+
+
+@cli.command("list")
+def list_() -> None:
+    """Names attacks, datasets, architectures and zoo encoders."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from robrep_eval.attacks.battery import SUMMARIES
+    from zoo.architectures import registry as architectures
+    from zoo.datasets.registry import registry as datasets
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("kind", style="dim")
+    table.add_column("name", style="bold")
+    table.add_column("")
+    rows = [
+        *(("attacks", name, text) for name, text in SUMMARIES.items()),
+        *(("dataset", row.name, row.summary) for row in datasets().values()),
+        *_encoders(),
+        *(("arch", row.name, row.summary) for row in architectures().values()),
+    ]
+    for row in rows:
+        table.add_row(*row)
+    # Text of cards is printed as it is, never read as markup.
+    width = None if sys.stdout.isatty() else 110
+    Console(width=width, markup=False, highlight=False).print(table)
+
+
+def _encoders() -> list[tuple[str, str, str]]:
+    """Rows of the zoo; if it cannot be reached, a note instead: the rest is here."""
+    from zoo.collection.store import cards
+    from zoo.commands.options import plain
+    from zoo.errors import RobrepError
+
+    try:
+        found = cards()
+    except RobrepError as error:
+        click.echo(f"the encoders of the zoo are left out: {error}", err=True)
+        return []
+    return [("model", f"zoo:{card.name}", plain(card.description)) for card in found]
+
+
+cli.add_command(report)
+
+
+def main() -> None:
+    """Entry point of the command `robrep-eval`."""
+    run_command(cli, "robrep-eval")

@@ -1,0 +1,288 @@
+"""What a person sees: live progress on stderr, the table on stdout."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from robrep_eval.compare import Comparison
+    from robrep_eval.run.engine import Progress
+    from robrep_eval.run.transfer import TransferTable
+    from zoo.measurements import BoundEstimate, SmoothingCertificate
+    from zoo.records import ProbeRecord, Result
+
+PLAIN_SECONDS = 10
+"""Seconds between lines where stderr is not a terminal."""
+
+
+class LiveProgress:
+    """A bar on a terminal, a line now and then elsewhere, nothing if quiet."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            TaskProgressColumn,
+            TextColumn,
+            TimeElapsedColumn,
+        )
+        from rich.progress import Progress as Bars
+
+        self.console = Console(stderr=True, quiet=quiet)
+        self.live = self.console.is_terminal and not quiet
+        self.bars = Bars(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[robust]}"),
+            TimeElapsedColumn(),
+            console=self.console,
+            disable=not self.live,
+        )
+        self.task = self.bars.add_task("", total=1.0, robust="", visible=False)
+        self.last = time.monotonic()
+
+    def __enter__(self) -> Self:
+        self.bars.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.bars.stop()
+
+    def stage(self, text: str) -> None:
+        """One line before each stage."""
+        self.console.print(text, highlight=False, soft_wrap=True, markup=False)
+
+    def working(self, share: float) -> None:
+        """How far a long fit or measurement is."""
+        self._show("at work", share, "")
+
+    def update(self, progress: Progress) -> None:
+        """The attack under way and the robust accuracy so far."""
+        so_far = f"robust so far {progress.robust}/{progress.begun}"
+        label = f"{progress.attack or 'done'}: example {progress.done}/{progress.total}"
+        self._show(label, progress.share, so_far)
+
+    def _show(self, label: str, share: float, so_far: str) -> None:
+        """On the bar, or as a line when the last one is old enough."""
+        if self.live:
+            self.bars.update(
+                self.task,
+                description=label,
+                completed=share,
+                robust=so_far,
+                visible=True,
+            )
+        elif time.monotonic() - self.last >= PLAIN_SECONDS:
+            self.last = time.monotonic()
+            self.stage(f"{label} ({share:.0%}){so_far and ', '}{so_far}")
+
+
+def print_result(result: Result) -> None:
+    """The table of a result on stdout."""
+    from rich.console import Console
+
+    # Wide enough for whole lines in a pipe or a log file.
+    width = None if sys.stdout.isatty() else 100
+    console = Console(width=width, highlight=False)
+    console.print(result_table(result))
+    for line in footnotes(result):
+        console.print(line, style="dim", soft_wrap=True)
+
+
+def result_table(result: Result) -> Table:
+    """One row per attack; accuracies with exact 95% intervals."""
+    from rich.table import Table
+
+    data = result.dataset
+    table = Table(
+        title=f"{result.model.reference} on {data.name}/{data.split}, {data.n} images, "
+        f"{result.threat}",
+        title_justify="left",
+    )
+    table.add_column("attack")
+    table.add_column("fooled", justify="right")
+    table.add_column("accuracy [95% interval]", justify="right")
+    table.add_column("seconds", justify="right")
+    table.add_row("(clean)", "", str(result.clean), "")
+    for run in result.attacks:
+        table.add_row(
+            run.name,
+            f"{run.fooled}/{run.attempted}",
+            str(run.robust),
+            f"{run.seconds:.1f}",
+        )
+    table.add_section()
+    table.add_row(
+        f"robust ({result.battery})",
+        "",
+        str(result.robust),
+        f"{result.seconds['attacks']:.1f}",
+        style="bold",
+    )
+    return table
+
+
+def footnotes(result: Result) -> list[str]:
+    """What the table does not say."""
+    lines = [
+        (
+            f"Every adversarial re-checked: {result.evidence.count} inside the ball "
+            f"and [0, 1], misclassified; {result.undecided} examples undecided."
+        )
+    ]
+    if result.probe is not None:
+        lines.append(_probe_line(result.probe))
+    engines = ", ".join(dict.fromkeys(run.engine for run in result.attacks))
+    lines.append(
+        f"Engine: {engines or 'none'}; seed {result.seed}, chunks of "
+        f"{result.chunk_size}; robrep {result.provenance.robrep}."
+    )
+    lines += [
+        f"{run.name}: {note.removeprefix(f'{run.name}: ')}."
+        for run in result.attacks
+        for note in run.notes
+    ]
+    return [*lines, *_measured(result), *result.notes]
+
+
+def _probe_line(probe: ProbeRecord) -> str:
+    """Protocol, data, and what was chosen on held-out images."""
+    chosen = "l2" if "l2" in probe.parameters else "rate"
+    labels = f" ({probe.labels} labels)" if probe.labels else ""
+    text = (
+        f"Probe: {probe.protocol} on {probe.train_n} images of {probe.train}{labels}, "
+        f"{chosen} {probe.parameters[chosen]:g}"
+    )
+    if probe.knn_accuracy is not None:
+        text += f"; k-NN sanity figure {probe.knn_accuracy:.1%}"
+    return f"{text}."
+
+
+def _measured(result: Result) -> list[str]:
+    """One line for each further measurement that fits in one."""
+    from zoo.measurements import Measurements, Status
+
+    found = Measurements.of(result)
+    lines = []
+    if found.health is not None:
+        flags = found.health.flags
+        passed = sum(flag.status is Status.PASS for flag in flags)
+        lines.append(f"Health: {passed} of {len(flags)} checks pass.")
+        lines += [
+            f"  {flag.status.value}: {flag.check}: {flag.summary}"
+            for flag in flags
+            if flag.status is not Status.PASS
+        ]
+    if found.lipschitz is not None:
+        proof = found.lipschitz
+        lines.append(
+            f"Certified: {proof.certified} within {result.threat}, for every possible "
+            f"attack (Lipschitz constant {proof.constant:.4g} in {proof.norm})."
+        )
+    if found.smoothing is not None:
+        lines.append(_smoothing_line(found.smoothing))
+    if found.bound is not None:
+        lines.append(_bound_line(found.bound))
+    if found.label_free is not None:
+        free = found.label_free
+        lines.append(
+            f"Without any probe: universal quantile {free.universal_quantile:.3f}, "
+            f"remaining distance {free.remaining_distance_ratio:.3f}, breakaway risk "
+            f"{free.breakaway_risk:.4f}, overlap risk {free.overlap_risk:.1%}, margin "
+            f"{free.margin:.3f} on {free.n} images."
+        )
+    if found.corruptions is not None:
+        corruptions = found.corruptions
+        lines.append(
+            f"Common corruptions ({corruptions.source}; no adversary): "
+            f"{corruptions.mean:.1%} on average over {len(corruptions.cells)} cells."
+        )
+    return lines
+
+
+def _bound_line(bound: BoundEstimate) -> str:
+    """How tight it is, and what keeps examples from passing the margin test."""
+    limited = (
+        "every image passes the margin test"
+        if bound.limited_by.value == "none"
+        else f"limited by the {bound.limited_by.value}"
+    )
+    return (
+        f"Bound (estimate): adversarial loss {bound.adversarial_loss:.3f} <= "
+        f"{bound.b2:.3f} (B2) <= {bound.b1:.3f} (B1); displacement "
+        f"{bound.relative_displacement:.2f} of the median distance between features; "
+        f"margin test {bound.estimated_robust}; {limited}."
+    )
+
+
+def _smoothing_line(proof: SmoothingCertificate) -> str:
+    """Says that it is about another classifier."""
+    return (
+        f"Smoothed with sigma {proof.sigma:g} (another classifier, not this one): "
+        f"{proof.smoothed} correct, {proof.abstained} of {len(proof.index)} abstained, "
+        f"average certified L2 radius {proof.average_radius:.3f} "
+        f"({proof.n:,} samples an image)."
+    )
+
+
+def print_transfer(table: TransferTable) -> None:
+    """One row per dataset on stdout."""
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = Table(title=f"{table.model}, {table.battery}", title_justify="left")
+    shown.add_column("dataset")
+    for name in ("images", "threat", "probe", "clean", "robust", "seconds"):
+        shown.add_column(name, justify="right")
+    for row in table.rows:
+        shown.add_row(
+            row.dataset,
+            str(row.n),
+            str(row.threat),
+            f"{row.protocol} on {row.train_n}" if row.protocol else "",
+            str(row.clean),
+            str(row.robust),
+            f"{row.seconds:.1f}",
+        )
+    width = None if sys.stdout.isatty() else 110
+    Console(width=width, highlight=False).print(shown)
+
+
+def print_comparison(comparison: Comparison) -> None:
+    """The table of a comparison on stdout."""
+    from rich.console import Console
+    from rich.table import Table
+
+    c = comparison
+    table = Table(
+        title=f"{c.shared} shared images of {c.dataset}, {c.threat}",
+        title_justify="left",
+    )
+    for name in ("", "A", "B", "B - A [95% interval]", "p"):
+        table.add_column(name, justify="right" if name else "left")
+    for row in c.rows:
+        interval = f"[{100 * row.low:+.1f}, {100 * row.high:+.1f}]"
+        table.add_row(
+            row.name,
+            f"{row.a.value:.1%}",
+            f"{row.b.value:.1%}",
+            f"{100 * row.difference:+.1f} {interval}",
+            f"{row.p_value:.2g}",
+        )
+    console = Console(width=None if sys.stdout.isatty() else 100, highlight=False)
+    console.print(table)
+    for name, model in (("A", c.a), ("B", c.b)):
+        console.print(f"{name}: {model}", markup=False, soft_wrap=True)
+    if c.only_in_one:
+        console.print(f"Only in one of them: {', '.join(c.only_in_one)}.", style="dim")

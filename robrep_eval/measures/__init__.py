@@ -1,0 +1,1 @@
+"""Measurements beside the attacks: bound, certificates, corruptions, health."""

@@ -1,0 +1,259 @@
+"""Checks of the attacks: do they behave as attacks on an honest model do?
+
+Numbers refer to the table in docs/truth.md. They use an attack of their own (PGD on
+the cross-entropy), so that they say something whatever battery was chosen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from robrep_eval.attacks.pgd import ascend, ascend_each
+from robrep_eval.measures.health.subject import Subject, margin
+from zoo.ball import random_start
+from zoo.measurements import EpsCurve, EpsPoint, Flag, Status
+from zoo.records import Proportion
+from zoo.threat import ThreatModel
+
+STEPS = 40
+RELATIVE_STEP = 0.1
+FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
+RANDOM_DRAWS = 20
+PLANTED_IMAGES = 64
+PLANTED_LIMIT = 0.05
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def ce_loss(logits: Tensor, y: Tensor) -> Tensor:
+    """Cross-entropy per example (N,)."""
+    return cross_entropy(logits, y, reduction="none")
+
+
+def margin_loss(logits: Tensor, y: Tensor) -> Tensor:
+    """Largest other logit minus that of the label (N,)."""
+    return -margin(logits, y)
+
+
+def probability_margin(logits: Tensor, y: Tensor) -> Tensor:
+    """The same of probabilities."""
+    return -margin(logits.softmax(dim=1), y)
+
+
+def pgd(
+    subject: Subject,
+    threat: ThreatModel,
+    *,
+    steps: int = STEPS,
+    loss: Loss = ce_loss,
+    restart: int = 0,
+    keep_best: bool = True,
+) -> Tensor:
+    """Attacked images; zero gradients (a cut graph) leave the random start."""
+    return ascend_each(
+        _objective(subject, loss),
+        subject.x,
+        subject.y,
+        threat,
+        steps=steps,
+        step_size=RELATIVE_STEP * threat.eps,
+        batch_size=subject.batch_size,
+        generator=torch.Generator().manual_seed(subject.seed + restart),
+        keep_best=keep_best,
+        device=subject.device,
+    )
+
+
+def _objective(subject: Subject, loss: Loss) -> Loss:
+    """The loss of images; a model without a graph still gives one, of gradient zero."""
+
+    def objective(images: Tensor, labels: Tensor) -> Tensor:
+        value = loss(subject.classifier(images), labels)
+        return value + 0 * images.flatten(1).sum(dim=1)
+
+    return objective
+
+
+def held(subject: Subject, images: Tensor) -> Tensor:
+    """Bool (N,): classified correctly."""
+    return subject.logits(images).argmax(dim=1) == subject.y
+
+
+def _pgd_at_eps(subject: Subject) -> Tensor:
+    """Which images hold against PGD at the radius of the run; computed once."""
+    if "pgd" not in subject.cache:
+        images = pgd(subject, subject.threat)
+        subject.cache["pgd"] = held(subject, images) & held(subject, subject.x)
+    found: Tensor = subject.cache["pgd"]
+    return found
+
+
+def eps_curve(subject: Subject) -> EpsCurve:
+    """Accuracy under PGD at several radii, each attacked anew; computed once."""
+    if "curve" not in subject.cache:
+        correct = held(subject, subject.x)
+        points = [EpsPoint(eps=0.0, robust=_share(correct))]
+        for factor in FACTORS:
+            if factor == 1:
+                robust = _pgd_at_eps(subject)
+            else:
+                wider = subject.threat.model_copy(
+                    update={"eps": factor * subject.threat.eps}
+                )
+                robust = held(subject, pgd(subject, wider)) & correct
+            points.append(
+                EpsPoint(eps=factor * subject.threat.eps, robust=_share(robust))
+            )
+        subject.cache["curve"] = EpsCurve(attack=f"PGD-{STEPS}", points=points)
+    found: EpsCurve = subject.cache["curve"]
+    return found
+
+
+def _share(mask: Tensor) -> Proportion:
+    return Proportion.of(int(mask.sum()), len(mask))
+
+
+def eps_monotone(subject: Subject) -> Flag:
+    """9: a larger radius never helps the defender."""
+    points = eps_curve(subject).points
+    rises = [b.robust.k - a.robust.k for a, b in pairwise(points)]
+    slack = max(1, round(0.01 * len(subject.x)))
+    worst = max(rises)
+    return Flag(
+        check="eps_monotone",
+        status=Status.FAIL if worst > slack else Status.PASS,
+        summary=(
+            f"a larger radius leaves {worst} more images standing: the attack does not "
+            "find what is there"
+            if worst > slack
+            else "accuracy falls as the radius grows"
+        ),
+        value=float(worst),
+        limit=float(slack),
+    )
+
+
+def large_eps_breaks(subject: Subject) -> Flag:
+    """10: an attack without bounds brings accuracy to chance or below."""
+    diameter = subject.x[0].numel() ** (1 / subject.threat.order)
+    everywhere = subject.threat.model_copy(update={"eps": float(diameter)})
+    robust = held(subject, pgd(subject, everywhere)) & held(subject, subject.x)
+    chance = 1 / subject.classifier.classes
+    value = float(robust.float().mean())
+    return Flag(
+        check="large_eps_breaks",
+        status=Status.FAIL if value > chance else Status.PASS,
+        summary=(
+            f"{value:.1%} of the images survive an attack that may change every pixel "
+            "at will: it cannot use the gradient (masked, zero or random)"
+            if value > chance
+            else "an unbounded attack breaks the model"
+        ),
+        value=value,
+        limit=chance,
+        examples=subject.shown(robust) if value > chance else [],
+    )
+
+
+def stronger_beats_weaker(subject: Subject) -> Flag:
+    """11: PGD fools whatever one step or random noise fools, per example."""
+    iterated = _pgd_at_eps(subject)
+    weaker = held(subject, _one_step(subject))
+    generator = subject.generator()
+    for _ in range(RANDOM_DRAWS):
+        weaker &= held(subject, random_start(subject.x, subject.threat, generator))
+    missed = iterated & ~weaker
+    value = float(missed.float().mean())
+    limit = max(0.01, 1.5 / len(missed))
+    return Flag(
+        check="stronger_beats_weaker",
+        status=Status.FAIL if value > limit else Status.PASS,
+        summary=(
+            f"one step or random noise fools {value:.1%} of the images that {STEPS} "
+            "steps of PGD miss: the iterations go astray"
+            if value > limit
+            else "iterated attacks find what weaker ones find"
+        ),
+        value=value,
+        limit=limit,
+        examples=subject.shown(missed) if value > limit else [],
+    )
+
+
+def _one_step(subject: Subject) -> Tensor:
+    """FGSM from the clean image."""
+    return ascend_each(
+        _objective(subject, ce_loss),
+        subject.x,
+        subject.y,
+        subject.threat,
+        steps=1,
+        step_size=subject.threat.eps,
+        batch_size=subject.batch_size,
+        device=subject.device,
+    )
+
+
+def finds_planted(subject: Subject) -> Flag:
+    """16: the attack finds adversarial examples that were put there."""
+    missed, share = missed_plants(subject, subject.classifier.encoder)
+    return Flag(
+        check="finds_planted",
+        status=Status.FAIL if share > PLANTED_LIMIT else Status.PASS,
+        summary=(
+            f"the attack misses {share:.0%} of adversarial examples that were "
+            "planted for it: a surviving image proves nothing"
+            if share > PLANTED_LIMIT
+            else "the attack finds planted adversarial examples"
+        ),
+        value=share,
+        limit=PLANTED_LIMIT,
+        examples=missed if share > PLANTED_LIMIT else [],
+    )
+
+
+def missed_plants(subject: Subject, encoder: nn.Module) -> tuple[list[int], float]:
+    """Ids and share of images whose planted adversarial the attack does not find.
+
+    Each image gets a binary head of its own, on frozen features z: it separates g(x)
+    from g(x'), where x' is a random point of the ball, by a plane at 0.9 of the way.
+    So x' is adversarial for certain, and an attack that cannot cross the plane cannot
+    be trusted anywhere (after Zimmermann et al. 2022, arXiv 2206.13991). It starts at
+    the image and, for an honest encoder's odd local maximum, once more elsewhere.
+
+    Args:
+        subject: Its first images take part.
+        encoder: g, images to (N, d).
+    """
+    x = subject.x[:PLANTED_IMAGES].to(subject.device)
+    generator = subject.generator()
+    with torch.no_grad():
+        z = encoder(x)
+        far = random_start(x, subject.threat, generator)
+        direction = encoder(far) - z
+    size = direction.square().sum(dim=1)
+
+    def crossed(images: Tensor) -> Tensor:
+        share: Tensor = ((encoder(images) - z) * direction).sum(dim=1) / size
+        return share + 0 * images.flatten(1).sum(dim=1)
+
+    usable = (size > 0).cpu()
+    missed = usable
+    for start in (x, random_start(x, subject.threat, generator)):
+        found = ascend(
+            crossed,
+            x,
+            subject.threat,
+            steps=STEPS,
+            step_size=RELATIVE_STEP * subject.threat.eps,
+            start=start,
+            keep_best=True,
+        )
+        with torch.no_grad():
+            missed = missed & ~(crossed(found).cpu() > 0.9)
+    return subject.shown(missed), float(missed.sum()) / max(1, int(usable.sum()))

@@ -1,0 +1,187 @@
+"""Checks of the classifier itself: is it a fixed function of one image?
+
+Numbers refer to the table in docs/truth.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor
+
+from robrep_eval.measures.health.subject import AGREEMENT, Subject, difference
+from zoo.measurements import Flag, Status
+
+
+def deterministic(subject: Subject) -> Flag:
+    """1: five passes over the same batch give the same logits."""
+    first = subject.logits(subject.x)
+    worst = torch.zeros(len(first))
+    for _ in range(4):
+        worst = torch.maximum(worst, difference(first, subject.logits(subject.x)))
+    subject.cache["repeat"] = float(worst.max())
+    broken = worst > AGREEMENT
+    return Flag(
+        check="deterministic",
+        status=Status.FAIL if bool(broken.any()) else Status.PASS,
+        summary=(
+            "the logits change from pass to pass: single attacks mean little; average "
+            "gradients over the randomness (battery 'rand') and vote over many passes"
+            if bool(broken.any())
+            else "five passes give the same logits"
+        ),
+        value=float(worst.max()),
+        limit=AGREEMENT,
+        examples=subject.shown(broken),
+    )
+
+
+def batch_independent(subject: Subject) -> Flag:
+    """2: an image's logits depend neither on its batch nor on its place in it."""
+    whole = subject.logits(subject.x)
+    order = torch.randperm(len(whole), generator=subject.generator())
+    permuted = subject.logits(subject.x[order], batch_size=max(2, len(whole) // 3))
+    few = min(16, len(whole))
+    alone = subject.logits(subject.x[:few], batch_size=1)
+    found = difference(whole[order], permuted)
+    worst = torch.zeros(len(whole)).scatter(0, order, found)
+    worst[:few] = torch.maximum(worst[:few], difference(whole[:few], alone))
+    # Random logits differ anyway; only what exceeds that counts here.
+    limit = max(AGREEMENT, 10 * subject.cache.get("repeat", 0.0))
+    broken = worst > limit
+    return Flag(
+        check="batch_independent",
+        status=Status.FAIL if bool(broken.any()) else Status.PASS,
+        summary=(
+            "an image's logits depend on the other images of its batch (batch norm in "
+            "train mode?): figures depend on how images are batched; put the model in "
+            "eval mode"
+            if bool(broken.any())
+            else "logits do not depend on the batch or the place in it"
+        ),
+        value=float(worst.max()),
+        limit=limit,
+        examples=subject.shown(broken),
+    )
+
+
+def gives_logits(subject: Subject) -> Flag:
+    """3: outputs are logits, not probabilities.
+
+    The targeted DLR loss needs four classes and the DLR loss three; the engine does
+    without them below that.
+    """
+    logits = subject.logits(subject.x)
+    sums = logits.sum(dim=1)
+    probable = (logits >= 0).all(dim=1) & ((sums - 1).abs() < 1e-3)
+    log_probable = (logits <= 0).all(dim=1) & (
+        (logits.exp().sum(dim=1) - 1).abs() < 1e-3
+    )
+    few = logits.shape[1] < 4
+    status, summary = Status.PASS, "outputs are logits of four or more classes"
+    if bool(probable.all()):
+        status = Status.FAIL
+        summary = (
+            "outputs are probabilities (non-negative, sum to 1): the cross-entropy of "
+            "probabilities has almost no gradient; remove the softmax at the end"
+        )
+    elif bool(log_probable.all()):
+        summary = "outputs are log-probabilities, which serve as logits"
+    elif few:
+        summary = (
+            f"outputs are logits of {logits.shape[1]} classes: too few for the DLR "
+            "losses, which attacks replace by the bare margin or are left out (the "
+            "notes say which)"
+        )
+    return Flag(check="logits", status=status, summary=summary)
+
+
+def static_forward(subject: Subject) -> Flag:
+    """19: the forward pass runs no optimisation of its own."""
+    few = subject.x[:8].clone().to(subject.device)
+    with torch.no_grad(), _counted_autograd() as calls:
+        subject.classifier(few)
+    return Flag(
+        check="static_forward",
+        status=Status.FAIL if calls else Status.PASS,
+        summary=(
+            "the forward pass itself calls autograd (test-time optimisation): attack "
+            "the model without that step, then through it, and report its cost; such "
+            "defences seldom improve on their static model (Croce et al. 2022)"
+            if calls
+            else "the forward pass runs no optimisation of its own"
+        ),
+        value=float(len(calls)),
+        limit=0.0,
+    )
+
+
+@contextmanager
+def _counted_autograd() -> Iterator[list[str]]:
+    """Collects calls of autograd's entry points."""
+    calls: list[str] = []
+
+    def counting(name: str, original: Any) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            calls.append(name)
+            return original(*args, **kwargs)
+
+        return call
+
+    with (
+        mock.patch.object(
+            torch.autograd, "grad", counting("grad", torch.autograd.grad)
+        ),
+        mock.patch.object(
+            torch.autograd, "backward", counting("backward", torch.autograd.backward)
+        ),
+    ):
+        yield calls
+
+
+def input_range(subject: Subject) -> Flag:
+    """20: the classifier expects pixels in [0, 1], not in 0-255."""
+    plain = _accuracy(subject, subject.x)
+    scaled = _accuracy(subject, subject.x * 255)
+    broken = scaled > plain + 0.1
+    return Flag(
+        check="input_range",
+        status=Status.FAIL if broken else Status.PASS,
+        summary=(
+            f"clean accuracy is {plain:.1%} on pixels in [0, 1] but {scaled:.1%} on "
+            "pixels in 0-255: the model divides by 255 itself; remove that, or eps "
+            "means something else than it says"
+            if broken
+            else "the classifier works on pixels in [0, 1]"
+        ),
+        value=scaled - plain,
+        limit=0.1,
+    )
+
+
+def clean_first(subject: Subject) -> Flag:
+    """20: the classifier beats chance before anyone attacks it."""
+    found = _accuracy(subject, subject.x)
+    counts = torch.bincount(subject.y)
+    chance = float(counts.max()) / len(subject.y)
+    limit = chance + 2 * (chance * (1 - chance) / len(subject.y)) ** 0.5
+    return Flag(
+        check="clean_first",
+        status=Status.PASS if found > limit else Status.WARN,
+        summary=(
+            f"clean accuracy is {found:.1%}"
+            if found > limit
+            else f"clean accuracy is {found:.1%}, no better than always answering the "
+            f"commonest class ({chance:.1%}): its robustness means nothing"
+        ),
+        value=found,
+        limit=limit,
+    )
+
+
+def _accuracy(subject: Subject, x: Tensor) -> float:
+    return float((subject.logits(x).argmax(dim=1) == subject.y).float().mean())

@@ -1,0 +1,1 @@
+"""Downstream probes: SLF, ALF, AFF, few labels."""

@@ -1,0 +1,82 @@
+"""The downstream protocols by name: SLF, ALF and AFF, with all labels or a few."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from robrep_eval.probes.adversarial import fit_adversarial
+from robrep_eval.probes.few_labels import few_labels
+from robrep_eval.probes.linear import ProbeSettings, fit_probe
+from zoo.classifier import Classifier
+from zoo.datasets.base import Dataset
+from zoo.encoder import Encoder
+from zoo.records import ProbeRecord
+from zoo.threat import ThreatModel
+
+DESCRIPTIONS = {
+    "SLF": "fitting a linear probe (SLF)",
+    "ALF": "fitting a linear probe on adversarial images (ALF)",
+    "AFF": "fine-tuning encoder and head on adversarial images (AFF)",
+}
+
+
+def fit(
+    encoder: Encoder,
+    train: Dataset,
+    threat: ThreatModel,
+    *,
+    test: Dataset | None = None,
+    settings: ProbeSettings | None = None,
+    labels_seed: int = 0,
+    batch_size: int = 256,
+    device: str = "cpu",
+    checkpoint: Path | None = None,
+    on_progress: Callable[[float], None] = lambda _: None,
+) -> tuple[Classifier, ProbeRecord]:
+    """Fits the probe that the settings name.
+
+    Args:
+        encoder: Left as it is; AFF trains a copy.
+        train: The whole training split; `settings.labels` says how much of it is used.
+        threat: What ALF and AFF train against.
+        test: For the k-NN figure beside SLF.
+        settings: Protocol and labels among them.
+        labels_seed: Which images, if not all.
+        batch_size: Images per forward pass.
+        device: Where the encoder lives.
+        checkpoint: File to keep an unfinished ALF or AFF in.
+        on_progress: Called with the share of the work done (ALF and AFF).
+
+    Raises:
+        UserError: as `fit_probe` and `few_labels`.
+    """
+    settings = settings or ProbeSettings()
+    part = few_labels(train, settings.labels, labels_seed)
+    if settings.protocol == "SLF":
+        classifier, record = fit_probe(
+            encoder,
+            part,
+            test=test,
+            settings=settings,
+            batch_size=batch_size,
+            device=device,
+        )
+    else:
+        classifier, record = fit_adversarial(
+            encoder,
+            part,
+            threat,
+            protocol=settings.protocol,
+            probe=settings,
+            batch_size=batch_size,
+            device=device,
+            checkpoint=checkpoint,
+            on_progress=on_progress,
+        )
+    if settings.labels is None:
+        return classifier, record
+    parameters = {**record.parameters, "labels_seed": labels_seed}
+    return classifier, record.model_copy(
+        update={"labels": settings.labels, "parameters": parameters}
+    )

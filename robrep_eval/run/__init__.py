@@ -1,0 +1,1 @@
+"""One evaluation: its plan, its chunks of images, its folder, its record."""

@@ -1,0 +1,276 @@
+"""One chunk of examples: clean predictions, then each attack in turn, as files.
+
+Each (chunk, attack) is one file, written atomically; while an attack of robrep's own
+engine runs, its journal is written every few seconds.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from robrep_eval.attacks.base import Attack, Context
+from robrep_eval.attacks.battery import Battery
+from robrep_eval.attacks.pool import Journal, State
+from zoo.classifier import Classifier, predict
+from zoo.datasets.base import Dataset
+from zoo.errors import UserError
+from zoo.evidence import check_adversarials
+from zoo.files import read_tensors, write_tensors
+from zoo.records import Examples, Outcome, Verdict
+from zoo.threat import ThreatModel
+from zoo.verdicts import verdicts
+
+OUTCOMES = list(Outcome)
+"""Order in which outcomes are numbered in chunk files."""
+NOTHING = torch.zeros(0)
+"""In place of images that stay in their file; a slice would keep its whole alive."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How a battery is run; the first two are part of the result's identity."""
+
+    seed: int = 0
+    chunk_size: int = 512
+    """The reference's verdicts depend on it: its random draws are per batch."""
+    batch_size: int = 512
+    device: str = "cpu"
+
+
+@dataclass(kw_only=True)
+class ChunkAttack:
+    """What one attack came to on one chunk."""
+
+    outcomes: list[Outcome]
+    rows: Tensor
+    """Rows of the chunk with a counted adversarial, int64 (k,)."""
+    images: Tensor
+    """Those adversarials (k, C, H, W)."""
+    seconds: float
+    notes: list[str] = field(default_factory=list)
+
+
+class Chunk:
+    """One chunk: clean predictions, then each attack in turn."""
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        data: Dataset,
+        threat: ThreatModel,
+        settings: Settings,
+        folder: Path,
+        start: int,
+    ) -> None:
+        self.classifier = classifier
+        self.data = data
+        self.threat = threat
+        self.settings = settings
+        self.folder = folder
+        self.start = start
+        self.y = data.labels
+
+    @cached_property
+    def x(self) -> Tensor:
+        """The clean images."""
+        return self.data.images(slice(None))
+
+    def run(
+        self,
+        battery: Battery,
+        report: Callable[[str, float, int], None] = lambda *_: None,
+    ) -> ChunkResult:
+        """All attacks in turn, those of an earlier run from their files."""
+        clean = self._clean()
+        correct = clean == self.y
+        survivors, standing = correct.clone(), correct.clone()
+        found: dict[str, ChunkAttack] = {}
+        for attack in battery.attacks:
+            todo = survivors if attack.sequence else correct
+            alive = int(standing.sum())
+            found[attack.name] = self._attack(
+                attack,
+                todo.nonzero().flatten(),
+                lambda share, a=attack.name, n=alive: report(a, share, n),  # type: ignore[misc]
+            )
+            standing[found[attack.name].rows] = False
+            if attack.sequence:
+                survivors[found[attack.name].rows] = False
+        examples = Examples(
+            index=self.data.positions.tolist(),
+            label=self.y.tolist(),
+            clean_prediction=clean.tolist(),
+            verdict=[Verdict.UNDECIDED] * len(self.y),
+            outcomes={name: part.outcomes for name, part in found.items()},
+        )
+        judged = examples.model_copy(update={"verdict": verdicts(examples)})
+        files = {name: self._path(name) for name in found}
+        return ChunkResult(self.start, judged, found, files)
+
+    def _path(self, name: str) -> Path:
+        safe = name.replace(":", "-")  # no colons in file names on Windows
+        return self.folder / f"{self.start:08d}-{safe}.safetensors"
+
+    def _clean(self) -> Tensor:
+        """Clean predictions, from the file of an earlier run if there is one."""
+        path = self._path("clean")
+        if path.exists():
+            return read_tensors(path)[0]["clean"]
+        clean = clean_predictions(self.classifier, self.x, self.settings)
+        write_tensors(path, {"clean": clean}, {})
+        return clean
+
+    def _attack(
+        self, attack: Attack, rows: Tensor, progress: Callable[[float], None]
+    ) -> ChunkAttack:
+        """From the file of an earlier run, or by running it now."""
+        path = self._path(attack.name)
+        if path.exists():
+            return replace(read_chunk(path), images=NOTHING)
+        progress(0.0)
+        if len(rows):
+            result = self._propose(attack, rows, progress)
+        else:
+            skipped = [Outcome.SKIPPED] * len(self.y)
+            result = ChunkAttack(
+                outcomes=skipped, rows=rows, images=NOTHING, seconds=0.0
+            )
+        write_chunk(path, result)
+        _journal_path(path).unlink(missing_ok=True)
+        return replace(result, images=NOTHING)
+
+    def _propose(
+        self, attack: Attack, rows: Tensor, progress: Callable[[float], None]
+    ) -> ChunkAttack:
+        """Lets the attack propose, and decides."""
+        journal = _Journal(_journal_path(self._path(attack.name)), rows)
+        notes: list[str] = []
+        unclear: list[Tensor] = []
+        context = Context(
+            seed=self.settings.seed,
+            ids=torch.from_numpy(self.data.positions)[rows],
+            batch_size=self.settings.batch_size,
+            device=self.settings.device,
+            progress=progress,
+            note=notes.append,
+            undecided=unclear.append,
+            journal=Journal(journal.load, journal.save),
+        )
+        x, y = self.x[rows], self.y[rows]
+        proposals = attack.propose(self.classifier, x, y, self.threat, context)
+        check = check_adversarials(
+            self.classifier,
+            x,
+            proposals,
+            y,
+            self.threat,
+            batch_sizes=recheck_sizes(len(rows)),
+            device=self.settings.device,
+        )
+        for row in (int(r) for part in unclear for r in part):
+            if check.outcome[row] is Outcome.HELD:
+                check.outcome[row] = Outcome.UNDECIDED
+        outcomes = [Outcome.SKIPPED] * len(self.y)
+        for row, outcome in zip(rows.tolist(), check.outcome, strict=True):
+            outcomes[row] = outcome
+        return ChunkAttack(
+            outcomes=outcomes,
+            rows=rows[check.fooled],
+            images=proposals[check.fooled],
+            seconds=journal.seconds(),
+            notes=notes,
+        )
+
+
+def _journal_path(path: Path) -> Path:
+    return path.with_suffix(".journal")
+
+
+class _Journal:
+    """What an attack on a chunk is in, as a file."""
+
+    def __init__(self, path: Path, rows: Tensor) -> None:
+        self.path = path
+        self.rows = rows
+        self.before = 0.0
+        self.began = time.perf_counter()
+
+    def seconds(self) -> float:
+        """Time spent on it, an earlier process's included."""
+        return self.before + time.perf_counter() - self.began
+
+    def load(self) -> State:
+        """What was saved, if it is about the same rows."""
+        if not self.path.exists():
+            return {}
+        try:
+            tensors, metadata = read_tensors(self.path)
+        except UserError:
+            return {}
+        rows = tensors.pop("rows")
+        if not torch.equal(rows, self.rows):
+            return {}
+        self.before = float(metadata["seconds"])
+        return tensors
+
+    def save(self, state: State) -> None:
+        """Replaces what was saved."""
+        seconds = {"seconds": self.seconds()}
+        write_tensors(self.path, {**state, "rows": self.rows}, seconds)
+
+
+@dataclass(frozen=True)
+class ChunkResult:
+    start: int
+    examples: Examples
+    attacks: dict[str, ChunkAttack]
+    """Without their images."""
+    files: dict[str, Path]
+
+
+def clean_predictions(classifier: Classifier, x: Tensor, settings: Settings) -> Tensor:
+    """Predicted classes (n,); -1: logits not finite, or batch sizes disagree."""
+    passes = [
+        predict(classifier, x, batch_size=size, device=settings.device)
+        for size in recheck_sizes(len(x))
+    ]
+    sure = passes[0].isfinite().all(dim=1) & passes[1].isfinite().all(dim=1)
+    classes = [logits.argmax(dim=1) for logits in passes]
+    sure &= classes[0] == classes[1]
+    return torch.where(sure, classes[0], -1)
+
+
+def recheck_sizes(n: int) -> tuple[int, int]:
+    """Two batch sizes, neither of which an attack on n rows as one batch used."""
+    return (100 if n != 100 else 99), (37 if n != 37 else 36)
+
+
+def write_chunk(path: Path, part: ChunkAttack) -> None:
+    codes = [OUTCOMES.index(outcome) for outcome in part.outcomes]
+    write_tensors(
+        path,
+        {
+            "outcomes": torch.tensor(codes, dtype=torch.uint8),
+            "rows": part.rows,
+            "images": part.images,
+        },
+        {"seconds": part.seconds, "notes": part.notes},
+    )
+
+
+def read_chunk(path: Path) -> ChunkAttack:
+    tensors, metadata = read_tensors(path)
+    return ChunkAttack(
+        outcomes=[OUTCOMES[code] for code in tensors["outcomes"].tolist()],
+        rows=tensors["rows"],
+        images=tensors["images"],
+        seconds=metadata["seconds"],
+        notes=metadata["notes"],
+    )

@@ -1,0 +1,359 @@
+"""The whole way in one page: model -> probe -> classifier -> attacks -> result."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from robrep_eval.attacks.battery import Battery
+from robrep_eval.measures.measure import Finished, measure, missing
+from robrep_eval.probes.few_labels import few_labels
+from robrep_eval.probes.linear import ProbeSettings
+from robrep_eval.probes.protocols import DESCRIPTIONS, fit
+from robrep_eval.report import write_report
+from robrep_eval.run.engine import Progress, Run, run_battery
+from robrep_eval.run.plan import Plan, Request, prepare, training_images
+from robrep_eval.run.provenance import provenance
+from robrep_eval.run.run_folder import RunFolder, overwrite
+from robrep_eval.run.shards import Shards
+from robrep_eval.run.surrogates import with_sources
+from zoo.arithmetic import full_float32
+from zoo.classifier import Classifier
+from zoo.classifier_file import parameter_count
+from zoo.collection.references import LoadOptions, load
+from zoo.encoder import Encoder, fingerprint
+from zoo.records import (
+    AttackRun,
+    DatasetRecord,
+    Evidence,
+    ModelRecord,
+    Outcome,
+    ProbeRecord,
+    Result,
+    Verdict,
+)
+from zoo.threads import fitting_threads, network_work
+from zoo.verdicts import clean_accuracy, robust_accuracy, robust_under
+from zoo.verification import read_claims
+
+
+@dataclass(frozen=True, kw_only=True)
+class Callbacks:
+    """Whom to tell how far an evaluation is."""
+
+    progress: Callable[[Progress], None] = lambda _: None
+    """As the battery advances."""
+    stage: Callable[[str], None] = lambda _: None
+    """One line before each stage."""
+    working: Callable[[float], None] = lambda _: None
+    """Share of a long fit or measurement that is done."""
+
+
+def evaluate(
+    model: str | Encoder | Classifier,
+    *,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+    on_stage: Callable[[str], None] = lambda _: None,
+    on_work: Callable[[float], None] = lambda _: None,
+    **options: object,
+) -> Result:
+    """Probes an encoder, attacks the classifier, checks every claim.
+
+    >>> from robrep_eval import evaluate
+    >>> result = evaluate("zoo:tarrl-digits", eps=0.1, attacks="standard")
+    >>> print(result.robust)  # doctest: +SKIP
+
+    Args:
+        model: A reference such as "zoo:NAME", an `Encoder` or a `Classifier`.
+        on_progress: Called as the battery advances.
+        on_stage: Called with one line before each stage.
+        on_work: Called with the share of a long fit or measurement that is done.
+        options: Fields of `Request`.
+
+    Raises:
+        UserError: anything the caller can mend, before any file is written.
+    """
+    request = Request(model=model, **options)  # type: ignore[arg-type]
+    tell = Callbacks(progress=on_progress, stage=on_stage, working=on_work)
+    return run_plan(prepare(request), tell)
+
+
+@full_float32()
+def run_plan(plan: Plan, tell: Callbacks | None = None) -> Result:
+    """Carries out what `prepare` planned; goes on with an unfinished run folder."""
+    model = plan.loaded.classifier or plan.loaded.encoder
+    assert model is not None
+    with fitting_threads(network_work(model, plan.data.shape)):
+        return _carry_out(plan, tell or Callbacks())
+
+
+def _carry_out(plan: Plan, tell: Callbacks) -> Result:
+    """The plan as one of its processes sees it."""
+    shards = Shards.from_environment(str(plan.output))
+    if plan.output is None:
+        with tempfile.TemporaryDirectory(prefix="robrep-") as temporary:
+            folder = RunFolder.open(Path(temporary), plan.identity)
+            return _run(plan, folder, Shards(), tell)
+    if not shards.leader:
+        return _assist(plan, plan.output, shards, tell)
+    if plan.request.overwrite and not shards.restarted:
+        overwrite(plan.output, plan.identity)
+    folder = RunFolder.open(plan.output, plan.identity)
+    result = folder.finished()
+    if result is not None:
+        shards.announce("ready")
+        result = _measure(plan, folder, result, tell)
+        tell.stage(f"nothing left to do: {folder.result_path} is complete")
+    else:
+        result = _run(plan, folder, shards, tell)
+    shards.announce("finished")
+    if plan.request.report:
+        device = plan.request.settings.device
+        report = write_report(plan.output, dataset=plan.data, device=device)
+        tell.stage(f"report in {report}")
+    return result
+
+
+def _assist(plan: Plan, output: Path, shards: Shards, tell: Callbacks) -> Result:
+    """The part of the processes that do not lead: chunks, until none is left."""
+    shards.wait("ready")
+    folder = RunFolder.open(output, plan.identity)
+    if folder.finished() is None:
+        classifier, _ = _classifier(plan, folder, tell)
+        _attack(_armed(plan, folder, tell), folder, classifier, shards, tell)
+    shards.wait("finished")
+    result = folder.finished()
+    assert result is not None
+    return result
+
+
+def _run(
+    plan: Plan,
+    folder: RunFolder,
+    shards: Shards,
+    tell: Callbacks,
+) -> Result:
+    """Probe, attack, record; each part is taken from the folder if it is there."""
+    began = time.perf_counter()
+    classifier, probe = _classifier(plan, folder, tell)
+    plan = _armed(plan, folder, tell)
+    shards.announce("ready")
+    probed = time.perf_counter()
+    tell.stage(f"attacking {len(plan.data)} images within {plan.threat}")
+    found = _attack(plan, folder, classifier, shards, tell)
+    seconds = {
+        "probe": probed - began,
+        "attacks": sum(found.seconds.values()),
+        "total": time.perf_counter() - began,
+    }
+    evidence = folder.write_evidence(
+        found.positions,
+        found.attack_index,
+        found.parts(),
+        shape=plan.data.shape,
+        tolerance=plan.threat.tolerance(plan.data.shape),
+    )
+    result = _record(plan, folder, classifier, probe, found, evidence, seconds)
+    folder.finish(result)
+    return _measure(plan, folder, result, tell)
+
+
+def _attack(
+    plan: Plan,
+    folder: RunFolder,
+    classifier: Classifier,
+    shards: Shards,
+    tell: Callbacks,
+) -> Run:
+    """The battery, on the images that no process has attacked yet."""
+    return run_battery(
+        classifier,
+        plan.data,
+        plan.threat,
+        plan.battery,
+        settings=plan.request.settings,
+        folder=folder.chunks,
+        on_progress=tell.progress,
+        shards=shards,
+    )
+
+
+def _armed(plan: Plan, folder: RunFolder, tell: Callbacks) -> Plan:
+    """The plan with the sources of its transfer attacks fitted."""
+
+    def fit_source(reference: str) -> Classifier:
+        tell.stage(f"fitting a linear probe on {reference} to transfer from")
+        shape, classes = plan.data.shape, len(plan.data.classes)
+        encoder = load(reference, LoadOptions(shape=shape, classes=classes)).encoder
+        assert encoder is not None
+        labels = ProbeSettings(labels=plan.request.probe.labels)
+        return _fit(plan, encoder, labels, folder, tell)[0]
+
+    armed = with_sources(plan.battery, folder.surrogate_path, fit_source)
+    return replace(plan, battery=armed)
+
+
+def _measure(plan: Plan, folder: RunFolder, result: Result, tell: Callbacks) -> Result:
+    """Adds the measurements that were asked for and that the result lacks."""
+    saved = _saved(plan, folder)
+    assert saved is not None
+    classifier, _ = saved
+    probed = classifier.linear is not None
+    if not missing(plan.request.measure, result, probed=probed):
+        return result
+    claims = read_claims(folder.path, result)
+    settings = plan.request.settings
+    finished = Finished(
+        result=result,
+        classifier=classifier.to(settings.device),
+        data=plan.data,
+        positions=claims.positions,
+        attack_index=claims.attack_index,
+        images=claims.images,
+        train=lambda: few_labels(
+            training_images(plan.request, plan.data),
+            plan.request.probe.labels,
+            settings.seed,
+        ),
+        batch_size=settings.batch_size,
+        device=settings.device,
+    )
+    measured = measure(
+        finished,
+        plan.request.measure,
+        on_stage=tell.stage,
+        on_progress=tell.working,
+    )
+    folder.finish(measured)
+    return measured
+
+
+def _saved(
+    plan: Plan, folder: RunFolder
+) -> tuple[Classifier, ProbeRecord | None] | None:
+    """What an earlier call kept; a ready-made classifier is at hand already."""
+    ready = plan.loaded.classifier
+    if ready is None:
+        return folder.classifier()
+    return (ready, None) if folder.classifier_path.exists() else None
+
+
+def _classifier(
+    plan: Plan, folder: RunFolder, tell: Callbacks
+) -> tuple[Classifier, ProbeRecord | None]:
+    """From the folder, ready-made, or encoder plus a probe fitted now."""
+    device = plan.request.settings.device
+    saved = _saved(plan, folder)
+    if saved is not None:
+        tell.stage(f"going on with the run in {folder.path}")
+        return saved[0].to(device), saved[1]
+    probe = None
+    classifier = plan.loaded.classifier
+    if plan.loaded.encoder is not None:
+        settings = plan.request.probe
+        labels = f" with {settings.labels} labels" if settings.labels else ""
+        tell.stage(f"{DESCRIPTIONS[settings.protocol]} on {plan.data.name}{labels}")
+        classifier, probe = _fit(plan, plan.loaded.encoder, settings, folder, tell)
+    assert classifier is not None
+    folder.save_classifier(classifier, probe, plan.loaded.reference)
+    return classifier.to(device), probe
+
+
+def _fit(
+    plan: Plan,
+    encoder: Encoder,
+    probe: ProbeSettings,
+    folder: RunFolder,
+    tell: Callbacks,
+) -> tuple[Classifier, ProbeRecord]:
+    """The probe asked for; k-NN on the test features stands beside SLF."""
+    settings = plan.request.settings
+    train = training_images(plan.request, plan.data)
+    for note in train.notes:
+        tell.stage(note)
+    return fit(
+        encoder.to(settings.device),
+        train,
+        plan.threat,
+        test=plan.data,
+        settings=probe,
+        labels_seed=settings.seed,
+        batch_size=settings.batch_size,
+        device=settings.device,
+        checkpoint=folder.fit_path,
+        on_progress=tell.working,
+    )
+
+
+def _record(
+    plan: Plan,
+    folder: RunFolder,
+    classifier: Classifier,
+    probe: ProbeRecord | None,
+    found: Run,
+    evidence: Evidence,
+    seconds: dict[str, float],
+) -> Result:
+    """The typed record of all of it."""
+    settings, data = plan.request.settings, plan.data
+    return Result(
+        model=ModelRecord(
+            reference=plan.loaded.reference,
+            arch=plan.loaded.arch,
+            parameters=parameter_count(classifier),
+            weights_sha256=fingerprint(classifier),
+            file=folder.classifier_path.name,
+            file_sha256=folder.classifier_sha256(),
+            training=plan.loaded.training,
+        ),
+        probe=probe,
+        dataset=DatasetRecord(
+            name=data.name,
+            split=data.split,
+            n=len(data),
+            sha256=data.fingerprint(),
+            classes=len(data.classes),
+            shape=data.shape,
+        ),
+        threat=plan.threat,
+        battery=plan.battery.name,
+        engine=plan.battery.engine,
+        chunk_size=settings.chunk_size,
+        seed=settings.seed,
+        clean=clean_accuracy(found.examples),
+        robust=robust_accuracy(found.examples),
+        undecided=sum(v is Verdict.UNDECIDED for v in found.examples.verdict),
+        attacks=_attack_runs(plan.battery, found),
+        examples=found.examples,
+        evidence=evidence,
+        seconds=seconds,
+        provenance=provenance(settings.device, list(plan.request.command)),
+        notes=[*plan.notes, *found.warnings],
+    )
+
+
+def _attack_runs(battery: Battery, found: Run) -> list[AttackRun]:
+    names = [attack.name for attack in battery.attacks]
+    sequence = [attack.sequence for attack in battery.attacks]
+    runs = []
+    for at, attack in enumerate(battery.attacks):
+        outcomes = found.examples.outcomes[attack.name]
+        runs.append(
+            AttackRun(
+                name=attack.name,
+                engine=attack.engine,
+                sequence=attack.sequence,
+                parameters=attack.parameters,
+                attempted=sum(o is not Outcome.SKIPPED for o in outcomes),
+                fooled=outcomes.count(Outcome.FOOLED),
+                refused=outcomes.count(Outcome.REFUSED),
+                undecided=outcomes.count(Outcome.UNDECIDED),
+                robust=robust_under(found.examples, names, sequence, at),
+                seconds=found.seconds[attack.name],
+                notes=found.notes[attack.name],
+            )
+        )
+    return runs

@@ -1,0 +1,262 @@
+"""What is to be evaluated, looked up and checked before any work begins."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+from robrep_eval.attacks.battery import Battery, build
+from robrep_eval.measures.corruptions import GENERATED, check_source
+from robrep_eval.measures.measure import MeasureSettings
+from robrep_eval.measures.measure import check as check_measurements
+from robrep_eval.probes.few_labels import few_labels
+from robrep_eval.probes.linear import ProbeSettings, check_shape
+from robrep_eval.run.chunk import Settings
+from robrep_eval.run.run_folder import check_overwrite
+from robrep_eval.run.shards import leading
+from robrep_eval.run.surrogates import check_sources
+from zoo import datasets
+from zoo.classifier import Classifier, check_logits
+from zoo.collection.references import (
+    Loaded,
+    LoadOptions,
+    check,
+    load,
+    training_of,
+    weights_file,
+)
+from zoo.datasets.base import Dataset, check_same_classes
+from zoo.datasets.reshaped import split_name
+from zoo.encoder import Encoder, fingerprint
+from zoo.errors import UserError
+from zoo.threat import Norm, ThreatModel, parse_eps, parse_norm
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What to evaluate; every field has the default that the command has."""
+
+    model: str | Encoder | Classifier
+    """A reference, or a module at hand."""
+    dataset: str | Dataset | None = None
+    """By default the dataset that the encoder was trained on. A `Dataset` of your own
+    needs `train` as well unless the model is a ready-made classifier."""
+    train: Dataset | None = None
+    norm: str = "Linf"
+    eps: float | str | None = None
+    """By default the encoder's own threat model, else the dataset's usual radius."""
+    attacks: str = "standard"
+    engine: str = "robrep"
+    """ "reference" runs pyautoattack instead of robrep's own engine."""
+    randomness: str = "per-example"
+    """ "official-rng" replays the reference's draws on robrep's engine."""
+    limit: int | None = None
+    """First n test images; all by default."""
+    settings: Settings = field(default_factory=Settings)
+    probe: ProbeSettings = field(default_factory=ProbeSettings)
+    measure: MeasureSettings = field(default_factory=MeasureSettings)
+    data_dir: Path | None = None
+    arch: str | None = None
+    arch_options: tuple[tuple[str, object], ...] = ()
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    output: Path | Literal["auto"] | None = None
+    """Run folder; "auto" derives one from the request, None keeps nothing but the
+    returned result."""
+    overwrite: bool = False
+    report: bool = False
+    """Also writes report.html into the run folder."""
+    command: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A request with everything looked up and checked."""
+
+    request: Request
+    loaded: Loaded
+    data: Dataset
+    threat: ThreatModel
+    battery: Battery
+    identity: dict[str, object]
+    """What makes another run the same one."""
+    output: Path | None
+    notes: tuple[str, ...] = ()
+    """What the result is to say about what could not be done."""
+
+
+def prepare(request: Request) -> Plan:
+    """Checks all that can be checked before work begins.
+
+    Raises:
+        UserError: an unknown name, a radius in the wrong units, a model that does not
+            fit the data.
+    """
+    norm = parse_norm(request.norm)
+    battery = build(
+        request.attacks, request.engine, norm=norm, randomness=request.randomness
+    )
+    eps = None if request.eps is None else parse_eps(request.eps)
+    if isinstance(request.model, str):
+        check(request.model)
+    name = _dataset_name(request)
+    full = (
+        request.dataset
+        if isinstance(request.dataset, Dataset)
+        else datasets.load(name, "test", data_dir=request.data_dir)
+    )
+    data = full.take(request.limit)
+    loaded = _load(request, data)
+    threat = _threat(norm, eps, loaded, name)
+    threat.check_units(data.shape)
+    _check_ready_made(request, loaded, data)
+    if loaded.encoder is not None:
+        check_shape(loaded.encoder, data)
+        if request.train is not None:
+            check_same_classes(request.train, data)
+        if request.probe.labels is not None:
+            train = training_images(request, data)
+            few_labels(train, request.probe.labels, request.settings.seed)
+    check_sources(battery, data)
+    request, notes = _with_corruptions(request, data)
+    check_measurements(request.measure, loaded.encoder, data)
+    output = _output(request, data, threat)
+    if request.overwrite and output is not None and leading():
+        model = request.model if isinstance(request.model, str) else None
+        check_overwrite(output, None if model is None else weights_file(model))
+    module = loaded.encoder or loaded.classifier
+    assert module is not None
+    identity: dict[str, object] = {
+        "model": loaded.reference,
+        "weights": fingerprint(module),
+        "dataset": f"{data.name}/{data.split}",
+        "images": data.fingerprint(),
+        "threat": str(threat),
+        "attacks": battery.name,
+        "engine": battery.engine,
+        "seed": request.settings.seed,
+        "chunk_size": request.settings.chunk_size,
+        "probe": request.probe.protocol,
+        "labels": request.probe.labels,
+        "l2": request.probe.l2,
+    }
+    return Plan(
+        request=request,
+        loaded=loaded,
+        data=data,
+        threat=threat,
+        battery=battery,
+        identity=identity,
+        output=output,
+        notes=(*data.notes, *notes),
+    )
+
+
+def training_images(request: Request, data: Dataset) -> Dataset:
+    """The training split that goes with the evaluated images."""
+    return request.train or datasets.load(data.name, "train", data_dir=request.data_dir)
+
+
+def _dataset_name(request: Request) -> str:
+    """The dataset asked for, or the one that the encoder's card names."""
+    if isinstance(request.dataset, Dataset):
+        return request.dataset.name
+    if request.dataset is not None:
+        return request.dataset
+    if isinstance(request.model, str):
+        training = training_of(request.model)
+        if training is not None:
+            return training.dataset
+    raise UserError(f"name a dataset for model '{request.model}' (--dataset NAME)")
+
+
+def _load(request: Request, data: Dataset) -> Loaded:
+    if isinstance(request.model, Encoder):
+        return Loaded(reference="(encoder)", encoder=request.model)
+    if isinstance(request.model, Classifier):
+        return Loaded(reference="(classifier)", classifier=request.model)
+    options = LoadOptions(
+        shape=data.shape,
+        classes=len(data.classes),
+        arch=request.arch,
+        arch_options=request.arch_options,
+        mean=request.mean,
+        std=request.std,
+    )
+    return load(request.model, options)
+
+
+def _threat(norm: Norm, eps: float | None, loaded: Loaded, dataset: str) -> ThreatModel:
+    """The radius asked for, the encoder's own, or the usual one of the dataset."""
+    if eps is not None:
+        return ThreatModel(norm=norm, eps=eps)
+    trained = loaded.training and loaded.training.threat
+    if trained and trained.norm == norm:
+        return trained
+    row = datasets.registry().get(split_name(dataset)[0])
+    if row is None or norm not in row.eps:
+        raise UserError(f"name a radius for {norm} on '{dataset}' (--eps, as 8/255)")
+    return ThreatModel(norm=norm, eps=row.eps[norm])
+
+
+def _check_ready_made(request: Request, loaded: Loaded, data: Dataset) -> None:
+    """A classifier must take these images and know these classes."""
+    found = loaded.classifier
+    if found is None:
+        return
+    if found.shape != data.shape:
+        raise UserError(
+            f"the classifier takes images of shape {found.shape}, but {data.name} has "
+            f"{data.shape}"
+        )
+    if found.classes != len(data.classes):
+        raise UserError(
+            f"the classifier has {found.classes} classes, but {data.name} has "
+            f"{len(data.classes)}"
+        )
+    check_logits(found, data.images([0]))
+    if request.probe != ProbeSettings():
+        raise UserError(
+            f"'{loaded.reference}' is a ready-made classifier, which no probe is "
+            "fitted on; leave --probe, --labels and --l2 out"
+        )
+
+
+def _with_corruptions(
+    request: Request, data: Dataset
+) -> tuple[Request, tuple[str, ...]]:
+    """`full` reports common corruptions beside the attacks wherever they exist."""
+    asked = request.attacks.split(",")
+    if "full" not in asked or request.measure.corruptions is not None:
+        return request, ()
+    try:
+        check_source(data, GENERATED)
+    except UserError as reason:
+        return request, (f"Common corruptions were left out: {reason}.",)
+    measured = replace(request.measure, corruptions=GENERATED)
+    return replace(request, measure=measured), ()
+
+
+def _output(request: Request, data: Dataset, threat: ThreatModel) -> Path | None:
+    """runs/MODEL/DATASET-NORM-EPS, with what differs from the defaults appended."""
+    if request.output != "auto":
+        return request.output
+    model = request.model if isinstance(request.model, str) else "model"
+    model = Path(model).stem if Path(model).is_file() else model.removeprefix("zoo:")
+    words = [data.name, threat.norm.lower(), str(threat).split()[1]]
+    words += [request.probe.protocol.lower()] * (request.probe.protocol != "SLF")
+    labels = request.probe.labels
+    words += [f"{labels}-labels".replace("%", "pct")] * (labels is not None)
+    words += [f"l2-{request.probe.l2}"] * (request.probe.l2 is not None)
+    words += [request.attacks] * (request.attacks != Request.attacks)
+    words += [request.engine] * (request.engine != Request.engine)
+    words += [request.randomness] * (request.randomness != Request.randomness)
+    words += [f"n{len(data)}"] * (request.limit is not None)
+    words += [f"seed{request.settings.seed}"] * (request.settings.seed != 0)
+    return Path("runs", safe_name(model), safe_name("-".join(words)))
+
+
+def safe_name(text: str) -> str:
+    """Every character that is unsafe in a path replaced."""
+    return "".join(c if c.isalnum() or c in "._-" else "-" for c in text).strip(".")

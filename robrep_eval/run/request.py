@@ -1,0 +1,116 @@
+"""From command-line words to a `Request`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import yaml
+
+from robrep_eval.measures.certify import SmoothingSettings
+from robrep_eval.measures.measure import MeasureSettings
+from robrep_eval.probes.linear import PENALTIES, ProbeSettings
+from robrep_eval.run.chunk import Settings
+from robrep_eval.run.plan import Request
+from zoo.errors import UserError, nearest
+
+NORMALIZATIONS = {
+    "none": ((0.0,), (1.0,)),
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+}
+
+
+def read_request(options: dict[str, Any], command: Sequence[str]) -> Request:
+    """Reads what `robrep-eval run` was given.
+
+    Args:
+        options: Values by parameter name.
+        command: The words as typed, for the record.
+
+    Raises:
+        UserError: a value that makes no sense, with the nearest that would.
+    """
+    for key in ("limit", "batch_size", "chunk_size"):
+        if options[key] is not None and options[key] < 1:
+            flag = key.replace("_", "-")
+            raise UserError(f"--{flag} must be at least 1, not {options[key]}")
+    check_device(options["device"])
+    mean, std = read_normalization(options["normalize"] or "none")
+    return Request(
+        model=options["model"],
+        dataset=options["dataset"],
+        norm=options["norm"],
+        eps=options["eps"],
+        attacks=_attacks(options),
+        engine=options["engine"].lower(),
+        randomness=options["randomness"].lower(),
+        limit=options["limit"],
+        settings=Settings(
+            seed=options["seed"],
+            chunk_size=options["chunk_size"],
+            batch_size=options["batch_size"],
+            device=options["device"],
+        ),
+        probe=ProbeSettings(
+            protocol=options["probe"].upper(),
+            labels=options["labels"],
+            penalties=PENALTIES if options["l2"] is None else (options["l2"],),
+        ),
+        measure=MeasureSettings(
+            health=options["health"],
+            label_free=options["label_free"],
+            certify=options["certify"],
+            smoothing=SmoothingSettings(
+                sigma=options["sigma"], n=options["samples"], seed=options["seed"]
+            ),
+            corruptions=options["corruptions"],
+        ),
+        data_dir=options["data_dir"],
+        arch=options["arch"],
+        arch_options=tuple(read_pair(text) for text in options["arch_options"]),
+        mean=mean,
+        std=std,
+        output=options["output"] or "auto",
+        overwrite=options["overwrite"],
+        report=options["report"],
+        command=("robrep-eval", *command),
+    )
+
+
+def _attacks(options: dict[str, Any]) -> str:
+    """All that --battery, --attacks and --transfer-from name, in that order."""
+    named = [*options["attacks"], *map("transfer:{}".format, options["transfer_from"])]
+    return ",".join(named).lower()
+
+
+def read_pair(text: str) -> tuple[str, object]:
+    """ "key=value", the value as YAML: numbers, lists, true and false."""
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise UserError(f"'{text}' is not KEY=VALUE, such as stem_padding=2")
+    return key, yaml.safe_load(value)
+
+
+def read_normalization(text: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """A known name, or "mean,mean,mean/std,std,std"."""
+    if text in NORMALIZATIONS:
+        return NORMALIZATIONS[text]
+    try:
+        mean, std = (tuple(map(float, part.split(","))) for part in text.split("/"))
+    except ValueError:
+        raise UserError(
+            f"--normalize '{text}' is not MEAN/STD; {nearest(text, NORMALIZATIONS)}"
+        ) from None
+    return mean, std
+
+
+def check_device(device: str) -> None:
+    """Raises `UserError` for a device that this machine or torch does not have."""
+    import torch
+
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        first = str(error).splitlines()[0]
+        raise UserError(f"device '{device}' cannot be used: {first}") from None

@@ -1,0 +1,180 @@
+"""The command as people run it: exit codes, messages, files left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from robrep_eval.commands.cli import main
+from zoo.classifier import Classifier
+from zoo.encoder import Encoder, save_encoder
+from zoo.files import read_tensors, write_tensors
+
+
+@pytest.fixture(scope="module")
+def encoder_file(
+    plain_classifier: Classifier, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    path = tmp_path_factory.mktemp("encoder") / "encoder.safetensors"
+    encoder = plain_classifier.encoder
+    assert isinstance(encoder, Encoder)
+    save_encoder(encoder, path)
+    return path
+
+
+def _call(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    folder: Path,
+    *words: str,
+) -> tuple[int, str, str]:
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", ["robrep-eval", *words])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    out, err = capsys.readouterr()
+    assert isinstance(stopped.value.code, int)
+    return stopped.value.code, out, err
+
+
+def _broken_files(folder: Path, encoder_file: Path) -> None:
+    (folder / "pickled.pt").write_bytes(pickle.dumps({"model": os.system}))
+    (folder / "corrupt.pt").write_bytes(b"PK\x03\x04 not a checkpoint")
+    (folder / "corrupt.safetensors").write_bytes(b"\xff" * 100)
+    torch.save({"linear.weight": torch.zeros(10, 4)}, folder / "misfit.pt")
+    tensors, metadata = read_tensors(encoder_file)
+    tensors["backbone.conv1.weight"][0, 0, 0, 0] = torch.nan
+    write_tensors(folder / "nan.safetensors", tensors, metadata)
+
+
+BAD = [
+    ("--model zoo:tarl-digits", "no encoder 'tarl-digits'"),
+    ("--model tarrl", "unknown model 'tarrl'"),
+    ("--model none.safetensors", "no file none.safetensors"),
+    ("--model E --dataset cifar", "did you mean 'cifar10'"),
+    ("--model E --dataset digits --attacks standart", "did you mean 'standard'"),
+    ("--model E --dataset digits --norm Linff", "did you mean 'Linf'"),
+    ("--model E --dataset digits --eps -1", "positive and finite, not -1"),
+    ("--model E --dataset digits --eps 0", "positive and finite, not 0"),
+    ("--model E --dataset digits --eps nan", "positive and finite, not nan"),
+    ("--model E --dataset digits --eps 8", "did you mean 8/255"),
+    ("--model E --dataset digits --limit 0", "--limit must be at least 1"),
+    ("--model E --dataset digits --device gpu9", "device 'gpu9' cannot be used"),
+    ("--model E --dataset digits --eps .1 --output F/x", "cannot write to"),
+    ("--model pickled.pt --arch resnet_s8 --dataset digits", "refuses"),
+    ("--model corrupt.pt --arch resnet_s8 --dataset digits", "corrupt.pt"),
+    ("--model corrupt.safetensors --dataset digits", "not a safetensors file"),
+    ("--model misfit.pt --arch resnet_s8 --dataset digits", "do not fit"),
+    ("--model misfit.pt --dataset digits", "name it with --arch"),
+    ("--model nan.safetensors --dataset digits", "NaN or infinity"),
+    ("--model E --dataset imagefolder:nowhere --eps .1", "no folder nowhere/test"),
+    ("--model robustbench:NoSuch2020Model --dataset digits", "no model 'NoSuch2020"),
+    ("--model E --dataset digits --modle x", "No such option"),
+    ("verfy x", "No such command 'verfy'"),
+    ("verify nowhere", "no result.json in nowhere"),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), BAD, ids=[w for w, _ in BAD])
+def test_bad_input_gets_one_clear_error(
+    words: str,
+    message: str,
+    encoder_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    _broken_files(tmp_path, encoder_file)
+    (tmp_path / "F").write_text("a file where a folder should be")
+    before = sorted(tmp_path.rglob("*"))
+    typed = [str(encoder_file) if w == "E" else w for w in words.split()]
+    code, out, err = _call(monkeypatch, capsys, tmp_path, *typed)
+    assert code == 2
+    assert message in " ".join(err.split())
+    assert "Traceback" not in err
+    assert out == ""
+    assert sorted(tmp_path.rglob("*")) == before, "nothing is left behind"
+
+
+def test_json_is_the_record_and_progress_stays_on_stderr(
+    encoder_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = [
+        "--dataset",
+        "digits",
+        "--eps",
+        "0.1",
+        "--attacks",
+        "fgsm",
+        "--limit",
+        "12",
+        "--json",
+    ]
+    code, out, err = _call(
+        monkeypatch, capsys, tmp_path, "--model", str(encoder_file), *words
+    )
+    assert code == 0
+    (folder,) = (tmp_path / "runs").glob("*/*")
+    assert folder.name == "digits-linf-0.1-fgsm-n12"
+    assert json.loads(out) == json.loads((folder / "result.json").read_text())
+    assert "attacking 12 images within Linf 0.1" in err
+    code, out, err = _call(
+        monkeypatch, capsys, tmp_path, "-q", "--model", str(encoder_file), *words[:-1]
+    )
+    assert (code, err) == (0, "")
+    assert "fgsm" in out
+    assert "re-checked" in out
+    code, out, _ = _call(monkeypatch, capsys, tmp_path, "verify", str(folder))
+    assert code == 0
+    assert out.count("ok ") == 4
+
+
+def test_help_and_completion_answer_without_torch() -> None:
+    code = """
+import sys
+from robrep_eval.commands.cli import cli, _known
+from click.testing import CliRunner
+assert "Examples" in CliRunner().invoke(cli, ["--help"]).output
+assert "--eps" in CliRunner().invoke(cli, ["run", "--help"]).output
+assert "digits" in _known("dataset") and "standard" in _known("attack")
+_known("model")
+sys.exit("torch" in sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_killed_run_resumes_to_the_same_result(
+    encoder_file: Path, tmp_path: Path
+) -> None:
+    """SIGKILL in the middle; the same command again ends as an uninterrupted run."""
+    words = [sys.executable, "-m", "robrep_eval", "run", "--model", str(encoder_file)]
+    words += ["--dataset", "digits", "--eps", "0.1", "--limit", "60"]
+    words += ["--chunk-size", "10"]
+    words += ["--attacks", "pgd", "--output"]
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    process = subprocess.Popen(
+        [*words, str(killed)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    while len(list(killed.glob("chunks/*.safetensors"))) < 2:
+        assert process.poll() is None, "ended before it could be killed"
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    assert not (killed / "result.json").exists()
+    for folder in (killed, whole):
+        subprocess.run([*words, str(folder)], check=True, capture_output=True)
+    one, two = (json.loads((f / "result.json").read_text()) for f in (killed, whole))
+    assert one["examples"] == two["examples"]
+    assert one["robust"] == two["robust"]
+    assert one["evidence"]["file_sha256"] == two["evidence"]["file_sha256"]

@@ -1,0 +1,342 @@
+"""Broken defences, each caught by the right flag; honest models raise none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import replace
+from functools import cache
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from robrep_eval.measures.health import Subject, attack, check_health
+from robrep_eval.measures.health.black_box import white_box_beats_black_box
+from robrep_eval.measures.health.full import breaks_control, twin_transfer
+from robrep_eval.measures.health.outcome import inside_the_ball, worst_case
+from robrep_eval.probes.logistic import fit_linear
+from zoo import datasets
+from zoo.classifier import Classifier
+from zoo.collection import store
+from zoo.measurements import HealthReport, Status
+from zoo.records import Examples, Outcome, Verdict
+from zoo.threat import ThreatModel
+
+SHAPE = (1, 8, 8)
+THREAT = ThreatModel(norm="Linf", eps=0.1)
+N = 100
+
+
+class RandomFeatures(nn.Module):
+    """Fixed random projections and tanh: an honest encoder without training."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, width: int = 300) -> None:
+        super().__init__()
+        rng = torch.Generator().manual_seed(0)
+        weight = torch.randn(width, 64, generator=rng) / 4
+        self.register_buffer("weight", weight)
+        self.register_buffer("bias", -weight.sum(dim=1) * 0.3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        flat = nn.functional.linear(x.flatten(1), self.weight, self.bias)
+        return flat.tanh()
+
+
+@cache
+def honest() -> Classifier:
+    """A probe on random features of the digits."""
+    encoder = RandomFeatures()
+    train = datasets.load("digits", "train")
+    z = encoder(train.images(slice(None)))
+    head = fit_linear(z, train.labels, classes=10, l2=1e-2, tolerance=1e-4)
+    return Classifier(encoder, head, classes=10, shape=SHAPE)
+
+
+def subject(classifier: Classifier, *, n: int = N) -> Subject:
+    data = datasets.load("digits", "test").take(n)
+    return Subject(
+        classifier=classifier,
+        x=data.images(slice(None)),
+        y=data.labels,
+        ids=data.positions.tolist(),
+        threat=THREAT,
+    )
+
+
+def defended(change: Callable[[Classifier], nn.Module]) -> Classifier:
+    """The honest classifier behind a broken defence."""
+    return Classifier(change(honest()), nn.Identity(), classes=10, shape=SHAPE)
+
+
+class Wrapped(nn.Module):
+    """A classifier with something done to pixels before or to logits after."""
+
+    def __init__(
+        self,
+        inner: nn.Module,
+        before: Callable[[Tensor], Tensor] = lambda x: x,
+        after: Callable[[Tensor], Tensor] = lambda s: s,
+    ) -> None:
+        super().__init__()
+        self.inner, self.before, self.after = inner, before, after
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.after(self.inner(self.before(x)))
+
+
+def saturated(inner: Classifier) -> nn.Module:
+    return Wrapped(inner, after=lambda s: 1e4 * s)
+
+
+def noisy(inner: Classifier) -> nn.Module:
+    return Wrapped(inner, before=lambda x: x + 0.1 * torch.randn_like(x))
+
+
+def detached(inner: Classifier) -> nn.Module:
+    return Wrapped(inner, after=lambda s: s.detach())
+
+
+def quantised(inner: Classifier) -> nn.Module:
+    return Wrapped(inner, before=lambda x: (x * 4).round() / 4)
+
+
+class StraightThrough(torch.autograd.Function):
+    """Rounds, and claims that it did not: a wrong gradient."""
+
+    @staticmethod
+    def forward(ctx: object, x: Tensor) -> Tensor:
+        return (x * 4).round() / 4
+
+    @staticmethod
+    def backward(ctx: object, gradient: Tensor) -> Tensor:
+        return gradient
+
+
+def straight_through(inner: Classifier) -> nn.Module:
+    return Wrapped(inner, before=StraightThrough.apply)
+
+
+def jpeg(inner: Classifier) -> nn.Module:
+    """Through bytes and back, as a preprocessing defence does."""
+    from torchvision.io import ImageReadMode, decode_jpeg, encode_jpeg
+
+    def compress(x: Tensor) -> Tensor:
+        pixels = (x.clamp(0, 1) * 255).round().to(torch.uint8).cpu()
+        back = [
+            decode_jpeg(encode_jpeg(image, quality=75), mode=ImageReadMode.GRAY)
+            for image in pixels
+        ]
+        return torch.stack(back).to(x) / 255
+
+    return Wrapped(inner, before=compress)
+
+
+def scale_255(inner: Classifier) -> nn.Module:
+    """Divides pixels by 255 itself, though they are in [0, 1] already."""
+    return Wrapped(inner, before=lambda x: x / 255)
+
+
+def softmax(inner: Classifier) -> nn.Module:
+    return Wrapped(inner, after=lambda s: s.softmax(dim=1))
+
+
+class BatchStatistics(nn.Module):
+    """Batch norm that uses the statistics of the batch whatever mode it is in."""
+
+    def __init__(self, inner: Classifier) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.inner(x)
+        deviation = logits.std(dim=0, unbiased=False) + 0.1
+        return (logits - logits.mean(dim=0)) / deviation
+
+
+class OptimisedAtTestTime(nn.Module):
+    """Moves each image to where the model is surer, before it answers."""
+
+    def __init__(self, inner: Classifier) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.enable_grad():
+            leaf = x.detach().clone().requires_grad_()
+            surest = self.inner(leaf).log_softmax(dim=1).amax(dim=1).sum()
+            (step,) = torch.autograd.grad(surest, leaf)
+        return self.inner(x + 0.02 * step.sign())  # type: ignore[no-any-return]
+
+
+PLANTED = [
+    (saturated, "gradient_nonzero"),
+    (noisy, "deterministic"),
+    (detached, "differentiable"),
+    (quantised, "differentiable"),
+    (straight_through, "gradient_agrees"),
+    (jpeg, "differentiable"),
+    (scale_255, "input_range"),
+    (softmax, "logits"),
+    (BatchStatistics, "batch_independent"),
+    (OptimisedAtTestTime, "static_forward"),
+]
+
+
+@pytest.mark.parametrize(
+    ("change", "flag"), PLANTED, ids=[change.__name__ for change, _ in PLANTED]
+)
+def test_each_broken_defence_is_caught_by_the_right_flag(
+    change: Callable[[Classifier], nn.Module], flag: str
+) -> None:
+    report = check_health(subject(defended(change), n=40))
+    assert report.worst is Status.FAIL
+    assert report.cause is not None
+    assert report.cause.check == flag, report.cause.summary
+    assert "could not be carried out" not in report.cause.summary
+
+
+def unhealthy(report: HealthReport) -> list[str]:
+    return [f"{f.check}: {f.summary}" for f in report.flags if f.status != Status.PASS]
+
+
+def test_an_honest_classifier_raises_no_flag() -> None:
+    assert unhealthy(check_health(subject(honest()), "full")) == []
+
+
+@pytest.mark.parametrize("name", store.names())
+def test_no_zoo_encoder_raises_a_flag(name: str) -> None:
+    encoder = store.load_encoder_by_name(name)
+    train = datasets.load("digits", "train")
+    if encoder.spec.shape != train.shape:
+        pytest.skip("needs another dataset than the embedded one")
+    with torch.no_grad():
+        z = encoder(train.images(slice(None)))
+    head = fit_linear(z, train.labels, classes=10, l2=1e-3, tolerance=1e-4)
+    classifier = Classifier(encoder, head, classes=10, shape=SHAPE)
+    assert unhealthy(check_health(subject(classifier, n=64))) == []
+
+
+def test_an_attack_with_steps_too_short_misses_the_control(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert breaks_control(subject(honest(), n=40)).value == 0
+    monkeypatch.setattr(attack, "RELATIVE_STEP", 1e-3)
+    flag = breaks_control(subject(honest(), n=40))
+    assert flag.status is Status.FAIL
+    assert len(flag.examples) == 20
+
+
+def test_a_head_that_hides_the_gradient_has_a_twin_that_shows_it() -> None:
+    """Logits so large that the cross-entropy is flat to float32."""
+    assert twin_transfer(subject(honest(), n=200)).status is Status.PASS
+    hiding = deepcopy(honest())
+    with torch.no_grad():
+        for parameter in hiding.head.parameters():
+            parameter.mul_(1e5)
+    assert twin_transfer(subject(hiding, n=200)).status is Status.FAIL
+
+
+def test_a_cut_gradient_misses_every_plant() -> None:
+    flag = attack.finds_planted(subject(defended(detached), n=40))
+    assert flag.status is Status.FAIL
+    assert flag.value == 1
+
+
+def test_few_classes_alone_are_no_flaw() -> None:
+    train = datasets.load("digits-parity", "train")
+    test = datasets.load("digits-parity", "test").take(64)
+    encoder = RandomFeatures()
+    z = encoder(train.images(slice(None)))
+    head = fit_linear(z, train.labels, classes=2, l2=1e-2, tolerance=1e-4)
+    report = check_health(
+        replace(
+            subject(honest(), n=64),
+            classifier=Classifier(encoder, head, classes=2, shape=SHAPE),
+            y=test.labels,
+        )
+    )
+    assert unhealthy(report) == []
+    assert "2 classes" in report.flag("logits").summary
+
+
+def with_outcomes(**columns: list[Outcome]) -> Subject:
+    n = len(next(iter(columns.values())))
+    examples = Examples(
+        index=list(range(n)),
+        label=[0] * n,
+        clean_prediction=[0] * n,
+        verdict=[
+            Verdict.FOOLED if Outcome.FOOLED in row else Verdict.ROBUST
+            for row in zip(*columns.values(), strict=True)
+        ],
+        outcomes=columns,
+    )
+    return replace(subject(honest(), n=10), examples=examples)
+
+
+H, F = Outcome.HELD, Outcome.FOOLED
+
+
+def test_black_box_successes_are_counted_against_white_box_ones() -> None:
+    honest_run = with_outcomes(pgd=[F, F, H, H] * 25, square=[F, H, H, H] * 25)
+    assert white_box_beats_black_box(honest_run).status is Status.PASS
+    masked = with_outcomes(pgd=[H] * 100, square=[H, F, H, H] * 25)
+    flag = white_box_beats_black_box(masked)
+    assert flag.status is Status.FAIL
+    assert flag.value == 0.25
+    assert flag.examples[:2] == [1, 5]
+    assert len(flag.examples) == 20
+    name = "transfer:zoo:simclr-digits"
+    by_transfer = with_outcomes(**{"pgd": [H] * 100, name: [H, F, H, H] * 25})
+    assert white_box_beats_black_box(by_transfer).status is Status.FAIL
+    assert "not judged" in white_box_beats_black_box(subject(honest(), n=5)).summary
+
+
+@pytest.mark.parametrize(("defence", "found"), [(None, True), ("quantised", False)])
+def test_a_longer_white_box_attack_tells_effort_from_masking(
+    defence: str | None, found: bool
+) -> None:
+    """Square's successes, on images that fall to PGD when the model is honest."""
+    data = datasets.load("digits", "test").take(N)
+    fallen = ~attack.held(subject(honest()), attack.pgd(subject(honest()), THREAT))
+    rows = [bool(x) and i < 50 for i, x in enumerate(fallen.tolist())]
+    square = [F if hit else H for hit in rows]
+    few = [F if hit and sum(rows[:i]) < 2 else H for i, hit in enumerate(rows)]
+    model = defended(quantised) if defence else honest()
+    for column, short in ((square, True), (few, False)):
+        base = with_outcomes(pgd=[H] * N, square=column)
+        flag = white_box_beats_black_box(replace(base, classifier=model, whole=data))
+        missed = column.count(F)
+        if found:
+            assert flag.value == 0
+            assert f"{missed} of them fall to longer ones" in flag.summary
+            assert flag.status is (Status.WARN if short else Status.PASS)
+        else:
+            assert flag.value is not None
+            assert flag.value >= missed / N / 2
+            assert (flag.status is Status.FAIL) == short
+
+
+def test_a_verdict_that_does_not_follow_is_found() -> None:
+    good = with_outcomes(pgd=[F, H, H])
+    assert worst_case(good).status is Status.PASS
+    assert good.examples is not None
+    wrong = good.examples.model_copy(update={"verdict": [Verdict.ROBUST] * 3})
+    flag = worst_case(replace(good, examples=wrong))
+    assert (flag.status, flag.examples) == (Status.FAIL, [0])
+
+
+def test_an_adversarial_outside_the_ball_is_found() -> None:
+    base = subject(honest(), n=4)
+    inside = replace(base, origins=base.x, adversarials=(base.x + 0.05).clamp(0, 1))
+    assert inside_the_ball(inside).status is Status.PASS
+    outside = replace(base, origins=base.x, adversarials=(base.x + 0.3).clamp(0, 1))
+    assert inside_the_ball(outside).status is Status.FAIL
+    nan = replace(base, origins=base.x, adversarials=base.x + torch.nan)
+    assert inside_the_ball(nan).status is Status.FAIL
+    refused = with_outcomes(pgd=[Outcome.REFUSED, H])
+    assert inside_the_ball(refused).examples == [0]

@@ -1,0 +1,175 @@
+"""Model references: every form leads to the right weights, or says why not."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from zoo.classifier import Classifier
+from zoo.collection.references import LoadOptions, check, load, training_of
+from zoo.collection.sources import EMBEDDED_FOLDER
+from zoo.collection.state_file import read_state
+from zoo.encoder import Encoder, EncoderSpec, save_encoder
+from zoo.errors import UserError
+
+DIGITS = LoadOptions(shape=(1, 8, 8), classes=10, arch="resnet_s8")
+
+
+@pytest.fixture
+def encoder() -> Encoder:
+    torch.manual_seed(0)
+    return Encoder(EncoderSpec(arch="resnet_s8", shape=(1, 8, 8))).eval()
+
+
+X = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+def test_zoo_names_lead_to_embedded_encoders_with_their_training() -> None:
+    found = load("zoo:tarrl-digits", DIGITS)
+    assert found.encoder is not None
+    assert found.training is not None
+    assert found.training.method == "tarrl"
+    assert found.training.command is not None
+    with pytest.raises(UserError, match="did you mean 'tarrl-digits'"):
+        check("zoo:tarl-digits")
+    with pytest.raises(UserError, match="did you mean 'zoo:tarrl-digits'"):
+        check("tarrl-digits")
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "backbone.", "module.encoder."])
+def test_encoder_checkpoints_load_under_the_usual_prefixes(
+    encoder: Encoder, tmp_path: Path, prefix: str
+) -> None:
+    state = {prefix + k: v for k, v in encoder.backbone.state_dict().items()}
+    torch.save({"state_dict": state, "epoch": 3}, tmp_path / "e.pt")
+    found = load(str(tmp_path / "e.pt"), DIGITS).encoder
+    assert found is not None
+    assert torch.equal(found(X), encoder(X))
+
+
+def test_files_of_our_own_need_no_architecture(
+    encoder: Encoder, tmp_path: Path
+) -> None:
+    save_encoder(encoder, tmp_path / "e.safetensors")
+    options = LoadOptions(shape=(1, 8, 8), classes=10)
+    found = load(str(tmp_path / "e.safetensors"), options).encoder
+    assert found is not None
+    assert torch.equal(found(X), encoder(X))
+
+
+def test_the_card_beside_a_file_tells_of_its_training_and_of_no_others(
+    encoder: Encoder, tmp_path: Path
+) -> None:
+    described = EMBEDDED_FOLDER / "tarrl-digits"
+    shutil.copytree(described, tmp_path, dirs_exist_ok=True)
+    options = LoadOptions(shape=(1, 8, 8), classes=10)
+    want = load("zoo:tarrl-digits", options)
+    for reference in (str(tmp_path), str(tmp_path / "model.safetensors")):
+        check(reference)
+        found = load(reference, options)
+        assert found.encoder is not None
+        assert found.training == want.training == training_of(reference)
+    save_encoder(encoder, tmp_path / "model.safetensors")
+    assert load(str(tmp_path), options).training is None
+
+
+@pytest.mark.parametrize("name", ["linear", "fc", "head"])
+def test_classifier_checkpoints_keep_their_head(
+    encoder: Encoder, tmp_path: Path, name: str
+) -> None:
+    head = nn.Linear(encoder.dim, 10)
+    state = dict(encoder.backbone.state_dict())
+    state |= {f"{name}.weight": head.weight.data, f"{name}.bias": head.bias.data}
+    torch.save(state, tmp_path / "c.pt")
+    found = load(str(tmp_path / "c.pt"), DIGITS).classifier
+    assert isinstance(found, Classifier)
+    torch.testing.assert_close(found(X), head(encoder(X)))
+    with pytest.raises(UserError, match="but the dataset has 3 classes"):
+        load(
+            str(tmp_path / "c.pt"),
+            LoadOptions(shape=(1, 8, 8), classes=3, arch="resnet_s8"),
+        )
+
+
+def test_torchvisions_shortcut_names_are_understood(tmp_path: Path) -> None:
+    from torchvision.models import resnet18
+
+    state = resnet18(num_classes=10).state_dict()
+    state = {k: v for k, v in state.items() if not k.startswith("fc.")}
+    torch.save(state, tmp_path / "tv.pt")
+    options = LoadOptions(
+        shape=(3, 32, 32),
+        classes=10,
+        arch="resnet18",
+        arch_options=(("stem", "imagenet"),),
+    )
+    found = load(str(tmp_path / "tv.pt"), options).encoder
+    assert found is not None
+    theirs = resnet18(num_classes=10)
+    theirs.load_state_dict(state, strict=False)
+    theirs.fc = nn.Identity()
+    x = torch.rand(1, 3, 32, 32)
+    torch.testing.assert_close(found(x), theirs.eval()(x))
+
+
+def test_robustbench_models_load_through_their_own_loader(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their architecture and loader, with a file where their download would put it."""
+    from robustbench.model_zoo import model_dicts
+    from robustbench.model_zoo.enums import BenchmarkDataset, ThreatModel
+
+    home = tmp_path / "home"
+    monkeypatch.setenv("ROBREP_HOME", str(home))
+    monkeypatch.setenv("ROBREP_OFFLINE", "1")
+    row = model_dicts[BenchmarkDataset.cifar_10][ThreatModel.Linf]["Wong2020Fast"]
+    theirs = row["model"]().eval()
+    options = LoadOptions(shape=(3, 32, 32), classes=10)
+    with pytest.raises(UserError, match="offline mode is on"):
+        load("robustbench:Wong2020Fast", options)
+    folder = home / "robustbench" / "cifar10" / "Linf"
+    folder.mkdir(parents=True)
+    torch.save(theirs.state_dict(), folder / "Wong2020Fast.pt")
+    found = load("robustbench:cifar10/Linf/Wong2020Fast", options).classifier
+    assert found is not None
+    x = torch.rand(2, 3, 32, 32)
+    torch.testing.assert_close(found(x), theirs(x))
+    with pytest.raises(UserError, match="did you mean 'Wong2020Fast'"):
+        load("robustbench:Wong2020Fas", options)
+
+
+def test_timm_models_that_do_not_exist_give_the_nearest() -> None:
+    options = LoadOptions(shape=(3, 32, 32), classes=10)
+    with pytest.raises(UserError, match="timm has no pretrained weights 'resnet_18'"):
+        load("timm:resnet_18", options)
+
+
+def test_a_state_dict_in_no_known_wrapper_is_refused(tmp_path: Path) -> None:
+    torch.save({"epoch": 3}, tmp_path / "x.pt")
+    with pytest.raises(UserError, match="holds no state dict"):
+        read_state(tmp_path / "x.pt")
+
+
+def test_timm_models_bring_their_normalisation_and_size(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With the download replaced by fresh weights: everything else is real."""
+    import timm
+
+    create = timm.create_model
+
+    def offline(*args: object, **kwargs: object) -> nn.Module:
+        module: nn.Module = create(*args, **{**kwargs, "pretrained": False})
+        return module
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    options = LoadOptions(shape=(3, 32, 32), classes=10)
+    found = load("timm:resnet18.a1_in1k", options).encoder
+    assert found is not None
+    assert found.spec.mean == pytest.approx((0.485, 0.456, 0.406))
+    assert found.spec.options == {"resize": 224}
+    assert found(torch.rand(1, 3, 32, 32)).shape == (1, 512)

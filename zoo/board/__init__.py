@@ -1,0 +1,1 @@
+"""The leaderboard: ranks of entries, as text and as a page."""

@@ -1,0 +1,129 @@
+"""The leaderboard as text: Markdown, LaTeX, and tables for the terminal.
+
+One section per group of comparable rows, so that lines stay short.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from zoo.board.leaderboard import Board, Row
+from zoo.collection.model_card import escape_markdown
+from zoo.records import Proportion
+
+if TYPE_CHECKING:
+    from rich.console import Group
+
+HEADINGS = (
+    "rank",
+    "encoder",
+    "method",
+    "architecture",
+    "images",
+    "clean",
+    "robust",
+)
+FIGURES = ("clean", "robust")
+NUMBERS = {"rank", "images", *FIGURES}
+DOUBT = " doubtful"
+WIDEST = 26
+"""Characters of a column in the terminal, before it is folded."""
+NOTE = (
+    "In brackets: 95% intervals (Clopper-Pearson). '=' marks a rank that is shared: a "
+    "paired exact test (McNemar, 5%) does not tell the rows apart. 'doubtful': a "
+    "health check of the evaluation objected."
+)
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    **{c: f"\\{c}" for c in "&%$#_{}"},
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+}
+
+
+def sections(board: Board) -> dict[str, list[Row]]:
+    """Rows that are ranked among one another, by what they share."""
+    found: dict[str, list[Row]] = {}
+    for row in board.rows:
+        found.setdefault(row.group, []).append(row)
+    return found
+
+
+def cells(row: Row) -> list[str]:
+    """One row, in the order of `HEADINGS`."""
+    doubt = DOUBT if row.doubts else ""
+    return [
+        row.place,
+        row.card.name,
+        row.method,
+        row.card.arch,
+        str(row.robust.n),
+        percent(row.clean),
+        f"{percent(row.robust)}{doubt}",
+    ]
+
+
+def percent(figure: Proportion) -> str:
+    """Share and interval, in per cent without the sign."""
+    low, high = 100 * figure.low, 100 * figure.high
+    return f"{100 * figure.value:.1f} [{low:.1f}, {high:.1f}]"
+
+
+def markdown(board: Board) -> str:
+    """A heading and a table per section, for README files and issues."""
+    rule = ["--:" if heading in NUMBERS else "---" for heading in HEADINGS]
+    parts = []
+    for title, rows in sections(board).items():
+        lines = [list(HEADINGS), rule]
+        lines += [[escape_markdown(cell) for cell in cells(row)] for row in rows]
+        table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        parts.append(f"### {escape_markdown(title)}\n\n{table}\n")
+    return "\n".join([*parts, f"Accuracies in %. {NOTE}\n"])
+
+
+def escape_latex(text: str) -> str:
+    """Text that LaTeX prints as it is."""
+    return "".join(_LATEX.get(c, c) for c in " ".join(text.split()))
+
+
+def latex(board: Board) -> str:
+    """A tabular with the rules of the package booktabs, in sections."""
+    columns = "".join("r" if heading in NUMBERS else "l" for heading in HEADINGS)
+    lines = [f"% {NOTE}", rf"\begin{{tabular}}{{{columns}}}", r"\toprule"]
+    lines.append(rf"{' & '.join(HEADINGS)} \\")
+    for title, rows in sections(board).items():
+        span = rf"\multicolumn{{{len(HEADINGS)}}}{{l}}{{{escape_latex(title)}}} \\"
+        lines += [r"\midrule", span, r"\midrule"]
+        lines += [" & ".join(map(escape_latex, cells(row))) + r" \\" for row in rows]
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+
+
+def terminal(board: Board) -> Group:
+    """Tables for rich, one per section, with columns of one width; 80 characters do."""
+    from rich.console import Group
+
+    from zoo.commands.options import plain, plain_table
+
+    shown = [HEADINGS.index(h) for h in ("rank", "encoder", *FIGURES)]
+    lines = [cells(row) for row in board.rows]
+    tables = []
+    for title, rows in sections(board).items():
+        table = plain_table(title)
+        for at in shown:
+            number = HEADINGS[at] in NUMBERS
+            # Doubts go to a second line where there is no room for them.
+            widest = max(len(line[at].removesuffix(DOUBT)) for line in lines)
+            table.add_column(
+                HEADINGS[at],
+                justify="right" if number else "left",
+                overflow="fold",
+                min_width=min(WIDEST, widest),
+            )
+        for row in rows:
+            line = cells(row)
+            table.add_row(*(plain(line[at]) for at in shown))
+        tables.append(table)
+    return Group(f"leaderboard: {board.source}", *tables, f"Accuracies in %. {NOTE}")

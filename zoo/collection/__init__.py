@@ -1,0 +1,1 @@
+"""The collection: cards and entries, found, fetched, published, audited."""

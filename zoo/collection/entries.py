@@ -1,0 +1,330 @@
+"""Proof-carrying leaderboard entries.
+
+An entry is a result, the head that it belongs to, and the perturbations that fool it,
+in a folder `entries/NAME` of an encoder. From these and the published weights anyone
+recomputes, with forward passes alone, the clean accuracy, every adversarial and all
+figures that follow. That confirms each fooling; that no stronger attack exists is what
+the named battery stands for, and only running it again can confirm that.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from zoo.collection.index import ENTRIES, ENTRY, EncoderRow, FileRecord
+from zoo.collection.sources import Source
+from zoo.errors import VerificationError
+from zoo.files import read_tensors, write_tensors
+from zoo.records import Card, Name, Record, Result, Sha256, read_record, write_record
+from zoo.threat import ThreatModel
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from zoo.classifier import Classifier
+    from zoo.encoder import Encoder
+    from zoo.verification import Finding
+
+RESULT = "result.json"
+HEAD = "head.safetensors"
+WHOLE = "classifier.safetensors"
+OWN_WEIGHTS = ("aff", "none")
+"""Protocols whose classifier is not the published encoder with a head on it."""
+DELTAS = "deltas.safetensors"
+
+
+class Entry(Record):
+    """What an entry consists of."""
+
+    schema_version: Literal[1] = 1
+    name: Name
+    encoder: Name
+    weights_sha256: Sha256
+    """Of the encoder's weights file."""
+    protocol: str
+    """"SLF", "ALF", "AFF", or "none" for a ready-made classifier."""
+    result: FileRecord
+    classifier: FileRecord
+    """The head, or the whole classifier where fine-tuning changed the encoder."""
+    deltas: FileRecord
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """An entry as read from a collection."""
+
+    entry: Entry
+    result: Result
+    row: EncoderRow
+
+    @property
+    def reference(self) -> str:
+        """ENCODER/ENTRY, as people write it."""
+        return f"{self.entry.encoder}/{self.entry.name}"
+
+    @property
+    def protocol(self) -> str:
+        """ "SLF", or "SLF, 10% labels": few labels are another task."""
+        probe = self.result.probe
+        labels = f", {probe.labels} labels" if probe and probe.labels else ""
+        return f"{self.entry.protocol.upper()}{labels}"
+
+
+def entry_name(result: Result) -> str:
+    """The usual name of an entry, such as "digits-linf-0.1-slf".
+
+    What differs from a standard evaluation is added: "digits-linf-0.1-slf-10pct-quick".
+    """
+    data = result.dataset
+    words = [data.name, short_threat(result.threat), protocol(result)]
+    if data.split != "test":
+        words.insert(1, data.split)
+    if result.probe and result.probe.labels:
+        words.append(result.probe.labels.replace("%", "pct"))
+    if result.battery != "standard":
+        words.append(result.battery)
+    plain = re.sub(r"[^a-z0-9._-]+", "-", "-".join(words).lower())
+    return plain.strip("-._")[:96]
+
+
+def short_threat(threat: ThreatModel) -> str:
+    """ "linf8" for Linf 8/255, "l2-0.5" for L2 0.5."""
+    text = str(threat).lower()
+    if text.endswith("/255"):
+        return text.removesuffix("/255").replace(" ", "")
+    return text.replace(" ", "-")
+
+
+def protocol(result: Result) -> str:
+    """Lower-case protocol of the head."""
+    return result.probe.protocol.lower() if result.probe else "none"
+
+
+def read_entry(source: Source, row: EncoderRow, name: str) -> Published:
+    """An entry's record and result.
+
+    Raises:
+        UserError: no such entry, or a file that is not what the index says.
+        VerificationError: a file that is not what the entry says.
+    """
+    row.check_entry(name)
+    place = f"{ENTRIES}/{name}"
+    entry = read_record(source.fetch(row, f"{place}/{ENTRY}"), Entry)
+    if (entry.name, entry.encoder) != (name, row.card.name):
+        raise VerificationError(
+            f"{place}/{ENTRY} is the entry {entry.encoder}/{entry.name}"
+        )
+    _same(row, f"{place}/{entry.result.path}", entry.result)
+    result = read_record(source.fetch(row, f"{place}/{entry.result.path}"), Result)
+    return Published(entry=entry, result=result, row=row)
+
+
+def _same(row: EncoderRow, path: str, stated: FileRecord) -> None:
+    listed = row.file(path)
+    if (listed.sha256, listed.size) != (stated.sha256, stated.size):
+        raise VerificationError(
+            f"the entry and the index disagree about {path}: one of them was altered"
+        )
+
+
+def load_classifier(source: Source, published: Published) -> Classifier:
+    """The classifier that the figure belongs to, rebuilt from published weights.
+
+    Raises:
+        VerificationError: it is not the one that was evaluated.
+    """
+    from zoo.classifier_file import parameter_count
+    from zoo.collection.store import load_encoder_by_name
+    from zoo.encoder import fingerprint
+
+    entry, result, row = published.entry, published.result, published.row
+    if entry.weights_sha256 != row.card.sha256:
+        raise VerificationError(
+            f"the entry {published.reference} is for other weights than the card's"
+        )
+    encoder = load_encoder_by_name(row.card.name, source)
+    path = f"{ENTRIES}/{entry.name}/{entry.classifier.path}"
+    _same(row, path, entry.classifier)
+    classifier = _assemble(encoder, source.fetch(row, path), result)
+    if fingerprint(classifier) != result.model.weights_sha256:
+        raise VerificationError(
+            f"the published weights are not those that {published.reference} evaluated"
+        )
+    found = (parameter_count(classifier), classifier.classes, classifier.shape)
+    stated = (result.model.parameters, result.dataset.classes, result.dataset.shape)
+    if found != stated:
+        raise VerificationError(
+            f"parameters, classes and image shape: stated {stated}, found {found}"
+        )
+    return classifier
+
+
+def _assemble(encoder: Encoder, path: Path, result: Result) -> Classifier:
+    """Encoder and head, or the whole classifier from its file."""
+    from torch import nn
+
+    from zoo import classifier_file
+    from zoo.classifier import Classifier
+    from zoo.encoder import load_weights
+
+    if (path.name == WHOLE) != (protocol(result) in OWN_WEIGHTS):
+        raise VerificationError(
+            f"protocol {protocol(result)}: the classifier cannot lie in {path.name}"
+        )
+    if path.name == WHOLE:
+        classifier = classifier_file.load_classifier(path)
+        if protocol(result) == "aff":
+            _check_fine_tuned(classifier.encoder, encoder)
+        return classifier
+    if result.model.arch != encoder.spec.arch:
+        raise VerificationError(
+            f"architecture: stated {result.model.arch}, found {encoder.spec.arch}"
+        )
+    tensors, _ = read_tensors(path)
+    head = nn.Linear(encoder.dim, result.dataset.classes)
+    load_weights(head, tensors, source=str(path))
+    return Classifier(
+        encoder, head, classes=result.dataset.classes, shape=encoder.spec.shape
+    )
+
+
+def _check_fine_tuned(tuned: nn.Module, published: Encoder) -> None:
+    """AFF begins from the published encoder: same architecture, other weights.
+
+    But for a linear end, which its head takes in.
+    """
+    from zoo.encoder import Encoder, fingerprint
+    from zoo.linear_end import spec_without_end, without_end
+
+    if not isinstance(tuned, Encoder) or tuned.spec != spec_without_end(published.spec):
+        raise VerificationError(
+            "protocol aff: the fine-tuned encoder is built otherwise than the "
+            "published one"
+        )
+    if fingerprint(tuned) == fingerprint(without_end(published)[0]):
+        raise VerificationError(
+            "protocol aff: the encoder was not fine-tuned, its weights are those of "
+            "the published one"
+        )
+
+
+def verify_entry(
+    source: Source,
+    published: Published,
+    *,
+    data_dir: Path | None = None,
+    device: str = "cpu",
+) -> list[Finding]:
+    """Recomputes an entry from what is published, with forward passes only.
+
+    Args:
+        source: Where it is published.
+        published: As `read_entry` returns it.
+        data_dir: Where the dataset lies.
+        device: Where to run the classifier.
+
+    Raises:
+        UserError: a file or the dataset is missing or damaged.
+        VerificationError: a claim does not hold; says which.
+    """
+    from zoo import verification
+    from zoo.deltas import unpack
+
+    entry, result = published.entry, published.result
+    if entry.protocol != protocol(result):
+        raise VerificationError(
+            f"protocol: stated {entry.protocol}, the result says {protocol(result)}"
+        )
+    tolerance = result.threat.tolerance(result.dataset.shape)
+    if result.evidence.tolerance != tolerance:
+        raise VerificationError(
+            f"tolerance: stated {result.evidence.tolerance}, recomputed {tolerance}"
+        )
+    classifier = load_classifier(source, published)
+    data = verification.load_named_dataset(result, data_dir)
+    path = f"{ENTRIES}/{entry.name}/{entry.deltas.path}"
+    _same(published.row, path, entry.deltas)
+    tensors, _ = read_tensors(source.fetch(published.row, path))
+    claims = unpack(tensors, data)
+    weights = verification.Finding(
+        "weights", f"{result.model.weights_sha256[:12]}..., encoder and head"
+    )
+    found = verification.verify(
+        result, classifier.to(device), claims, data, device=device
+    )
+    return [weights, *found]
+
+
+def build_entry(
+    run: Path,
+    encoder: Encoder,
+    card: Card,
+    folder: Path,
+    *,
+    name: str | None = None,
+    data_dir: Path | None = None,
+) -> Entry:
+    """Turns the folder of an evaluation into an entry.
+
+    Files are compared by hash; whether the claims hold is for `verify_entry` to say, of
+    the entry as it was packed.
+
+    Args:
+        run: Holds result.json, classifier.safetensors and adversarials.safetensors.
+        encoder: The one that the entry will belong to.
+        card: Its card.
+        folder: The encoder's folder; the entry goes to its `entries/NAME`.
+        name: Of the entry; by default `entry_name`.
+        data_dir: Where the dataset lies.
+
+    Raises:
+        UserError: a file is missing or damaged.
+        VerificationError: a file is not the one that the result names.
+    """
+    from zoo import verification
+    from zoo.deltas import pack
+
+    result = read_record(run / RESULT, Result)
+    classifier = verification.load_named_classifier(run, result)
+    claims = verification.read_claims(run, result)
+    data = verification.load_named_dataset(result, data_dir)
+    place = folder / ENTRIES / (name or entry_name(result))
+    kept = _write_classifier(classifier, encoder, place, protocol(result))
+    write_tensors(
+        place / DELTAS, pack(classifier, claims, data, result.threat), {"version": 1}
+    )
+    write_record(place / RESULT, result)
+    entry = Entry(
+        name=place.name,
+        encoder=card.name,
+        weights_sha256=card.sha256,
+        protocol=protocol(result),
+        result=FileRecord.of(place, RESULT),
+        classifier=FileRecord.of(place, kept),
+        deltas=FileRecord.of(place, DELTAS),
+    )
+    write_record(place / ENTRY, entry)
+    return entry
+
+
+def _write_classifier(
+    classifier: Classifier, encoder: Encoder, place: Path, protocol: str
+) -> str:
+    """The head alone if the encoder is the published one; returns the file's name."""
+    from zoo.classifier_file import save_classifier
+    from zoo.encoder import fingerprint
+
+    head = classifier.linear
+    if protocol in OWN_WEIGHTS or head is None:
+        save_classifier(classifier, place / WHOLE)
+        return WHOLE
+    if fingerprint(classifier.encoder) != fingerprint(encoder):
+        raise VerificationError(
+            f"the evaluation fitted its head on another encoder than the one published "
+            f"(protocol {protocol} leaves the encoder as it is)"
+        )
+    write_tensors(place / HEAD, head.state_dict(), {})
+    return HEAD

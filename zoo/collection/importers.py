@@ -1,0 +1,263 @@
+"""Published robust self-supervised checkpoints, in their authors' formats.
+
+What is kept of each is the branch and the batch-norm set that its authors evaluate for
+robustness; projectors, prediction heads and the other sets are dropped, and any key
+that is neither kept nor known is an error. Formats were read from the authors' code:
+
+RoCL    Kim et al. 2020, arXiv 2006.07589, github.com/Kim-Minseon/RoCL
+ACL     Jiang et al. 2020, arXiv 2010.13337, github.com/VITA-Group
+AdvCL   Fan et al. 2021, arXiv 2111.01124, github.com/LijieFan/AdvCL
+DeACL   Zhang et al. 2022, arXiv 2207.10899, github.com/pantheon5100/DeACL
+DynACL  Luo et al. 2023, arXiv 2303.01289, github.com/PKU-ML/DYNACL
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from zoo.collection.index import check_name
+from zoo.errors import UserError, nearest
+from zoo.files import sha256_file
+from zoo.records import Card, Training, write_record
+from zoo.threat import ThreatModel
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from zoo.encoder import Encoder
+
+NORMALISATION = ("normalize.mean", "normalize.std")
+BN_LIST = re.compile(r"\.bn_list\.(\d+)\.")
+SIZES = {"cifar": 32, "imagenet": 96}
+"""Images that each stem is for; the larger as the field uses it for STL-10."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Format:
+    """How one method's checkpoints are laid out."""
+
+    method: str
+    title: str
+    source: str
+    branches: tuple[str, ...] = ("",)
+    """Prefixes of the encoder, in order of preference; "" for none."""
+    dropped: tuple[str, ...] = ()
+    """Prefixes, after the branch, of what is no part of the encoder."""
+    bn_sets: int = 1
+    bn_set: int = 0
+    """Which of the batch-norm sets is the adversarial one."""
+    stem_padding: int = 1
+    extra_data: bool = False
+
+
+FORMATS = {
+    row.method: row
+    for row in (
+        Format(
+            method="rocl",
+            title="RoCL (Kim et al. 2020)",
+            source="https://github.com/Kim-Minseon/RoCL",
+            dropped=("linear.",),
+        ),
+        Format(
+            method="acl",
+            title="ACL, dual stream (Jiang et al. 2020)",
+            source="https://github.com/VITA-Group/Adversarial-Contrastive-Learning",
+            dropped=("fc.",),
+            bn_sets=2,
+            bn_set=1,
+        ),
+        Format(
+            method="advcl",
+            title="AdvCL (Fan et al. 2021)",
+            source="https://github.com/LijieFan/AdvCL",
+            dropped=("fc_", "fc.", "head_"),
+            bn_sets=3,
+            bn_set=1,
+            extra_data=True,  # pseudo-labels of a network trained on ImageNet
+        ),
+        Format(
+            method="deacl",
+            title="DeACL (Zhang et al. 2022)",
+            source="https://github.com/pantheon5100/DeACL",
+            branches=("backbone.", ""),
+            dropped=("fc.",),
+            stem_padding=2,
+        ),
+        Format(
+            method="dynacl",
+            title="DynACL (Luo et al. 2023)",
+            source="https://github.com/PKU-ML/DYNACL",
+            branches=("encoder_k.", ""),
+            dropped=("fc.",),
+            bn_sets=2,
+            bn_set=1,
+        ),
+    )
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Imported:
+    """What became of a checkpoint."""
+
+    folder: Path
+    """Holds card.json and model.safetensors, ready to publish."""
+    card: Card
+    dropped: int
+    """Tensors that are no part of the encoder."""
+
+
+def get(method: str) -> Format:
+    """The format of a method; raises `UserError` with the nearest names."""
+    try:
+        return FORMATS[method.lower()]
+    except KeyError:
+        raise UserError(
+            f"unknown format '{method}'; {nearest(method, FORMATS)}"
+        ) from None
+
+
+def import_checkpoint(
+    path: Path,
+    method: str,
+    to: Path,
+    *,
+    name: str,
+    dataset: str = "cifar10",
+    licence: str = "see source",
+) -> Imported:
+    """Turns an authors' checkpoint into an encoder with a card.
+
+    Args:
+        path: The checkpoint; read without running code from it.
+        method: A name in `FORMATS`.
+        to: Collection; the encoder goes to its folder `name`.
+        name: New name of the encoder.
+        dataset: What it was pretrained on.
+        licence: Of the weights.
+
+    Raises:
+        UserError: unknown format, pickled objects, weights that do not fit.
+    """
+    from zoo.collection.state_file import read_state
+    from zoo.encoder import save_encoder
+
+    form = get(method)
+    check_name(name, "an encoder")
+    folder = to / name
+    if folder.exists():
+        raise UserError(f"{folder} exists already; choose another --name")
+    state = read_state(path)
+    encoder, dropped = build(state, form, source=str(path))
+    to.mkdir(parents=True, exist_ok=True)
+    card = Card(
+        name=name,
+        description=f"{form.title}, pretrained on {dataset}; imported from {path.name}",
+        arch=encoder.spec.arch,
+        shape=encoder.spec.shape,
+        dim=encoder.dim,
+        training=Training(
+            method=form.method,
+            dataset=dataset,
+            threat=ThreatModel(norm="Linf", eps=8 / 255),
+            extra_data=form.extra_data,
+        ),
+        sha256="0" * 64,
+        licence=licence,
+        source=form.source,
+        notes=f"checkpoint SHA-256 {sha256_file(path)}",
+    )
+    with tempfile.TemporaryDirectory(dir=to, prefix=f".{name}-") as scratch:
+        made = Path(scratch) / name
+        save_encoder(encoder, made / card.weights)
+        card = card.model_copy(update={"sha256": sha256_file(made / card.weights)})
+        write_record(made / "card.json", card)
+        made.rename(folder)
+    return Imported(folder=folder, card=card, dropped=dropped)
+
+
+def build(
+    state: dict[str, Tensor], form: Format, *, source: str
+) -> tuple[Encoder, int]:
+    """The encoder of a state dict, and how many tensors are no part of it.
+
+    Args:
+        state: As `zoo.collection.state_file.read_state` returns it.
+        form: Its layout.
+        source: Names the checkpoint in messages.
+    """
+    from zoo.encoder import Encoder, EncoderSpec, load_weights
+
+    kept = _encoder_part(state, form)
+    kept, mean, std = _normalisation(kept)
+    kept = _one_bn_set(kept, form, source)
+    stem = _stem(kept, source)
+    options: dict[str, object] = {"stem": stem}
+    if stem == "cifar":
+        options["stem_padding"] = form.stem_padding
+    size = SIZES[stem]
+    encoder = Encoder(
+        EncoderSpec(
+            arch="resnet18", options=options, shape=(3, size, size), mean=mean, std=std
+        )
+    )
+    load_weights(encoder.backbone, kept, source=source)
+    return encoder.eval(), len(state) - len(kept)
+
+
+def _encoder_part(state: dict[str, Tensor], form: Format) -> dict[str, Tensor]:
+    """Keys of the kept branch, without its prefix and without heads."""
+    branch = next(
+        (b for b in form.branches if b and any(k.startswith(b) for k in state)), ""
+    )
+    inside = {
+        k.removeprefix(branch): v for k, v in state.items() if k.startswith(branch)
+    }
+    return {k: v for k, v in inside.items() if not k.startswith(form.dropped)}
+
+
+def _normalisation(
+    state: dict[str, Tensor],
+) -> tuple[dict[str, Tensor], tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation that the authors keep inside the model."""
+    mean, std = (state.get(key) for key in NORMALISATION)
+    rest = {k: v for k, v in state.items() if k not in NORMALISATION}
+    if mean is None or std is None:
+        return rest, (0.0,), (1.0,)
+    return rest, tuple(mean.flatten().tolist()), tuple(std.flatten().tolist())
+
+
+def _one_bn_set(
+    state: dict[str, Tensor], form: Format, source: str
+) -> dict[str, Tensor]:
+    """Collapses lists of batch norms to the adversarial one, in plain names."""
+    found = {int(m[1]) for m in map(BN_LIST.search, state) if m}
+    wanted = set(range(form.bn_sets)) if form.bn_sets > 1 else set()
+    if found != wanted:
+        raise UserError(
+            f"{source} has {len(found) or 1} sets of batch norm, {form.title} has "
+            f"{form.bn_sets}; is it a checkpoint of another method, or of a fine-tuned "
+            "model?"
+        )
+    kept = {}
+    for key, value in state.items():
+        match = BN_LIST.search(key)
+        if match and int(match[1]) != form.bn_set:
+            continue
+        plain = BN_LIST.sub(".", key)
+        plain = plain.replace(".shortcut.conv.", ".shortcut.0.")
+        kept[plain.replace(".shortcut.bn.", ".shortcut.1.")] = value
+    return kept
+
+
+def _stem(state: dict[str, Tensor], source: str) -> str:
+    if "conv1.weight" not in state:
+        raise UserError(
+            f"{source} has no conv1.weight where its format has the encoder"
+        )
+    return "imagenet" if state["conv1.weight"].shape[-1] == 7 else "cifar"

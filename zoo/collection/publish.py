@@ -1,0 +1,325 @@
+"""Publishing: an encoder with its entries, to a folder or to a hub.
+
+Entries are re-verified as their readers will verify them, from the packed files, before
+anything leaves this machine. A published name never changes its content.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from filelock import FileLock
+
+from zoo.collection.entries import (
+    RESULT,
+    Published,
+    build_entry,
+    read_entry,
+    verify_entry,
+)
+from zoo.collection.index import (
+    CARD,
+    ENTRIES,
+    ENTRY,
+    INDEX,
+    EncoderRow,
+    FileRecord,
+    Index,
+    check_name,
+    describe_folder,
+)
+from zoo.collection.model_card import EVAL_RESULTS, README, eval_results, readme
+from zoo.collection.references import weights_file
+from zoo.collection.sources import FolderSource, Source
+from zoo.collection.store import check_encoder, load_encoder_by_name, opened
+from zoo.errors import UserError
+from zoo.files import copy_together, leftovers, write_json, write_text
+from zoo.records import Card, Result, read_record, write_record
+
+if TYPE_CHECKING:
+    from zoo.encoder import Encoder
+
+CONFIG = "config.json"
+LOCK = ".publish.lock"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Receipt:
+    """What was published."""
+
+    encoder: str
+    where: str
+    new_encoder: bool
+    added: tuple[str, ...]
+    """New entries."""
+    known: tuple[str, ...]
+    """Entries that were there already, with the same content."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What to publish.
+
+    `runs` are folders of evaluations (result.json), of which one may instead be the
+    folder of an encoder (card.json and weights). Without one, the encoder is looked up
+    by the reference that the evaluations name.
+    """
+
+    runs: Sequence[Path]
+    source: Source | str | None = None
+    """Where encoders are looked up."""
+    entry: str | None = None
+    """Name of the entry, if the usual one is taken; for one run only."""
+    data_dir: Path | None = None
+
+
+def publish(request: Request, to: str) -> Receipt:
+    """Packs, verifies and publishes.
+
+    Args:
+        request: What.
+        to: A folder, or hf://ORG/REPO (one commit).
+
+    Raises:
+        UserError: something is missing, or the name is taken by other content.
+        VerificationError: the evidence of an entry does not hold.
+    """
+    with tempfile.TemporaryDirectory(prefix="robrep-publish-") as scratch:
+        stage = Path(scratch)
+        card = _stage(request, stage)
+        if to.startswith("hf://"):
+            from zoo.collection.publish_hub import publish_to_hub
+
+            return publish_to_hub(stage, card.name, to)
+        if "://" in to:
+            raise UserError(
+                f"cannot publish to '{to}': give a folder (and copy it to your server) "
+                "or hf://ORG/REPO"
+            )
+        return _publish_to_folder(stage, card.name, Path(to).expanduser())
+
+
+def _stage(request: Request, stage: Path) -> Card:
+    """Builds the encoder's folder under `stage` and verifies it there."""
+    folder, card = _find_encoder(request)
+    place = stage / card.name
+    place.mkdir()
+    shutil.copyfile(folder / card.weights, place / card.weights)
+    write_record(place / CARD, card)
+    encoder = check_encoder(card, place / card.weights)
+    write_json(place / CONFIG, config(encoder))
+    runs = [run for run in request.runs if (run / RESULT).is_file()]
+    if request.entry:
+        check_name(request.entry, "an entry")
+    if request.entry and len(runs) != 1:
+        raise UserError(f"--entry names one entry, but there are {len(runs)} results")
+    for run in runs:
+        build_entry(
+            run, encoder, card, place, name=request.entry, data_dir=request.data_dir
+        )
+    source = FolderSource(stage)
+    row = source.find(card.name)
+    for name in row.entries:
+        verify_entry(source, read_entry(source, row, name), data_dir=request.data_dir)
+    return card
+
+
+def config(encoder: Encoder) -> dict[str, object]:
+    """config.json: how to rebuild the encoder, for programs that look there first."""
+    return {"library": "robrep", **encoder.spec.model_dump(mode="json")}
+
+
+def _find_encoder(request: Request) -> tuple[Path, Card]:
+    """The folder of the encoder and its card."""
+    folders = [run for run in request.runs if (run / CARD).is_file()]
+    for run in request.runs:
+        if run not in folders and not (run / RESULT).is_file():
+            raise UserError(f"{run} holds neither {RESULT} nor {CARD}")
+    if len(folders) > 1:
+        raise UserError(f"{folders[0]} and {folders[1]} are two encoders; publish one")
+    if folders:
+        return folders[0], read_record(folders[0] / CARD, Card)
+    references = {
+        read_record(run / RESULT, Result).model.reference for run in request.runs
+    }
+    if len(references) != 1:
+        raise UserError(
+            f"the results are of several models ({', '.join(sorted(references))}); "
+            "publish those of one at a time"
+        )
+    return _by_reference(references.pop(), request)
+
+
+def _by_reference(reference: str, request: Request) -> tuple[Path, Card]:
+    if reference.startswith("zoo:"):
+        source = opened(request.source)
+        name = reference.removeprefix("zoo:")
+        load_encoder_by_name(name, source)  # all checks
+        row = source.find(name)
+        return source.fetch(row, row.card.weights).parent, row.card
+    beside = weights_file(reference).parent
+    if (beside / CARD).is_file():
+        return beside, read_record(beside / CARD, Card)
+    raise UserError(
+        f"the results are of '{reference}', which has no card; give the encoder's "
+        f"folder ({CARD} and its weights) as a further RUN"
+    )
+
+
+def _publish_to_folder(stage: Path, name: str, root: Path) -> Receipt:
+    root.mkdir(parents=True, exist_ok=True)
+    with FileLock(root / LOCK):
+        target = FolderSource(root)
+        merged = merge(stage, name, target, name)
+        write_record(stage / INDEX, merged.index)
+        paths = sorted(merged.new_files, key=_visibility)
+        pairs = [(stage / name / path, root / name / path) for path in paths]
+        for (origin, path), file in zip(pairs, paths, strict=True):
+            _check_free(origin, path, file, merged)
+        pairs.append((stage / INDEX, root / INDEX))
+        for _, path in pairs:
+            _sweep(path)
+        copy_together(pairs)
+    return merged.receipt(str(root))
+
+
+def _visibility(path: str) -> int:
+    """Order of appearance: first what is nothing by itself, then what shows it."""
+    name = path.rpartition("/")[2]
+    order = {ENTRY: 1, CARD: 2}
+    return 3 if path in (README, EVAL_RESULTS) else order.get(name, 0)
+
+
+def _check_free(origin: Path, path: Path, file: str, merged: Merged) -> None:
+    """Only what an earlier call published may be replaced.
+
+    Raises:
+        UserError: another file is there, which nobody here wrote.
+    """
+    if file in merged.old_files or not (path.exists() or path.is_symlink()):
+        return
+    if not path.is_file() or path.read_bytes() != origin.read_bytes():
+        raise UserError(
+            f"{path} is there already and was not published by robrep; move it away, "
+            "or publish to another folder"
+        )
+
+
+def _sweep(path: Path) -> None:
+    """Deletes what a killed publisher left of `path`; the lock is ours."""
+    for left in leftovers(path):
+        left.unlink()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Merged:
+    """A collection as it will be."""
+
+    index: Index
+    row: EncoderRow
+    new_files: tuple[str, ...]
+    """Relative to the encoder's folder; all lie in the stage."""
+    old_files: frozenset[str]
+    """Of the encoder as it was published before."""
+    new_encoder: bool
+    added: tuple[str, ...]
+    known: tuple[str, ...]
+
+    def receipt(self, where: str) -> Receipt:
+        """What to tell people."""
+        return Receipt(
+            encoder=self.row.card.name,
+            where=where,
+            new_encoder=self.new_encoder,
+            added=self.added,
+            known=self.known,
+        )
+
+
+def merge(
+    stage: Path, name: str, target: Source, place: str, shown: str | None = None
+) -> Merged:
+    """Joins what is staged with what is published, and writes the generated pages.
+
+    Args:
+        stage: Holds the encoder's folder `name`.
+        name: Of the encoder.
+        target: The collection as it is.
+        place: Folder of the encoder in the collection.
+        shown: Where readers of the pages will find it, if that is known.
+
+    Raises:
+        UserError: a name is taken by other content.
+    """
+    new = describe_folder(stage / name, name)
+    others = [row for row in target.index.encoders if row.card.name != name]
+    old = next((r for r in target.index.encoders if r.card.name == name), None)
+    if old is not None and old.card != new.card:
+        raise UserError(
+            f"{target.uri} holds '{name}' with other content, and a published name "
+            f"never changes; publish it under another name, such as {name}.v2"
+        )
+    known = tuple(sorted(set(new.entries) & set(old.entries))) if old else ()
+    staged = FolderSource(stage)
+    for entry in known:
+        _check_same_entry(target, old, staged, new, entry)
+        shutil.rmtree(stage / name / ENTRIES / entry)
+    added = tuple(entry for entry in new.entries if entry not in known)
+    published = [read_entry(staged, new, entry) for entry in added]
+    if old is not None:
+        published += [read_entry(target, old, entry) for entry in old.entries]
+    published.sort(key=lambda entry: entry.reference)
+    _write_pages(stage / name, new.card, published, shown)
+    row = _joined(describe_folder(stage / name, place), old)
+    return Merged(
+        index=Index(encoders=sorted([*others, row], key=lambda r: r.card.name)),
+        row=row,
+        new_files=tuple(f.path for f in row.files if (stage / name / f.path).is_file()),
+        old_files=frozenset(file.path for file in old.files) if old else frozenset(),
+        new_encoder=old is None,
+        added=added,
+        known=known,
+    )
+
+
+def _check_same_entry(
+    target: Source,
+    old: EncoderRow | None,
+    staged: Source,
+    new: EncoderRow,
+    entry: str,
+) -> None:
+    assert old is not None
+    if read_entry(target, old, entry).result != read_entry(staged, new, entry).result:
+        raise UserError(
+            f"{target.uri} holds another entry '{entry}', and a published name never "
+            "changes; choose another with --entry"
+        )
+
+
+def _write_pages(
+    folder: Path, card: Card, entries: Sequence[Published], shown: str | None
+) -> None:
+    write_text(folder / README, readme(card, entries, shown))
+    rows = eval_results(entries, shown)
+    if rows is not None:
+        write_text(folder / EVAL_RESULTS, rows)
+
+
+def _joined(new: EncoderRow, old: EncoderRow | None) -> EncoderRow:
+    """Files and entries of both; a generated page is taken from the newer."""
+    if old is None:
+        return new
+    files: dict[str, FileRecord] = {file.path: file for file in old.files}
+    files |= {file.path: file for file in new.files}
+    return EncoderRow(
+        card=new.card,
+        folder=new.folder,
+        files=[files[path] for path in sorted(files)],
+        entries=sorted({*new.entries, *old.entries}),
+    )

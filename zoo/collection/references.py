@@ -1,0 +1,315 @@
+"""Model references: what people write after --model.
+
+zoo:NAME            an encoder of the zoo
+PATH                a .safetensors or .pt file (with --arch unless it says what it is),
+                    or the folder of an encoder: model.safetensors and its card
+hf://ORG/REPO[@REV] the encoder of a hub repository (hf-hub:ORG/REPO also works)
+timm:NAME           a pretrained model of timm, as an encoder
+robustbench:ID      a classifier of RobustBench (robustbench:DATASET/NORM/ID)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from zoo import architectures
+from zoo.collection.index import CARD
+from zoo.collection.state_file import read_state
+from zoo.encoder import Encoder, EncoderSpec, load_encoder, load_weights
+from zoo.errors import UserError, nearest
+from zoo.files import sha256_file
+from zoo.records import WEIGHTS, Card, Training, read_record
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from zoo.classifier import Classifier
+    from zoo.collection.sources import Source
+
+HUB = ("hf://", "hf-hub:")
+PREFIXES = ("zoo:", "timm:", "robustbench:", *HUB)
+SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".tar")
+HEADS = ("linear", "fc", "head", "classifier")
+"""Names under which classifiers of the field keep their last layer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """What a reference led to: an encoder to probe, or a ready-made classifier."""
+
+    reference: str
+    encoder: Encoder | None = None
+    classifier: Classifier | None = None
+    training: Training | None = None
+
+    @property
+    def arch(self) -> str:
+        """Architecture, for the record."""
+        model = self.encoder or (self.classifier and self.classifier.encoder)
+        spec = getattr(model, "spec", None)
+        return str(spec.arch) if spec else self.reference
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadOptions:
+    """What the reference itself does not say."""
+
+    shape: tuple[int, int, int]
+    """(C, H, W) of the dataset the model is for."""
+    classes: int
+    arch: str | None = None
+    arch_options: tuple[tuple[str, object], ...] = ()
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+
+
+def check(reference: str) -> None:
+    """Raises `UserError` at once for a reference that leads nowhere."""
+    if reference.startswith("zoo:"):
+        from zoo.collection.store import card
+
+        card(reference.removeprefix("zoo:"))
+    elif not reference.startswith(PREFIXES):
+        path = weights_file(reference)
+        if not path.is_file() and path.suffix in SUFFIXES:
+            raise UserError(f"no file {path}")
+        if not path.is_file():
+            raise UserError(_unknown(reference))
+
+
+def load(reference: str, options: LoadOptions) -> Loaded:
+    """Follows a reference.
+
+    Raises:
+        UserError: unknown prefix or name (with the nearest), missing or broken file,
+            weights that do not fit, labels that do not fit.
+    """
+    if reference.startswith("zoo:"):
+        return _from_zoo(reference)
+    if reference.startswith(HUB):
+        return _from_hub(reference)
+    if reference.startswith("timm:"):
+        return _from_timm(reference, options)
+    if reference.startswith("robustbench:"):
+        return _from_robustbench(reference, options)
+    check(reference)
+    return _from_file(reference, weights_file(reference), options)
+
+
+def training_of(reference: str) -> Training | None:
+    """What is known of the training of a reference, before anything is loaded.
+
+    Of an encoder of the zoo by its card; of a file by the card that lies beside it, if
+    it is the card of these very weights.
+    """
+    if reference.startswith("zoo:"):
+        from zoo.collection.store import card
+
+        return card(reference.removeprefix("zoo:")).training
+    path = weights_file(reference)
+    beside = path.parent / CARD
+    if reference.startswith(PREFIXES) or not (path.is_file() and beside.is_file()):
+        return None
+    found = read_record(beside, Card)
+    return found.training if found.sha256 == sha256_file(path) else None
+
+
+def weights_file(reference: str) -> Path:
+    """The weights that a path leads to: itself, or those in the folder it names."""
+    path = Path(reference).expanduser()
+    return path / WEIGHTS if (path / WEIGHTS).is_file() else path
+
+
+def _unknown(reference: str) -> str:
+    from zoo.collection.store import names
+
+    known = names()
+    if reference in known:
+        return f"unknown model '{reference}'; did you mean 'zoo:{reference}'?"
+    near = nearest(reference, [f"zoo:{name}" for name in known])
+    return (
+        f"unknown model '{reference}'; {near} Other forms: a .safetensors or .pt file, "
+        "hf://ORG/REPO, timm:NAME, robustbench:ID"
+    )
+
+
+def _from_zoo(reference: str) -> Loaded:
+    from zoo.collection.sources import open_source
+
+    return _named(reference, reference.removeprefix("zoo:"), open_source())
+
+
+def _from_hub(reference: str) -> Loaded:
+    """The one encoder of a hub repository."""
+    from zoo.collection.sources import open_source
+
+    source = open_source(reference)
+    names = source.index.names()
+    if len(names) != 1:
+        raise UserError(
+            f"{reference} holds {len(names)} encoders ({', '.join(names)}); choose one "
+            f"by zoo:NAME with ROBREP_ZOO={reference}"
+        )
+    return _named(reference, names[0], source)
+
+
+def _named(reference: str, name: str, source: Source) -> Loaded:
+    """An encoder with what its card says of the training; the index is read once."""
+    from zoo.collection.store import load_encoder_by_name
+
+    return Loaded(
+        reference=reference,
+        encoder=load_encoder_by_name(name, source),
+        training=source.find(name).card.training,
+    )
+
+
+def _from_timm(reference: str, options: LoadOptions) -> Loaded:
+    """A pretrained timm model, with its own normalisation and input size."""
+    from zoo.nets.timm_backbone import pretrained_backbone, pretrained_config
+
+    name = reference.removeprefix("timm:")
+    config = pretrained_config(name)
+    channels, height, width = options.shape
+    resize = None if (height, width) == config.size else config.size[0]
+    donor = pretrained_backbone(name, channels, resize)
+    spec = EncoderSpec(
+        arch=reference,
+        options={"resize": resize} if resize else {},
+        shape=options.shape,
+        mean=config.mean if len(config.mean) == channels else (0.5,),
+        std=config.std if len(config.std) == channels else (0.5,),
+    )
+    encoder = Encoder(spec)
+    encoder.backbone.load_state_dict(donor.state_dict())
+    return Loaded(reference=reference, encoder=encoder.eval())
+
+
+def _from_robustbench(reference: str, options: LoadOptions) -> Loaded:
+    """A classifier through RobustBench's own loader (which downloads its weights)."""
+    from zoo.classifier import Classifier
+
+    dataset, norm, name = _robustbench_id(reference)
+    model = _load_robustbench(name, dataset, norm)
+    from torch import nn
+
+    return Loaded(
+        reference=reference,
+        classifier=Classifier(
+            model, nn.Identity(), classes=options.classes, shape=options.shape
+        ),
+    )
+
+
+def _robustbench_id(reference: str) -> tuple[str, str, str]:
+    parts = reference.removeprefix("robustbench:").split("/")
+    if len(parts) == 1:
+        return "cifar10", "Linf", parts[0]
+    if len(parts) == 3:
+        return parts[0], parts[1], parts[2]
+    raise UserError(
+        f"'{reference}' is not robustbench:ID or robustbench:DATASET/NORM/ID, "
+        "such as robustbench:cifar10/Linf/Carmon2019Unlabeled"
+    )
+
+
+def _load_robustbench(name: str, dataset: str, norm: str) -> nn.Module:
+    from zoo.paths import home, offline
+
+    try:
+        from robustbench.model_zoo import model_dicts
+        from robustbench.model_zoo.enums import BenchmarkDataset, ThreatModel
+        from robustbench.utils import load_model
+
+        known = model_dicts[BenchmarkDataset(dataset)][ThreatModel(norm)]
+    except ImportError as error:
+        raise UserError(
+            f"robustbench cannot be imported ({error}); robrep needs setuptools<82 "
+            "beside it: install robrep again in a fresh environment"
+        ) from None
+    except (KeyError, ValueError):
+        raise UserError(
+            f"RobustBench has no models for dataset '{dataset}' and norm '{norm}'"
+        ) from None
+    if name not in known:
+        raise UserError(
+            f"RobustBench has no model '{name}' for {dataset} {norm}; "
+            f"{nearest(name, known)}"
+        )
+    folder = home() / "robustbench"
+    cached = folder / dataset / norm / f"{name}.pt"
+    if offline() and not cached.is_file():
+        raise UserError(f"{name} is not at {cached} and offline mode is on")
+    try:
+        model: nn.Module = load_model(
+            name, model_dir=str(folder), dataset=dataset, threat_model=norm
+        )
+    except Exception as error:  # its downloads fail in many ways, all foreign
+        raise UserError(
+            f"RobustBench could not load '{name}': {type(error).__name__}: {error}. "
+            f"If its download failed, put the file at {cached}"
+        ) from None
+    return model
+
+
+def _from_file(reference: str, path: Path, options: LoadOptions) -> Loaded:
+    """An encoder or a classifier from a checkpoint file."""
+    if path.suffix == ".safetensors" and options.arch is None:
+        return _described_file(reference, path)
+    if options.arch is None:
+        raise UserError(f"{path} does not say what it holds; name it with --arch")
+    tensors = read_state(path)
+    spec = EncoderSpec(
+        arch=options.arch,
+        options=architectures.resolve_options(options.arch, dict(options.arch_options)),
+        shape=options.shape,
+        mean=options.mean,
+        std=options.std,
+    )
+    return _fit_state(reference, tensors, spec, options.classes)
+
+
+def _described_file(reference: str, path: Path) -> Loaded:
+    """A file of robrep's own: an encoder, or a classifier saved by an evaluation."""
+    from zoo.classifier_file import METADATA_KEY, load_classifier
+    from zoo.files import read_tensors
+
+    if METADATA_KEY in read_tensors(path)[1]:
+        return Loaded(reference=reference, classifier=load_classifier(path))
+    training = training_of(reference)
+    return Loaded(reference=reference, encoder=load_encoder(path), training=training)
+
+
+def _fit_state(
+    reference: str, tensors: dict[str, Tensor], spec: EncoderSpec, classes: int
+) -> Loaded:
+    """Backbone weights, and the head too if the file holds one."""
+    from torch import nn
+
+    from zoo.classifier import Classifier
+
+    encoder = Encoder(spec)
+    head_name = next((n for n in HEADS if f"{n}.weight" in tensors), None)
+    weights = {
+        key.removeprefix("backbone."): value
+        for key, value in tensors.items()
+        if head_name is None or not key.startswith(f"{head_name}.")
+    }
+    load_weights(encoder.backbone, weights, source=reference)
+    if head_name is None:
+        return Loaded(reference=reference, encoder=encoder.eval())
+    weight = tensors[f"{head_name}.weight"]
+    if weight.shape != (classes, encoder.dim):
+        raise UserError(
+            f"the head of {reference} is {tuple(weight.shape)}, but the dataset has "
+            f"{classes} classes and {spec.arch} {encoder.dim} features"
+        )
+    bias = tensors.get(f"{head_name}.bias", weight.new_zeros(classes))
+    head = nn.Linear(encoder.dim, classes)
+    load_weights(head, {"weight": weight, "bias": bias}, source=reference)
+    return Loaded(
+        reference=reference,
+        classifier=Classifier(encoder, head, classes=classes, shape=spec.shape),
+    )

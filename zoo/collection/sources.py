@@ -1,0 +1,138 @@
+"""Where a collection lies: in the package, in a folder, on a web server or on a hub.
+
+`--source` or `ROBREP_ZOO` names it:
+
+embedded            the encoders that come with robrep (the default)
+PATH                a folder
+https://HOST/PATH   a web server or bucket
+hf://ORG/REPO[@REV] a repository on the Hugging Face hub
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from abc import ABC, abstractmethod
+from functools import cached_property
+from pathlib import Path
+
+from zoo.collection.index import INDEX, EncoderRow, FileRecord, Index, scan
+from zoo.errors import UserError
+from zoo.files import sha256_file
+from zoo.records import read_record
+
+EMBEDDED = "embedded"
+EMBEDDED_FOLDER = Path(__file__).parents[1] / "embedded"
+VARIABLE = "ROBREP_ZOO"
+HUB_ALIAS = "hf-hub:"
+
+
+class Source(ABC):
+    """A collection, wherever it lies.
+
+    Args:
+        uri: How people name it.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+
+    @cached_property
+    def index(self) -> Index:
+        """What the collection holds.
+
+        Raises:
+            UserError: no collection there, or a broken index.
+            RobrepError: it cannot be reached.
+        """
+        return self._read_index()
+
+    def find(self, name: str) -> EncoderRow:
+        """The row of encoder `name`; raises `UserError` with the nearest names."""
+        return self.index.find(name, f"the zoo ({self.uri})")
+
+    def fetch(self, row: EncoderRow, path: str) -> Path:
+        """A local copy of one file of an encoder, after its checksum was compared.
+
+        Raises:
+            UserError: not listed, missing, or not what the index says.
+            RobrepError: it cannot be reached.
+        """
+        return self._fetch(row, row.file(path))
+
+    @abstractmethod
+    def _read_index(self) -> Index: ...
+
+    @abstractmethod
+    def _fetch(self, row: EncoderRow, file: FileRecord) -> Path: ...
+
+
+class FolderSource(Source):
+    """A collection in a folder, with an index or without."""
+
+    def __init__(self, root: Path, uri: str | None = None) -> None:
+        super().__init__(uri or str(root))
+        self.root = root
+
+    def _read_index(self) -> Index:
+        if not self.root.is_dir():
+            if self.uri == EMBEDDED:
+                return Index(encoders=[])
+            raise UserError(f"no zoo at {self.root}: no such folder")
+        if (self.root / INDEX).is_file():
+            return read_record(self.root / INDEX, Index)
+        return scan(self.root)
+
+    def _fetch(self, row: EncoderRow, file: FileRecord) -> Path:
+        path = self.root / row.located(file.path)
+        check_file(path, file, again="get it again")
+        return path
+
+
+def check_file(path: Path, file: FileRecord, *, again: str) -> None:
+    """Raises `UserError` unless `path` is the file that the index describes.
+
+    Args:
+        path: The local file.
+        file: Its row.
+        again: What to do about it, ends the message.
+    """
+    if not path.is_file():
+        raise UserError(f"no file {path}, which the index lists; {again}")
+    size = path.stat().st_size
+    if size != file.size:
+        raise UserError(
+            f"{path} has {size} bytes, but the index states {file.size}; {again}"
+        )
+    if sha256_file(path) != file.sha256:
+        raise UserError(
+            f"{path} does not have the SHA-256 that the index states; "
+            f"it is damaged or was altered: {again}"
+        )
+
+
+def open_source(uri: str | Path | None = None) -> Source:
+    """The collection that `uri` names, or `ROBREP_ZOO`, or the embedded one.
+
+    Nothing is read yet.
+
+    Raises:
+        UserError: not a form that robrep knows.
+    """
+    text = str(uri or os.environ.get(VARIABLE) or EMBEDDED)
+    if text == EMBEDDED:
+        return FolderSource(EMBEDDED_FOLDER, EMBEDDED)
+    if text.startswith(("hf://", HUB_ALIAS)):
+        from zoo.collection.sources_hub import HubSource
+
+        return HubSource(text)
+    if text.startswith(("https://", "http://")):
+        from zoo.collection.sources_web import WebSource
+
+        return WebSource(text)
+    if re.match(r"[a-z][a-z0-9+.-]+://", text):
+        raise UserError(
+            f"'{text}' is no source of a zoo; known forms: {EMBEDDED}, a folder, "
+            "https://HOST/PATH, hf://ORG/REPO"
+        )
+    return FolderSource(Path(text).expanduser())

@@ -1,0 +1,93 @@
+"""A collection in a repository on the Hugging Face hub: hf://ORG/REPO[@REVISION].
+
+The hub's own client downloads, resumes and caches (`HF_HOME`, `HF_TOKEN` and the rest
+are its own); checksums of the index are compared before use all the same.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from zoo.collection.index import INDEX, EncoderRow, FileRecord, Index
+from zoo.collection.sources import HUB_ALIAS, Source, check_file
+from zoo.errors import RobrepError, UserError
+from zoo.paths import offline
+from zoo.records import read_record
+
+ADDRESS = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+?)(@(?P<revision>[\w./-]+))?/?$")
+
+
+def endpoint() -> str | None:
+    """Another hub than the public one, if the environment names it."""
+    return os.environ.get("HF_ENDPOINT")
+
+
+class HubSource(Source):
+    """A collection in a hub repository, which may hold one encoder alone."""
+
+    def __init__(self, uri: str) -> None:
+        found = ADDRESS.match(uri.removeprefix("hf://").removeprefix(HUB_ALIAS))
+        if found is None:
+            raise UserError(f"'{uri}' is not of the form hf://ORG/REPO[@REVISION]")
+        super().__init__(uri)
+        self.repo = found["repo"]
+        self.revision = found["revision"]
+
+    def _read_index(self) -> Index:
+        return read_record(self._get(INDEX), Index)
+
+    def _fetch(self, row: EncoderRow, file: FileRecord) -> Path:
+        path = self._get(row.located(file.path))
+        try:
+            check_file(path, file, again="nothing was kept")
+        except UserError:
+            path.resolve().unlink(missing_ok=True)  # the client's copy and its link
+            path.unlink(missing_ok=True)
+            raise
+        return path
+
+    def _get(self, path: str) -> Path:
+        from huggingface_hub import hf_hub_download
+
+        with hub_errors(f"{path} of {self.uri}"):
+            return Path(
+                hf_hub_download(
+                    self.repo,
+                    path,
+                    revision=self.revision,
+                    endpoint=endpoint(),
+                    local_files_only=offline(),
+                )
+            )
+
+
+@contextmanager
+def hub_errors(what: str) -> Iterator[None]:
+    """Turns the client's errors into ours."""
+    from huggingface_hub import errors
+
+    # The client's transport changes from version to version; its base error is here.
+    transport: type[Exception] = errors.HfHubHTTPError.__bases__[0]
+    try:
+        yield
+    except errors.LocalEntryNotFoundError:
+        reason = "offline mode is on" if offline() else "the hub cannot be reached"
+        raise RobrepError(f"{reason}, and {what} is not in the cache") from None
+    except errors.EntryNotFoundError:
+        raise UserError(f"there is no {what}") from None
+    except errors.GatedRepoError:
+        raise UserError(
+            f"{what} is for people who have been granted access: ask for it on its "
+            "page, then log in with `hf auth login`"
+        ) from None
+    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError):
+        raise UserError(
+            f"{what} is not there, or not public (then log in with `hf auth login`)"
+        ) from None
+    except transport as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise RobrepError(f"{what}: {first}") from None

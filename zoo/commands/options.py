@@ -1,0 +1,71 @@
+"""What the commands of `robrep-zoo` share: options, and text that is safe to print."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import rich_click as click
+
+from zoo.collection.sources import VARIABLE
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+SOURCE = click.option(
+    "--source",
+    envvar=VARIABLE,
+    metavar="WHERE",
+    help="embedded (default), a folder, https://HOST/PATH or hf://ORG/REPO.",
+)
+DATA_DIR = click.option(
+    "--data-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of the datasets, if not robrep's own.",
+)
+
+
+def complete_name(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[str]:
+    """Shell completion of an encoder's name, from the collection that is chosen."""
+    from zoo.commands.completion import encoder_names
+
+    return encoder_names(ctx.params.get("source"), incomplete)
+
+
+PIPE = 1000
+"""Characters; wider than any table."""
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON only.")
+
+
+def plain(text: str) -> str:
+    """Without control characters, which could steer the terminal."""
+    return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text)
+
+
+def plain_table(title: str) -> Table:
+    """A table with a rule below its head and two spaces between its columns."""
+    from rich import box
+    from rich.table import Table
+
+    return Table(
+        title=plain(title),
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
+
+
+def show_table(renderable: object) -> None:
+    """Text of other people is printed as it is, never read as markup."""
+    from rich.console import Console
+
+    # In a pipe, one row is one line: nothing is folded unless COLUMNS says so.
+    known = sys.stdout.isatty() or "COLUMNS" in os.environ
+    width = None if known else PIPE
+    Console(markup=False, highlight=False, width=width).print(renderable)

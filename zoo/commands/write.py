@@ -1,0 +1,140 @@
+"""Commands of `robrep-zoo` that make something: publish, submit, import."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import rich_click as click
+
+from zoo.commands.options import DATA_DIR, SOURCE, plain
+
+
+@click.command()
+@click.argument(
+    "runs",
+    nargs=-1,
+    required=True,
+    metavar="RUN...",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+)
+@click.option("--to", required=True, help="A folder, or hf://ORG/REPO.")
+@click.option("--entry", help="Name of the entry, if the usual one is taken.")
+@DATA_DIR
+@SOURCE
+def publish(
+    runs: tuple[Path, ...],
+    to: str,
+    entry: str | None,
+    data_dir: Path | None,
+    source: str | None,
+) -> None:
+    """Publish encoders and results, after every claim was verified again.
+
+    RUN is the folder of an evaluation, or of an encoder (card.json and weights). An
+    entry whose evidence does not hold is refused; a published name never changes.
+    """
+    from zoo.collection.publish import Request
+    from zoo.collection.publish import publish as publish_
+
+    request = Request(runs=runs, source=source, entry=entry, data_dir=data_dir)
+    receipt = publish_(request, to)
+    if receipt.new_encoder:
+        click.echo(f"published {receipt.encoder} to {receipt.where}")
+    for name in receipt.added:
+        click.echo(f"published entry {receipt.encoder}/{name}")
+    for name in receipt.known:
+        click.echo(f"entry {receipt.encoder}/{name} was there already")
+
+
+@click.command()
+@click.option(
+    "--robustbench",
+    "reference",
+    required=True,
+    metavar="ENCODER/ENTRY",
+    help="Make the bundle that RobustBench asks for.",
+)
+@click.option("--title", default="", help="Of the paper.")
+@click.option("--authors", default="", help="Comma separated.")
+@click.option("--link", default="", help="Of the paper.")
+@click.option("--venue", default="", help='"ICML 2020" or "arXiv, Apr 2022".')
+@click.option("--footnote", help="Shown below the leaderboard.")
+@click.option("--checkpoint", help="Where the weights can be downloaded.")
+@click.option("--variant", help="For several models of one paper: WRN-28-10.")
+@click.option(
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of the bundle; by default its RobustBench name.",
+)
+@click.option("--draft", is_flag=True, help="Write it though something is missing.")
+@DATA_DIR
+@SOURCE
+def submit(
+    reference: str,
+    variant: str | None,
+    output: Path | None,
+    draft: bool,
+    data_dir: Path | None,
+    source: str | None,
+    **paper: str | None,
+) -> None:
+    """Make a submission to RobustBench from an entry.
+
+    Checks what its maintainers require and says what is missing; then writes their
+    JSON, the filled issue, a model definition that needs torch alone, the weights,
+    AutoAttack's log and a table of verdicts.
+    """
+    from zoo.collection.sources import open_source
+    from zoo.submission.bundle import submit as submit_
+    from zoo.submission.info import Paper
+
+    bundle = submit_(
+        open_source(source),
+        reference,
+        Paper(**paper),  # type: ignore[arg-type]
+        output=output,
+        variant=variant,
+        data_dir=data_dir,
+        draft=draft,
+    )
+    for check in bundle.checks:
+        mark = "ok     " if check.holds else "MISSING"
+        click.echo(plain(f"{mark} {check.what}: {check.found}"), err=True)
+    click.echo(bundle.folder)
+
+
+@click.command("import")
+@click.argument(
+    "checkpoint", type=click.Path(exists=True, dir_okay=False, path_type=Path)
+)
+@click.option(
+    "--format", "method", required=True, help="rocl, acl, advcl, deacl or dynacl."
+)
+@click.option("--name", required=True, help="Of the encoder, such as acl-cifar10.")
+@click.option(
+    "--to",
+    required=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder in which the encoder's folder is made.",
+)
+@click.option("--dataset", default="cifar10", show_default=True, help="Trained on.")
+@click.option("--licence", default="see source", show_default=True)
+def import_(
+    checkpoint: Path, method: str, name: str, to: Path, dataset: str, licence: str
+) -> None:
+    """Import an authors' CHECKPOINT as an encoder of the zoo.
+
+    Keeps the branch and the batch norms that its authors evaluate. No code from the
+    checkpoint is run.
+    """
+    from zoo.collection.importers import import_checkpoint
+
+    done = import_checkpoint(
+        checkpoint, method, to, name=name, dataset=dataset, licence=licence
+    )
+    click.echo(
+        f"{done.card.arch} {done.card.dim} features; {done.dropped} tensors are no "
+        "part of the encoder",
+        err=True,
+    )
+    click.echo(done.folder)

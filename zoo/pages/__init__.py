@@ -1,0 +1,1 @@
+"""What pages share: their shell, templates and axes."""

@@ -1,0 +1,1 @@
+"""RobustBench: the bundle of an entry, and its own checks."""
