@@ -18,8 +18,6 @@ from zoo.errors import UserError
 from zoo.files import read_tensors, write_tensors
 
 METADATA_KEY = "robrep.classifier"
-OWN_LOADER = "robustbench:"
-"""References that lead to a loader of their own."""
 Width = Annotated[int, Field(gt=0, le=2**20)]
 
 
@@ -84,19 +82,17 @@ def _build(described: Described) -> Classifier:
     if described.spec is not None:
         encoder = Encoder(described.spec)
     else:
-        encoder = _stranger(str(described.reference), shape, classes)
+        encoder = _stranger(str(described.reference))
     return Classifier(encoder, head, classes=classes, shape=shape)
 
 
-def _stranger(reference: str, shape: tuple[int, int, int], classes: int) -> nn.Module:
-    from zoo.collection.references import LoadOptions, load
+def _stranger(reference: str) -> nn.Module:
+    from zoo.nets.robustbench_model import PREFIX, robustbench_model
 
     # A file of somebody else must not choose what else is read or downloaded here.
-    if not reference.startswith(OWN_LOADER):
+    if not reference.startswith(PREFIX):
         raise UserError(f"'{reference}' names no ready-made classifier")
-    found = load(reference, LoadOptions(shape=shape, classes=classes)).classifier
-    assert found is not None
-    return found.encoder
+    return robustbench_model(reference)
 
 
 def parameter_count(module: nn.Module) -> int:

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, get_args
 
+from robrep_eval.attacks.noise import Randomness
 from zoo.errors import UserError, nearest
 from zoo.threat import Norm
 
 if TYPE_CHECKING:
     from robrep_eval.attacks.base import Attack
-
-Randomness = Literal["per-example", "official-rng"]
 
 
 @dataclass(frozen=True)

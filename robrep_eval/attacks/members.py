@@ -11,7 +11,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from robrep_eval.attacks.base import Context
-from robrep_eval.attacks.battery import Randomness
+from robrep_eval.attacks.noise import Randomness
 from robrep_eval.attacks.runs import Runs
 from zoo._version import __version__
 from zoo.classifier import Classifier

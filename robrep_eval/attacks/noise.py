@@ -19,8 +19,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from robrep_eval.attacks.battery import Randomness
-
+Randomness = Literal["per-example", "official-rng"]
+"""Which of the two sources an attack draws from."""
 Kind = Literal["uniform", "normal"]
 Rows = Callable[[Tensor], Tensor]
 """Maps task numbers (n,) to their draws (n, *shape), float32 on the CPU."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from robrep_eval.attacks.battery import Randomness
 from robrep_eval.attacks.members import EngineAttack
+from robrep_eval.attacks.noise import Randomness
 from zoo.threat import Norm
 
 VERSIONS = {

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from zoo.collection.index import INDEX, Index
-from zoo.collection.publish import Merged, Receipt, merge
+from zoo.collection.merge import Merged, Receipt, merge
 from zoo.collection.sources_hub import HubSource, endpoint, hub_errors
 from zoo.errors import UserError
 from zoo.paths import offline

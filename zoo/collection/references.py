@@ -23,7 +23,7 @@ from zoo.files import sha256_file
 from zoo.records import WEIGHTS, Card, Training, read_record
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from zoo.classifier import Classifier
     from zoo.collection.sources import Source
@@ -136,14 +136,14 @@ def _unknown(reference: str) -> str:
 
 
 def _from_zoo(reference: str) -> Loaded:
-    from zoo.collection.sources import open_source
+    from zoo.collection.opening import open_source
 
     return _named(reference, reference.removeprefix("zoo:"), open_source())
 
 
 def _from_hub(reference: str) -> Loaded:
     """The one encoder of a hub repository."""
-    from zoo.collection.sources import open_source
+    from zoo.collection.opening import open_source
 
     source = open_source(reference)
     names = source.index.names()
@@ -189,69 +189,20 @@ def _from_timm(reference: str, options: LoadOptions) -> Loaded:
 
 def _from_robustbench(reference: str, options: LoadOptions) -> Loaded:
     """A classifier through RobustBench's own loader (which downloads its weights)."""
-    from zoo.classifier import Classifier
-
-    dataset, norm, name = _robustbench_id(reference)
-    model = _load_robustbench(name, dataset, norm)
     from torch import nn
+
+    from zoo.classifier import Classifier
+    from zoo.nets.robustbench_model import robustbench_model
 
     return Loaded(
         reference=reference,
         classifier=Classifier(
-            model, nn.Identity(), classes=options.classes, shape=options.shape
+            robustbench_model(reference),
+            nn.Identity(),
+            classes=options.classes,
+            shape=options.shape,
         ),
     )
-
-
-def _robustbench_id(reference: str) -> tuple[str, str, str]:
-    parts = reference.removeprefix("robustbench:").split("/")
-    if len(parts) == 1:
-        return "cifar10", "Linf", parts[0]
-    if len(parts) == 3:
-        return parts[0], parts[1], parts[2]
-    raise UserError(
-        f"'{reference}' is not robustbench:ID or robustbench:DATASET/NORM/ID, "
-        "such as robustbench:cifar10/Linf/Carmon2019Unlabeled"
-    )
-
-
-def _load_robustbench(name: str, dataset: str, norm: str) -> nn.Module:
-    from zoo.paths import home, offline
-
-    try:
-        from robustbench.model_zoo import model_dicts
-        from robustbench.model_zoo.enums import BenchmarkDataset, ThreatModel
-        from robustbench.utils import load_model
-
-        known = model_dicts[BenchmarkDataset(dataset)][ThreatModel(norm)]
-    except ImportError as error:
-        raise UserError(
-            f"robustbench cannot be imported ({error}); robrep needs setuptools<82 "
-            "beside it: install robrep again in a fresh environment"
-        ) from None
-    except (KeyError, ValueError):
-        raise UserError(
-            f"RobustBench has no models for dataset '{dataset}' and norm '{norm}'"
-        ) from None
-    if name not in known:
-        raise UserError(
-            f"RobustBench has no model '{name}' for {dataset} {norm}; "
-            f"{nearest(name, known)}"
-        )
-    folder = home() / "robustbench"
-    cached = folder / dataset / norm / f"{name}.pt"
-    if offline() and not cached.is_file():
-        raise UserError(f"{name} is not at {cached} and offline mode is on")
-    try:
-        model: nn.Module = load_model(
-            name, model_dir=str(folder), dataset=dataset, threat_model=norm
-        )
-    except Exception as error:  # its downloads fail in many ways, all foreign
-        raise UserError(
-            f"RobustBench could not load '{name}': {type(error).__name__}: {error}. "
-            f"If its download failed, put the file at {cached}"
-        ) from None
-    return model
 
 
 def _from_file(reference: str, path: Path, options: LoadOptions) -> Loaded:

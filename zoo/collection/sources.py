@@ -1,17 +1,7 @@
-"""Where a collection lies: in the package, in a folder, on a web server or on a hub.
-
-`--source` or `ROBREP_ZOO` names it:
-
-embedded            the encoders that come with robrep (the default)
-PATH                a folder
-https://HOST/PATH   a web server or bucket
-hf://ORG/REPO[@REV] a repository on the Hugging Face hub
-"""
+"""What a collection is, wherever it lies; and one that lies in a folder."""
 
 from __future__ import annotations
 
-import os
-import re
 from abc import ABC, abstractmethod
 from functools import cached_property
 from pathlib import Path
@@ -23,8 +13,6 @@ from zoo.records import read_record
 
 EMBEDDED = "embedded"
 EMBEDDED_FOLDER = Path(__file__).parents[1] / "embedded"
-VARIABLE = "ROBREP_ZOO"
-HUB_ALIAS = "hf-hub:"
 
 
 class Source(ABC):
@@ -109,30 +97,3 @@ def check_file(path: Path, file: FileRecord, *, again: str) -> None:
             f"{path} does not have the SHA-256 that the index states; "
             f"it is damaged or was altered: {again}"
         )
-
-
-def open_source(uri: str | Path | None = None) -> Source:
-    """The collection that `uri` names, or `ROBREP_ZOO`, or the embedded one.
-
-    Nothing is read yet.
-
-    Raises:
-        UserError: not a form that robrep knows.
-    """
-    text = str(uri or os.environ.get(VARIABLE) or EMBEDDED)
-    if text == EMBEDDED:
-        return FolderSource(EMBEDDED_FOLDER, EMBEDDED)
-    if text.startswith(("hf://", HUB_ALIAS)):
-        from zoo.collection.sources_hub import HubSource
-
-        return HubSource(text)
-    if text.startswith(("https://", "http://")):
-        from zoo.collection.sources_web import WebSource
-
-        return WebSource(text)
-    if re.match(r"[a-z][a-z0-9+.-]+://", text):
-        raise UserError(
-            f"'{text}' is no source of a zoo; known forms: {EMBEDDED}, a folder, "
-            "https://HOST/PATH, hf://ORG/REPO"
-        )
-    return FolderSource(Path(text).expanduser())

@@ -13,11 +13,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from zoo.collection.index import INDEX, EncoderRow, FileRecord, Index
-from zoo.collection.sources import HUB_ALIAS, Source, check_file
+from zoo.collection.sources import Source, check_file
 from zoo.errors import RobrepError, UserError
 from zoo.paths import offline
 from zoo.records import read_record
 
+HUB_ALIAS = "hf-hub:"
 ADDRESS = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+?)(@(?P<revision>[\w./-]+))?/?$")
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoo.collection.index import CARD
-from zoo.collection.sources import Source, open_source
+from zoo.collection.opening import open_source
+from zoo.collection.sources import Source
 from zoo.errors import UserError
 from zoo.files import sha256_file
 from zoo.records import Card, read_record

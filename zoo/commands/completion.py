@@ -19,7 +19,7 @@ def encoder_names(source: str | None, prefix: str = "") -> list[str]:
     found: list[str] = []
 
     def look() -> None:
-        from zoo.collection.sources import open_source
+        from zoo.collection.opening import open_source
 
         # Whatever is wrong, the command itself will say it; here it would only
         # disturb what is being typed.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import rich_click as click
 
-from zoo.collection.sources import VARIABLE
+from zoo.collection.opening import VARIABLE
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -40,7 +40,7 @@ def list_(
 ) -> None:
     """List the encoders of the zoo."""
     from zoo.collection.index import only
-    from zoo.collection.sources import open_source
+    from zoo.collection.opening import open_source
 
     collection = open_source(source)
     rows = sorted(collection.index.encoders, key=lambda row: row.card.name)
@@ -88,7 +88,7 @@ def _columns(card: Card) -> list[str]:
 @AS_JSON
 def show(name: str, source: str | None, as_json: bool) -> None:
     """Show the card of the encoder NAME."""
-    from zoo.collection.sources import open_source
+    from zoo.collection.opening import open_source
 
     row = open_source(source).find(name)
     if as_json:
@@ -118,7 +118,8 @@ def download(name: str, to: Path | None, source: str | None) -> None:
     A cut download goes on where it stopped. Checksums are compared before anything is
     used.
     """
-    from zoo.collection.sources import check_file, open_source
+    from zoo.collection.opening import open_source
+    from zoo.collection.sources import check_file
 
     collection = open_source(source)
     row = collection.find(name)
@@ -153,7 +154,7 @@ def verify(
     here are named and left out; the rest must hold.
     """
     from zoo.collection.audit import audit, plan
-    from zoo.collection.sources import open_source
+    from zoo.collection.opening import open_source
     from zoo.errors import UserError
     from zoo.progress import activity
 
@@ -220,7 +221,7 @@ def leaderboard(
     """Rank the entries of the zoo, with intervals, ties shown as ties."""
     from zoo.board import text as leaderboard_text
     from zoo.board.leaderboard import build
-    from zoo.collection.sources import open_source
+    from zoo.collection.opening import open_source
 
     board = build(
         open_source(source),

@@ -84,7 +84,7 @@ def submit(
     JSON, the filled issue, a model definition that needs torch alone, the weights,
     AutoAttack's log and a table of verdicts.
     """
-    from zoo.collection.sources import open_source
+    from zoo.collection.opening import open_source
     from zoo.submission.bundle import submit as submit_
     from zoo.submission.info import Paper
 

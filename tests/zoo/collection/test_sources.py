@@ -18,8 +18,9 @@ from zoo_collection import ENTRY, Evaluated, add_encoder, tiny_encoder
 import zoo
 from zoo.collection.audit import audit, plan
 from zoo.collection.index import INDEX, Index, scan
+from zoo.collection.opening import open_source
 from zoo.collection.publish import Receipt, Request, publish
-from zoo.collection.sources import FolderSource, open_source
+from zoo.collection.sources import FolderSource
 from zoo.collection.sources_hub import HubSource
 from zoo.collection.sources_web import WebSource
 from zoo.collection.store import card, names, weights
