@@ -179,6 +179,6 @@ def test_whatever_breaks_tab_is_silent(
     def broken(_: object) -> Callable[..., None]:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr("zoo.collection.sources.open_source", broken)
+    monkeypatch.setattr("zoo.collection.opening.open_source", broken)
     assert encoder_names(None) == []
     assert capsys.readouterr() == ("", "")
