@@ -18,7 +18,7 @@ from robrep_eval.probes.few_labels import LabelBudget
 from robrep_eval.probes.logistic import fit_linear
 from zoo.classifier import Classifier
 from zoo.datasets.base import Dataset, check_same_classes
-from zoo.datasets.reshaped import shaped_name
+from zoo.datasets.names import shaped_name
 from zoo.encoder import Encoder
 from zoo.errors import UserError, nearest
 from zoo.records import ProbeRecord

@@ -17,10 +17,8 @@ from zoo.threads import fitting_threads
 if TYPE_CHECKING:
     from zoo.datasets.base import Dataset
 
-__all__ = ["REPORT", "write_report"]
+__all__ = ["write_report"]
 
-REPORT = "report.html"
-"""Name of a report beside its record."""
 PAGES = Path(__file__).parent / "pages"
 
 
@@ -49,6 +47,7 @@ def write_report(
     """
     from robrep_eval.report.contents import contents
     from robrep_eval.report.material import finished_folder, gather
+    from robrep_eval.run.run_folder import REPORT
     from zoo.pages.html_page import render, write_page
 
     folder = finished_folder(run)

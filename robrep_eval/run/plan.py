@@ -27,7 +27,7 @@ from zoo.collection.references import (
     weights_file,
 )
 from zoo.datasets.base import Dataset, check_same_classes
-from zoo.datasets.reshaped import split_name
+from zoo.datasets.names import split_name
 from zoo.encoder import Encoder, fingerprint
 from zoo.errors import UserError
 from zoo.threat import Norm, ThreatModel, parse_eps, parse_norm

@@ -17,7 +17,6 @@ from pathlib import Path
 from pydantic import ValidationError
 from torch import Tensor
 
-from robrep_eval.report import REPORT
 from zoo.classifier import Classifier
 from zoo.classifier_file import load_classifier, save_classifier
 from zoo.errors import UserError
@@ -30,6 +29,8 @@ NAMES = (
     *("result.json", "classifier.safetensors", "adversarials.safetensors"),
     "fit.safetensors",
 )
+REPORT = "report.html"
+"""The page of a run, in its folder."""
 SURROGATE = re.compile(r"\.?surrogate-zoo-[\w.-]+\.safetensors(\.[a-z0-9_]{8})?")
 CHUNK = re.compile(r"\.?\d{8}-[\w.+-]+\.(safetensors|journal)(\.[a-z0-9_]{8})?")
 """With what a killed process leaves of them."""

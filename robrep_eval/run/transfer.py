@@ -14,7 +14,7 @@ from typing import Literal
 from robrep_eval.run.evaluation import Callbacks, run_plan
 from robrep_eval.run.plan import Plan, Request, prepare, safe_name
 from robrep_eval.run.shards import leading
-from zoo.datasets.registry import FOLDER
+from zoo.datasets.names import FOLDER
 from zoo.errors import UserError
 from zoo.records import Proportion, Record, Result, read_record, write_record
 from zoo.threat import ThreatModel

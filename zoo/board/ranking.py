@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from zoo.datasets.registry import FOLDER
+from zoo.datasets.names import FOLDER
 from zoo.records import Result, Verdict
 
 LEVEL = 0.05

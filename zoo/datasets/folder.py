@@ -26,7 +26,8 @@ import torch
 
 from zoo.datasets.base import Dataset
 from zoo.datasets.image_file import SUFFIXES, Header, read_header, read_pixels
-from zoo.datasets.reshaped import Shape, check_channels, fit_shape, shaped_name
+from zoo.datasets.names import Shape, shaped_name
+from zoo.datasets.reshaped import check_channels, fit_shape
 from zoo.errors import MissingDatasetError, UserError, nearest
 
 SPLITS = ("train", "val", "test")

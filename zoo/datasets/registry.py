@@ -10,6 +10,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from zoo.datasets.names import FOLDER, split_name
 from zoo.errors import UserError, nearest
 from zoo.paths import home
 from zoo.threat import Norm
@@ -17,7 +18,6 @@ from zoo.threat import Norm
 if TYPE_CHECKING:
     from zoo.datasets.base import Dataset
 
-FOLDER = "imagefolder:"
 SPLITS = ("train", "test")
 
 
@@ -148,7 +148,7 @@ def get(name: str) -> DatasetInfo:
 
 def load(name: str, split: str, data_dir: Path | None) -> Dataset:
     """See `zoo.datasets.load`."""
-    from zoo.datasets.reshaped import reshape, split_name
+    from zoo.datasets.reshaped import reshape
 
     base, shape = split_name(name)
     if base.startswith(FOLDER):

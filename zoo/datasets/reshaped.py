@@ -7,8 +7,6 @@ proportion. A threat model then counts in pixels of the new size.
 
 from __future__ import annotations
 
-import re
-
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -16,40 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zoo.datasets.base import Dataset
-from zoo.datasets.registry import FOLDER
+from zoo.datasets.names import Shape, shaped_name, split_name
 from zoo.errors import UserError
-
-MARK = "@"
-Shape = tuple[int, int, int]
-"""(C, H, W)."""
-
-
-def split_name(name: str) -> tuple[str, Shape | None]:
-    """ "digits@1x28x28" as ("digits", (1, 28, 28)); the shape is None without "@".
-
-    The path of an image folder may hold the mark, so there only a shape counts.
-
-    Raises:
-        UserError: what follows the mark is no shape.
-    """
-    base, mark, text = name.rpartition(MARK)
-    if not mark:
-        return name, None
-    found = re.fullmatch(r"([13])x([1-9]\d{0,3})x([1-9]\d{0,3})", text)
-    if found is None and name.startswith(FOLDER):
-        return name, None
-    if found is None:
-        raise UserError(
-            f"'{text}' in dataset '{name}' is no shape; write CxHxW with 1 or 3 "
-            "channels, such as 3x32x32"
-        )
-    channels, height, width = map(int, found.groups())
-    return base, (channels, height, width)
-
-
-def shaped_name(name: str, shape: Shape) -> str:
-    """NAME@CxHxW; a shape that `name` has already is replaced."""
-    return f"{split_name(name)[0]}{MARK}{'x'.join(map(str, shape))}"
 
 
 def check_channels(name: str, channels: int, shape: Shape) -> None:

@@ -1,0 +1,40 @@
+"""How datasets are called: NAME, imagefolder:PATH, and NAME@CxHxW for another shape."""
+
+from __future__ import annotations
+
+import re
+
+from zoo.errors import UserError
+
+FOLDER = "imagefolder:"
+MARK = "@"
+Shape = tuple[int, int, int]
+"""(C, H, W)."""
+
+
+def split_name(name: str) -> tuple[str, Shape | None]:
+    """ "digits@1x28x28" as ("digits", (1, 28, 28)); the shape is None without "@".
+
+    The path of an image folder may hold the mark, so there only a shape counts.
+
+    Raises:
+        UserError: what follows the mark is no shape.
+    """
+    base, mark, text = name.rpartition(MARK)
+    if not mark:
+        return name, None
+    found = re.fullmatch(r"([13])x([1-9]\d{0,3})x([1-9]\d{0,3})", text)
+    if found is None and name.startswith(FOLDER):
+        return name, None
+    if found is None:
+        raise UserError(
+            f"'{text}' in dataset '{name}' is no shape; write CxHxW with 1 or 3 "
+            "channels, such as 3x32x32"
+        )
+    channels, height, width = map(int, found.groups())
+    return base, (channels, height, width)
+
+
+def shaped_name(name: str, shape: Shape) -> str:
+    """NAME@CxHxW; a shape that `name` has already is replaced."""
+    return f"{split_name(name)[0]}{MARK}{'x'.join(map(str, shape))}"
