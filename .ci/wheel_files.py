@@ -6,14 +6,13 @@ import sys
 import zipfile
 from pathlib import Path
 
-PACKAGES = {"robrep_eval", "pretrain", "zoo", "autoattack"}
+PACKAGES = {"robrep_eval", "pretrain", "zoo"}
 NEEDED = (
     "zoo/py.typed",
     "zoo/embedded/tarrl-digits/model.safetensors",
     "zoo/embedded/simclr-digits/card.json",
     "pretrain/recipes/tarrl-digits.yaml",
     "robrep_eval/commands/cli.py",
-    "autoattack/state.py",
 )
 
 
@@ -23,7 +22,7 @@ def main(wheel: Path) -> int:
     tops = {n.split("/")[0] for n in names if ".dist-info/" not in n}
     tracked = {
         str(path)
-        for package in PACKAGES - {"autoattack"}
+        for package in PACKAGES
         for path in Path(package).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import zoo  # noqa: F401 - after it, `import robustbench` works too
+
 if TYPE_CHECKING:
     from robrep_eval.adapters import to_art, to_robustbench
     from robrep_eval.probes.linear import fit_probe

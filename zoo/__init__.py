@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from zoo import autoattack
 from zoo._version import __version__
 from zoo.errors import RobrepError, UserError, VerificationError
 from zoo.threat import ThreatModel
@@ -19,6 +20,9 @@ __all__ = [
     "__version__",
     "load",
 ]
+
+
+autoattack.provide()
 
 
 def load(name: str, source: str | None = None) -> Encoder:
