@@ -9,19 +9,98 @@ leaves open follow the authors' published implementation.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any, Literal
+
 import torch
 from torch import Tensor
 
-from robrep_eval.attacks.losses import Loss
+from robrep_eval.attacks.apgd_common import averaged_gradient, keep_best, record
+from robrep_eval.attacks.apgd_l1 import ApgdL1
+from robrep_eval.attacks.engine_attack import EngineAttack
+from robrep_eval.attacks.losses import LOSSES, Loss
 from robrep_eval.attacks.noise import Rows
-from robrep_eval.attacks.pool import State
+from robrep_eval.attacks.pool import Program, State
 from robrep_eval.attacks.problem import Problem, fooled
+from robrep_eval.attacks.targets import UNTARGETED, Targets
+from robrep_eval.attacks.turn import Turn
 from zoo.ball import lengths
 
 MOMENTUM = 0.75
 RISES = 0.75
 """Share of rising losses in a window below which the step is halved."""
 _TINY = 1e-12  # added to norms before division
+
+
+@dataclass(frozen=True, kw_only=True)
+class ApgdAttack(EngineAttack):
+    """APGD in any norm; see `robrep_eval.attacks.base.Attack`."""
+
+    loss: str
+    """A name in `robrep_eval.attacks.losses.LOSSES`."""
+    targets: Targets = UNTARGETED
+    start: Literal["random", "stripes"] = "random"
+    """Anywhere in the ball, or at its edge in stripes of either sign for each channel,
+    as Square starts (arXiv 1912.00049): horizontal ones in even runs, vertical ones in
+    odd. Not in L1, where a start is sparse."""
+    larger_radii: bool = False
+    """L1 only: begin at 3 eps and 2 eps."""
+    averaged: int = 1
+    """Passes per gradient, for stochastic classifiers."""
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        shown = super().parameters | {
+            "loss": self.loss,
+            "averaged": self.averaged,
+            "larger_radii": self.larger_radii,
+        }
+        if self.start != "random":
+            shown["start"] = self.start
+        return shown
+
+    def program(self, turn: Turn) -> Program:
+        problem, loss = turn.problem, LOSSES[self.loss]
+        draws = turn.start_noise() if self.start == "random" else _stripes(turn)
+        if problem.threat.norm != "L1":
+            return Apgd(
+                problem,
+                loss,
+                draws,
+                iterations=self.steps,
+                guard=turn.guard,
+                averaged=self.averaged,
+            )
+        if self.larger_radii:
+            for _ in range(3):  # a start per stage that the reference throws away
+                turn.noise.discard("normal", len(problem.x), problem.x.shape[1:])
+        return ApgdL1(
+            problem,
+            loss,
+            draws,
+            iterations=self.steps,
+            guard=turn.guard,
+            averaged=self.averaged,
+            larger=self.larger_radii,
+        )
+
+
+def _stripes(turn: Turn) -> Rows:
+    """Signs in stripes; for Linf as 0 and 1, the ends of its uniform noise."""
+    shape = tuple(turn.problem.x.shape[1:])
+    channels, height, width = shape
+
+    def of_run(run: int) -> Rows:
+        one = (channels, height, 1) if run % 2 == 0 else (channels, 1, width)
+        noise = turn.noise.images("uniform", run, turn.ids, one)
+
+        def rows(examples: Tensor) -> Tensor:
+            signs = (2 * noise(examples) - 1).sign().expand(-1, *shape)
+            return (signs + 1) / 2 if turn.start_kind == "uniform" else signs
+
+        return rows
+
+    return turn.each_run(of_run)
 
 
 def checkpoints(iterations: int) -> tuple[Tensor, Tensor]:
@@ -106,7 +185,9 @@ class Apgd:
 
     def step(self, state: State) -> Tensor:
         s = state
-        logits, loss, gradient = self._evaluate(s)
+        logits, loss, gradient = averaged_gradient(
+            self.problem, self.loss, s, self.averaged
+        )
         wrong, retired, gap = fooled(logits, s["y"], self.guard)
         record(s, wrong, gap)
         finite = logits.isfinite().all(dim=1) & gradient.flatten(1).isfinite().all(1)
@@ -131,14 +212,6 @@ class Apgd:
         norm, eps = self.problem.threat.norm, self.problem.threat.eps
         t = 2 * noise - 1 if norm == "Linf" else noise
         return (x + eps * normalised(t, norm)).clamp_(0, 1)
-
-    def _evaluate(self, s: State) -> tuple[Tensor, Tensor, Tensor]:
-        objective = self.problem.objective(self.loss, s["y"], s["target"])
-        logits, loss, gradient = self.problem.model.gradient(s["point"], objective)
-        for _ in range(self.averaged - 1):
-            logits, loss, more = self.problem.model.gradient(s["point"], objective)
-            gradient += more
-        return logits, loss, gradient / self.averaged if self.averaged > 1 else gradient
 
     def _halve(self, s: State, gradient: Tensor) -> Tensor:
         """At the end of a window: halves steps that do not pay, back to the best."""
@@ -188,20 +261,3 @@ def normalised(t: Tensor, norm: str) -> Tensor:
     """Rows divided by their norm plus 1e-12."""
     size = lengths(t, norm)  # type: ignore[arg-type]
     return t / (size.view(-1, 1, 1, 1) + _TINY)
-
-
-def record(s: State, wrong: Tensor, gap: Tensor) -> None:
-    """Remembers the last misclassified point of each row, and its least margin."""
-    s["gap"] = torch.minimum(s["gap"], gap)
-    rows = wrong.nonzero().flatten()
-    if len(rows):
-        s["image"][rows] = s["point"][rows]
-        s["found"][rows] = True
-
-
-def keep_best(s: State, loss: Tensor, gradient: Tensor) -> None:
-    """Best loss so far with its point and gradient; strict increase only."""
-    rows = (loss > s["best_loss"]).nonzero().flatten()
-    s["best_loss"][rows] = loss[rows]
-    s["best_point"][rows] = s["point"][rows]
-    s["best_gradient"][rows] = gradient[rows]

@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from robrep_eval.attacks.apgd import keep_best, record
+from robrep_eval.attacks.apgd_common import averaged_gradient, keep_best, record
 from robrep_eval.attacks.losses import Loss
 from robrep_eval.attacks.noise import Rows
 from robrep_eval.attacks.pool import State
@@ -106,7 +106,9 @@ class ApgdL1:
 
     def step(self, state: State) -> Tensor:
         s = state
-        logits, loss, gradient = self._evaluate(s)
+        logits, loss, gradient = averaged_gradient(
+            self.problem, self.loss, s, self.averaged
+        )
         wrong, retired, gap = fooled(logits, s["y"], self.guard)
         last = s["stage"] == self.last
         record(s, wrong & last, gap)
@@ -128,14 +130,6 @@ class ApgdL1:
             s["stage"] += moving
             self._hand_on(s, moving)
         return done
-
-    def _evaluate(self, s: State) -> tuple[Tensor, Tensor, Tensor]:
-        objective = self.problem.objective(self.loss, s["y"], s["target"])
-        logits, loss, gradient = self.problem.model.gradient(s["point"], objective)
-        for _ in range(self.averaged - 1):
-            logits, loss, more = self.problem.model.gradient(s["point"], objective)
-            gradient += more
-        return logits, loss, gradient / self.averaged if self.averaged > 1 else gradient
 
     def _hand_on(self, s: State, moving: Tensor) -> None:
         """The point of highest loss starts the next stage, at its smaller radius."""

@@ -203,3 +203,6 @@ class DisplacementAttack:
         found = displace(classifier.encoder, x, threat, settings)
         context.progress(1.0)
         return found
+
+
+DISPLACEMENT = DisplacementAttack()

@@ -207,6 +207,8 @@ def _silent(_: float) -> None:
     """A block does not know how many there are."""
 
 
+PGD = ArtPgd()
+FGSM = ArtFgsm()
 CW = ArtAttack(
     name="cw",
     art_class="CarliniL2Method",

@@ -8,18 +8,45 @@ since the smallest distance never grows.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from robrep_eval.attacks import hyperplane
+from robrep_eval.attacks.engine_attack import EngineAttack
 from robrep_eval.attacks.noise import Rows
 from robrep_eval.attacks.pool import State
 from robrep_eval.attacks.problem import Problem, fooled
+from robrep_eval.attacks.targets import UNTARGETED, Targets
+from robrep_eval.attacks.turn import Turn
 from zoo.ball import lengths
 
 ALPHA_MAX = 0.1
 OVERSHOOT = 1.05
 BACK = 0.9
+
+
+@dataclass(frozen=True, kw_only=True)
+class FabAttack(EngineAttack):
+    """FAB; see `robrep_eval.attacks.base.Attack`. The first run of a target starts at
+    the clean image, its restarts beside it."""
+
+    targets: Targets = UNTARGETED
+
+    def __post_init__(self) -> None:
+        if self.targets.near < 1:
+            raise ValueError("FAB keeps no margins, by which `near` chooses examples")
+
+    def program(self, turn: Turn) -> Fab:
+        again = turn.runs[0] % self.restarts > 0
+        return Fab(
+            turn.problem,
+            turn.start_noise() if again else None,
+            iterations=self.steps,
+            guard=turn.guard,
+            classes=None if self.targets.count else turn.classes,
+        )
 
 
 class Fab:

@@ -72,5 +72,14 @@ def margin(logits: Tensor, y: Tensor) -> Tensor:
     return _pick(logits, y) - others
 
 
+LOSSES: dict[str, Loss] = {
+    "ce": cross_entropy,
+    "dlr": dlr,
+    "dlr-targeted": targeted_dlr,
+    "probability-margin": probability_margin,
+}
+"""By the names that results carry."""
+
+
 def _pick(values: Tensor, index: Tensor) -> Tensor:
     return values.gather(1, index.unsqueeze(1)).squeeze(1)

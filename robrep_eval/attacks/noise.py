@@ -1,6 +1,6 @@
 """Who draws what: the random numbers of the attacks.
 
-Two sources. `PerExample` is a counter-based generator: each number is a hash of the
+Two kinds. `PerExample` is a counter-based generator: each number is a hash of the
 seed, the example, the attack, the run within it, the step and the position, so no
 outcome depends on batch size, order, sharding or resume. `Official` replays what
 AutoAttack draws for one batch (one generator, seeded anew per attack, shared by the
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 Randomness = Literal["per-example", "official-rng"]
-"""Which of the two sources an attack draws from."""
+"""Which of the two kinds an attack draws."""
 Kind = Literal["uniform", "normal"]
 Rows = Callable[[Tensor], Tensor]
 """Maps task numbers (n,) to their draws (n, *shape), float32 on the CPU."""
@@ -59,7 +59,7 @@ class Noise(Protocol):
         """
 
     def shared(self, run: int) -> Callable[[int], Callable[[], float]]:
-        """Uniforms common to all examples: f(step) gives a source of single draws."""
+        """Uniforms common to all examples: f(step) gives single draws in order."""
 
     def signs(self, run: int, ids: Tensor, channels: int) -> Callable[..., Tensor]:
         """f(tasks (n,), step) -> +-1 as (n, channels), drawn in that order."""
@@ -174,8 +174,8 @@ class Official:
         return draw(shape, generator=self.generator)
 
 
-def source(randomness: Randomness, seed: int, attack: str) -> Noise:
-    """The source of one attack's draws."""
+def noise_of(randomness: Randomness, seed: int, attack: str) -> Noise:
+    """What one attack draws."""
     if randomness == "official-rng":
         return Official(seed)
     return PerExample(seed, attack)

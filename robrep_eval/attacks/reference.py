@@ -22,11 +22,6 @@ from zoo.threat import ThreatModel
 Member = Literal["apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square"]
 Version = Literal["standard", "plus", "rand"]
 
-MEMBERS: dict[Version, tuple[Member, ...]] = {
-    "standard": ("apgd-ce", "apgd-t", "fab-t", "square"),
-    "plus": ("apgd-ce", "apgd-dlr", "fab", "square", "apgd-t", "fab-t"),
-    "rand": ("apgd-ce", "apgd-dlr"),
-}
 NEEDED_CLASSES: dict[Member, int] = {"apgd-t": 4, "apgd-dlr": 3}
 """The DLR losses read the third, or the fourth, largest logit."""
 

@@ -5,53 +5,56 @@ anything: those that would change no pixel of an image (all of the square alread
 on that side of the ball; integral images of the pixels on either side tell which), and
 those that would repeat a square that the same image has rejected before.
 
-Source: Andriushchenko et al. 2020, arXiv 1912.00049, algorithms 1 and 2, with the
-schedule that AutoAttack (arXiv 2003.01690) uses for 5000 queries.
+Source: Andriushchenko et al. 2020, arXiv 1912.00049, algorithms 1 and 2.
 """
 
 from __future__ import annotations
 
 import itertools
-import math
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from robrep_eval.attacks.engine_attack import EngineAttack
 from robrep_eval.attacks.losses import margin
 from robrep_eval.attacks.noise import Noise
-from robrep_eval.attacks.pool import State
+from robrep_eval.attacks.pool import Program, State
 from robrep_eval.attacks.problem import Problem
+from robrep_eval.attacks.square_schedule import sides
+from robrep_eval.attacks.square_windows import SquareWindows
+from robrep_eval.attacks.turn import Turn
 
-P_INIT = 0.8
 LOOK_AHEAD = (8, 32, 128)
 """Queries examined at once for one that may change anything: at first, then, later."""
 BLOCK = 256
 """Queries drawn at once."""
 MEMORY = 2**15
 """Most different squares of one side, signs included, that an example remembers."""
-_SCHEDULE = ((10, 1), (50, 2), (200, 4), (500, 8), (1000, 16), (2000, 32), (4000, 64))
-"""(last query, divisor of P_INIT); not rescaled to the number of queries."""
 
 
-def share_of_pixels(query: int) -> float:
-    """p: the share of pixels that the square of a query covers."""
-    for last, divisor in _SCHEDULE:
-        if query <= last:
-            return P_INIT / divisor
-    return P_INIT / (128 if query <= 6000 else 256 if query <= 8000 else 512)
+@dataclass(frozen=True, kw_only=True)
+class SquareAttack(EngineAttack):
+    """Square in any norm; see `robrep_eval.attacks.base.Attack`."""
 
+    steps: int = 5000
+    """Queries."""
 
-def sides(queries: int, height: int, width: int, smallest: int) -> list[int]:
-    """Side of the square of each query; made odd if it must be at least 3."""
-    found = []
-    for query in range(queries):
-        side = round(math.sqrt(share_of_pixels(query) * height * width))
-        side = max(side, smallest)
-        if smallest == 3 and side % 2 == 0:
-            side += 1
-        found.append(min(side, height, width))
-    return found
+    def program(self, turn: Turn) -> Program:
+        problem, noise, run = turn.problem, turn.noise, turn.runs[0]
+        if problem.threat.norm == "Linf":
+            return SquareLinf(
+                problem, noise, run=run, queries=self.steps, guard=turn.guard
+            )
+        return SquareWindows(
+            problem,
+            noise,
+            run=run,
+            queries=self.steps,
+            guard=turn.guard,
+            batch_size=turn.batch_size,
+        )
 
 
 class SquareLinf:

@@ -19,7 +19,7 @@ from robrep_eval.attacks.losses import margin
 from robrep_eval.attacks.noise import Noise
 from robrep_eval.attacks.pool import State
 from robrep_eval.attacks.problem import Problem
-from robrep_eval.attacks.square import sides
+from robrep_eval.attacks.square_schedule import sides
 from zoo.ball import lengths, project_l1
 
 _TINY = 1e-12

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any, Literal
+
 import torch
 from torch import Tensor
 
@@ -11,6 +14,32 @@ from zoo.threat import ThreatModel
 
 CANDIDATES = 20
 """Classes of the highest logits that are ranked by their linearised distance."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Targets:
+    """Which wrong classes an attack aims at, and for which examples."""
+
+    count: int
+    """0: untargeted."""
+    ranking: Literal["logit", "malt"] = "logit"
+    """Their order: by clean logit, or by linearised distance to the boundary
+    (Melamed et al. 2024, arXiv 2407.02240)."""
+    near: float = 1.0
+    """Below 1: targets after the first are only for examples near the boundary, whose
+    margin the first brought below this share of the clean one. The others count as
+    held."""
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What is in force, JSON-ready."""
+        if not self.count:
+            return {}
+        shown: dict[str, Any] = {"targets": self.count, "ranking": self.ranking}
+        return shown | ({"near": self.near} if self.near < 1 else {})
+
+
+UNTARGETED = Targets(count=0)
 
 
 def by_logit(logits: Tensor, y: Tensor) -> Tensor:

@@ -15,9 +15,12 @@ from torch.nn.functional import cross_entropy
 
 from robrep_eval.attacks.base import Context
 from robrep_eval.attacks.pgd import ascend_each
+from robrep_eval.attacks.registry import Choice
 from zoo._version import __version__
 from zoo.classifier import Classifier
+from zoo.collection.store import names
 from zoo.encoder import fingerprint
+from zoo.errors import UserError, nearest
 from zoo.threat import ThreatModel
 
 
@@ -81,3 +84,24 @@ class TransferAttack:
             device=context.device,
             on_progress=context.progress,
         )
+
+
+def chosen(choice: Choice) -> list[TransferAttack]:
+    """From "transfer:zoo:NAME"; the source is fitted when the run begins.
+
+    Raises:
+        UserError: no encoder of the zoo.
+    """
+    reference = choice.name.partition(":")[2]
+    encoder = reference.removeprefix("zoo:")
+    if not encoder or encoder == reference:
+        raise UserError(
+            f"'{reference}' is no encoder of the zoo to transfer from; write "
+            "--transfer-from zoo:NAME, or transfer:zoo:NAME among the attacks"
+        )
+    if encoder not in names():
+        raise UserError(
+            f"no encoder '{encoder}' in the zoo to transfer from; "
+            f"{nearest(encoder, names())}"
+        )
+    return [TransferAttack(reference=reference, name=choice.name)]

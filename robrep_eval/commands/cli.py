@@ -74,9 +74,9 @@ def _known(kind: str) -> list[str]:
         from zoo.datasets.registry import registry
 
         return list(registry())
-    from robrep_eval.attacks.battery import KNOWN
+    from robrep_eval.attacks.registry import known
 
-    return list(KNOWN)
+    return known()
 
 
 @cli.command(epilog=EPILOG)
@@ -327,7 +327,7 @@ def list_() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from robrep_eval.attacks.battery import SUMMARIES
+    from robrep_eval.attacks.registry import registry as attacks
     from zoo.architectures import registry as architectures
     from zoo.datasets.registry import registry as datasets
 
@@ -336,7 +336,7 @@ def list_() -> None:
     table.add_column("name", style="bold")
     table.add_column("")
     rows = [
-        *(("attacks", name, text) for name, text in SUMMARIES.items()),
+        *(("attacks", row.name, row.summary) for row in attacks().values()),
         *(("dataset", row.name, row.summary) for row in datasets().values()),
         *_encoders(),
         *(("arch", row.name, row.summary) for row in architectures().values()),

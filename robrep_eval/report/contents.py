@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from robrep_eval.attacks.battery import SUMMARIES
+from robrep_eval.attacks.registry import registry
 from robrep_eval.report.bars import (
     attack_bars,
     attack_labels,
@@ -102,8 +102,8 @@ def _features(found: Contents, seen: Seen | None, device: str) -> None:
 
 def _battery(name: str) -> str:
     """The battery with the summaries of its parts."""
-    parts = [part for part in name.split(",") if part in SUMMARIES]
-    told = "; ".join(SUMMARIES[part] for part in parts)
+    known = registry()
+    told = "; ".join(known[part].summary for part in name.split(",") if part in known)
     return f"{name} ({told})" if told else name
 
 

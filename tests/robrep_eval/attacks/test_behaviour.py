@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from robrep_eval.attacks.apgd import checkpoints
+from robrep_eval.attacks.apgd import ApgdAttack, checkpoints
+from robrep_eval.attacks.autoattack import members
 from robrep_eval.attacks.base import Context
-from robrep_eval.attacks.members import EngineAttack
 from robrep_eval.attacks.noise import PerExample
-from robrep_eval.attacks.own import members
 from robrep_eval.attacks.pool import Pool, State
 from robrep_eval.attacks.problem import Problem, prepare
-from robrep_eval.attacks.square import SquareLinf
+from robrep_eval.attacks.square import SquareAttack, SquareLinf
+from robrep_eval.attacks.targets import Targets
 from zoo.ball import lengths
 from zoo.classifier import Classifier
 from zoo.evidence import check_adversarials
@@ -79,14 +80,7 @@ def test_proposals_pass_the_evidence_check(norm: Norm, make: Any) -> None:
     x, y = make.correct(classifier, 20)
     threat = ThreatModel(norm=norm, eps={"Linf": 0.2, "L2": 1.2, "L1": 5.0}[norm])
     for attack in members("standard", norm, "per-example"):
-        short = EngineAttack(
-            **{
-                field: getattr(attack, field)
-                for field in attack.__dataclass_fields__
-                if field not in ("engine", "steps")
-            },
-            steps=min(attack.steps, 60 if attack.family == "square" else 12),
-        )
+        short = replace(attack, steps=60 if attack.name == "square" else 12)
         found = short.propose(classifier, x, y, threat, _context(len(x)))
         check = check_adversarials(classifier, x, found, y, threat)
         assert Outcome.REFUSED not in check.outcome
@@ -100,7 +94,7 @@ def test_early_falls_cost_few_passes(make: Any) -> None:
     x, y = make.correct(classifier, 60)
     model = prepare(classifier)
     before = model.forward_rows
-    attack = EngineAttack(name="apgd-ce", family="apgd", loss="ce")
+    attack = ApgdAttack(name="apgd-ce", loss="ce")
     threat = ThreatModel(norm="Linf", eps=0.4)
     found = attack.propose(classifier, x, y, threat, _context(len(x)))
     with torch.no_grad():
@@ -116,13 +110,11 @@ def test_further_targets_only_near_the_boundary(make: Any) -> None:
     model = prepare(classifier)
     fooled, passes = {}, {}
     for near in (0.0, 0.5, 1.0):
-        attack = EngineAttack(
+        attack = ApgdAttack(
             name="t",
-            family="apgd",
             loss="dlr-targeted",
             steps=8,
-            targets=5,
-            near=near,
+            targets=Targets(count=5, near=near),
         )
         before = model.backward_rows
         found = attack.propose(classifier, x, y, threat, _context(len(x)))
@@ -152,9 +144,7 @@ def test_stripes_lie_in_rows_then_in_columns(
 ) -> None:
     """Flat images have no gradient there, so only the start itself can fool."""
     classifier = Classifier(_Varies(dim), nn.Identity(), classes=2, shape=(3, 6, 6))
-    attack = EngineAttack(
-        name="s", family="apgd", loss="ce", steps=1, restarts=2, start="stripes"
-    )
+    attack = ApgdAttack(name="s", loss="ce", steps=1, restarts=2, start="stripes")
     x, y = torch.full((8, 3, 6, 6), 0.5), torch.zeros(8, dtype=torch.int64)
     threat = ThreatModel(norm=norm, eps=0.1)
     offset = attack.propose(classifier, x, y, threat, _context(8)) - x
@@ -169,13 +159,13 @@ def test_few_classes_clamp_targets_and_say_so(classes: int) -> None:
     classifier, x, y = _halfspaces(classes)
     threat = ThreatModel(norm="Linf", eps=0.5)
     for member in members("standard", "Linf", "per-example"):
-        if member.family == "square":
+        if member.name == "square":
             continue
         notes: list[str] = []
         found = member.propose(classifier, x[:8], y[:8], threat, _context(8, notes))
         with torch.no_grad():
             assert bool((classifier(found).argmax(dim=1) != y[:8]).any())
-        if member.targets:
+        if member.targets.count:
             assert f"{classes - 1} target classes instead of 9" in notes[0]
 
 
@@ -188,7 +178,7 @@ def test_zero_gradients_are_noted(make: Any) -> None:
 
     classifier = Classifier(Saturated(), nn.Identity(), classes=10, shape=(1, 8, 8))
     notes: list[str] = []
-    attack = EngineAttack(name="apgd-ce", family="apgd", loss="ce", steps=3)
+    attack = ApgdAttack(name="apgd-ce", loss="ce", steps=3)
     y = torch.zeros(4, dtype=torch.int64)
     attack.propose(classifier, torch.rand(4, 1, 8, 8), y, LINF, _context(4, notes))
     assert notes == [
@@ -224,7 +214,7 @@ def test_examples_that_break_are_undecided(where: str) -> None:
     context = Context(
         seed=0, ids=torch.arange(4), batch_size=4, undecided=broken.append
     )
-    attack = EngineAttack(name="apgd-ce", family="apgd", loss="ce", steps=10)
+    attack = ApgdAttack(name="apgd-ce", loss="ce", steps=10)
     small = ThreatModel(norm="Linf", eps=0.01)
     attack.propose(classifier, x, y, small, context)
     rows = set(torch.cat(broken).tolist())
@@ -244,7 +234,7 @@ def test_ties_of_half_precision_do_not_count(make: Any) -> None:
     inner = make.classifier(0.5)
     classifier = Classifier(Coarse(inner), nn.Identity(), classes=10, shape=(1, 8, 8))
     x, y = make.correct(inner, 12)
-    attack = EngineAttack(name="square", family="square", steps=80)
+    attack = SquareAttack(name="square", steps=80)
     found = attack.propose(classifier, x, y, LINF, _context(12))
     moved = (found != x).flatten(1).any(dim=1)
     with torch.no_grad():

@@ -15,39 +15,41 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from robrep_eval.attacks.apgd import ApgdAttack
 from robrep_eval.attacks.base import Context
-from robrep_eval.attacks.members import EngineAttack
+from robrep_eval.attacks.engine_attack import EngineAttack
+from robrep_eval.attacks.fab import FabAttack
 from robrep_eval.attacks.pool import Journal, State
+from robrep_eval.attacks.square import SquareAttack
+from robrep_eval.attacks.targets import Targets
 from zoo.classifier import Classifier
 from zoo.threat import ThreatModel
 
 N = 16
-ATTACKS = {
-    "apgd-ce": EngineAttack(
-        name="apgd-ce", family="apgd", loss="ce", steps=12, restarts=2
-    ),
-    "apgd-t": EngineAttack(
+ATTACKS: dict[str, EngineAttack] = {
+    "apgd-ce": ApgdAttack(name="apgd-ce", loss="ce", steps=12, restarts=2),
+    "apgd-t": ApgdAttack(
         name="apgd-t",
-        family="apgd",
         loss="dlr-targeted",
         steps=12,
-        targets=2,
-        ranking="malt",
+        targets=Targets(count=2, ranking="malt"),
     ),
-    "near": EngineAttack(
-        name="near", family="apgd", loss="dlr-targeted", steps=8, targets=3, near=0.5
+    "near": ApgdAttack(
+        name="near",
+        loss="dlr-targeted",
+        steps=8,
+        targets=Targets(count=3, near=0.5),
     ),
-    "stripes": EngineAttack(
+    "stripes": ApgdAttack(
         name="stripes",
-        family="apgd",
         loss="probability-margin",
         steps=6,
         restarts=2,
         start="stripes",
     ),
-    "fab-t": EngineAttack(name="fab-t", family="fab", steps=8, targets=2),
-    "fab": EngineAttack(name="fab", family="fab", steps=4, restarts=2),
-    "square": EngineAttack(name="square", family="square", steps=80),
+    "fab-t": FabAttack(name="fab-t", steps=8, targets=Targets(count=2)),
+    "fab": FabAttack(name="fab", steps=4, restarts=2),
+    "square": SquareAttack(name="square", steps=80),
 }
 CASES = [
     *((name, ThreatModel(norm="Linf", eps=0.12)) for name in ATTACKS),

@@ -12,11 +12,15 @@ import pytest
 import torch
 from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
 from pyautoattack.fab_pt import FABAttack_PT
-from pyautoattack.square import SquareAttack
+from pyautoattack.square import SquareAttack as PeerSquare
 from torch import Tensor
 
+from robrep_eval.attacks.apgd import ApgdAttack
 from robrep_eval.attacks.base import Context
-from robrep_eval.attacks.members import EngineAttack
+from robrep_eval.attacks.engine_attack import EngineAttack
+from robrep_eval.attacks.fab import FabAttack
+from robrep_eval.attacks.square import SquareAttack
+from robrep_eval.attacks.targets import UNTARGETED, Targets
 from robrep_eval.randomness import seeded
 from zoo.classifier import Classifier
 from zoo.collection.references import LoadOptions, load
@@ -28,17 +32,20 @@ RADII = {"Linf": 0.15, "L2": 0.8, "L1": 2.5}
 
 
 def _attack(member: str, norm: str, steps: int, targets: int) -> EngineAttack:
-    family = member.split("-")[0]
     losses = {"apgd-t": "dlr-targeted", "apgd-ce": "ce", "apgd-dlr": "dlr"}
-    return EngineAttack(
-        name=member,
-        family=family,  # type: ignore[arg-type]
-        loss=losses.get(member, ""),
-        steps=steps,
-        targets=targets if member.endswith("-t") else 0,
-        restarts=2 if member in ("fab", "apgd-ce") else 1,
-        larger_radii=norm == "L1" and family == "apgd",
-        randomness="official-rng",
+    aims = Targets(count=targets) if member.endswith("-t") else UNTARGETED
+    common: dict[str, Any] = {
+        "name": member,
+        "steps": steps,
+        "restarts": 2 if member in ("fab", "apgd-ce") else 1,
+        "randomness": "official-rng",
+    }
+    if member == "square":
+        return SquareAttack(**common)
+    if member.startswith("fab"):
+        return FabAttack(targets=aims, **common)
+    return ApgdAttack(
+        loss=losses[member], targets=aims, larger_radii=norm == "L1", **common
     )
 
 
@@ -56,7 +63,7 @@ def _peer(
             model, n_iter=steps, loss=loss, n_restarts=restarts, **large, **common
         )
     if member == "square":
-        return SquareAttack(
+        return PeerSquare(
             model, n_queries=steps, p_init=0.8, resc_schedule=False, **common
         )
     return FABAttack_PT(
