@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from zoo.errors import UserError
-from zoo.records import Examples, Proportion, Record, Result, Verdict, read_record
+from zoo.records import Examples, Proportion, Record, Result, Verdict
+from zoo.result_file import read_result
 from zoo.verdicts import verdict
 
 Z95 = 1.959963984540054
@@ -169,11 +170,6 @@ def compare(a: Result, b: Result) -> Comparison:
 def compare_files(a: Path, b: Path) -> Comparison:
     """As `compare`, from result files or the folders that hold them."""
     return compare(read_result(a), read_result(b))
-
-
-def read_result(path: Path) -> Result:
-    """A result from its file or its folder."""
-    return read_record(path / "result.json" if path.is_dir() else path, Result)
 
 
 def described(result: Result) -> str:

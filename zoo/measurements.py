@@ -1,18 +1,26 @@
 """What a result may hold beside the attacks: typed, each under its own name.
 
-They are stored in `Result.extras`; `Measurements.of` reads them back.
+They are `Result.measurements`.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from enum import StrEnum
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Protocol, Self, TypeVar
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, field_validator, model_validator
 
-from zoo.errors import UserError
-from zoo.records import Proportion, Record, Result
+from zoo.schema import Column, Proportion, Record
+
+R = TypeVar("R", bound=Record)
+
+
+def _same_length(record: R, *columns: Sequence[object]) -> R:
+    if len({len(column) for column in columns}) > 1:
+        raise ValueError("the columns of examples differ in length")
+    return record
 
 
 class Limit(StrEnum):
@@ -57,10 +65,14 @@ class BoundEstimate(Record):
     """The most frequent limit among those that do not pass; "none" if all pass."""
     strongest: dict[str, int]
     """For how many examples each attack gave the largest displacement."""
-    examples: dict[str, list[float]]
+    examples: Annotated[dict[str, list[float]], Column.REAL]
     """Per example: clean_loss, adversarial_loss, b1, b2, head_constant, displacement,
     margin (distance of the feature to the nearest decision boundary)."""
     settings: dict[str, Any]
+
+    @model_validator(mode="after")
+    def _equal_lengths(self) -> Self:
+        return _same_length(self, *self.examples.values())
 
 
 class Radii(Record):
@@ -87,12 +99,16 @@ class SmoothingCertificate(Record):
     curve: Radii
     average_radius: float
     """Mean over ALL examples, wrong and abstained ones counting 0 (MACER)."""
-    index: list[int]
+    index: Annotated[list[int], Column.INTEGER]
     """Position of each example in the evaluated set."""
-    prediction: list[int]
+    prediction: Annotated[list[int], Column.INTEGER]
     """-1: abstained."""
-    radius: list[float]
+    radius: Annotated[list[float], Column.REAL]
     """0 where abstained."""
+
+    @model_validator(mode="after")
+    def _equal_lengths(self) -> Self:
+        return _same_length(self, self.index, self.prediction, self.radius)
 
 
 class LipschitzCertificate(Record):
@@ -105,7 +121,7 @@ class LipschitzCertificate(Record):
     certified: Proportion
     """At the eps of the result: no attack inside the ball changes the prediction."""
     curve: Radii
-    radius: list[float]
+    radius: Annotated[list[float], Column.REAL]
     """Per example, 0 where misclassified."""
 
 
@@ -127,7 +143,7 @@ class LabelFree(Record):
     """Share of pairs where two images attacked towards each other pass each other."""
     margin: float
     """Median margin ratio of those pairs; larger is more robust."""
-    impersonation: float | None
+    impersonation: float | None = None
     """Share of targeted attacks in feature space that make a probe predict the
     target's class; null without a probe."""
     n: int
@@ -224,32 +240,22 @@ class EpsCurve(Record):
 class Measurements(Record):
     """All further measurements of a result; null where not asked for."""
 
+    health: HealthReport | None = None
     bound: BoundEstimate | None = None
     smoothing: SmoothingCertificate | None = None
     lipschitz: LipschitzCertificate | None = None
     label_free: LabelFree | None = None
-    health: HealthReport | None = None
     corruptions: Corruptions | None = None
     eps_curve: EpsCurve | None = None
 
     @classmethod
-    def of(cls, result: Result) -> Self:
-        """Reads them from a result.
+    def of(cls, result: Measured) -> Measurements:
+        """Those of a result."""
+        return result.measurements
 
-        Raises:
-            UserError: a measurement that this robrep cannot read.
-        """
-        known = {k: v for k, v in result.extras.items() if k in cls.model_fields}
-        try:
-            return cls.model_validate(known)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise UserError(
-                f"the result holds a measurement that cannot be read: {where}: "
-                f"{first['msg']}; evaluate again with this robrep"
-            ) from None
 
-    def extras(self) -> dict[str, Any]:
-        """As `Result.extras` holds them."""
-        return self.model_dump(mode="json", exclude_none=True)
+class Measured(Protocol):
+    """What holds measurements: a `zoo.records.Result`."""
+
+    @property
+    def measurements(self) -> Measurements: ...

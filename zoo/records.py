@@ -1,74 +1,63 @@
 """Typed, versioned records: card, result and their parts. Imports no torch.
 
-Numbers are numbers, accuracies lie in [0, 1] with their count and interval, and what
-is absent is null, never 0. A later version of robrep reads older records or says
-that it cannot.
+What records share is in `zoo.schema`, how a result lies in files in
+`zoo.result_file`.
 """
 
 from __future__ import annotations
 
-import re
 from datetime import UTC, datetime
 from enum import StrEnum
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from zoo.errors import UserError
-from zoo.files import read_json, write_json
+from zoo.measurements import Measurements
+from zoo.schema import (
+    Column,
+    Count,
+    FileName,
+    Label,
+    Name,
+    Proportion,
+    Record,
+    Sha256,
+    Size,
+    read_record,
+    validated,
+    write_record,
+)
 from zoo.threat import ThreatModel
 
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=96)]
-FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=96)]
-"""Of a file beside the record: never a path that leads elsewhere."""
+__all__ = [
+    "WEIGHTS",
+    "AttackRun",
+    "Card",
+    "Count",
+    "DatasetRecord",
+    "Evidence",
+    "Examples",
+    "FileName",
+    "Label",
+    "ModelRecord",
+    "Name",
+    "Outcome",
+    "ProbeRecord",
+    "Proportion",
+    "Provenance",
+    "Record",
+    "Result",
+    "Sha256",
+    "Size",
+    "Training",
+    "Verdict",
+    "read_record",
+    "validated",
+    "write_record",
+]
+
 WEIGHTS = "model.safetensors"
 """In the folder of an encoder."""
-Share = Annotated[float, Field(ge=0, le=1)]
-Size = Annotated[int, Field(gt=0, le=2**31)]
-Count = Annotated[int, Field(ge=0, le=2**31)]
-Label = Annotated[int, Field(ge=0, le=2**20)]
-
-
-class Record(BaseModel):
-    """Base of all records: immutable, unknown keys refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Proportion(Record):
-    """k of n with the exact 95% interval (Clopper & Pearson 1934)."""
-
-    value: Share
-    k: Count
-    n: Size
-    low: Share
-    high: Share
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if not self.low <= self.value == self.k / self.n <= self.high:
-            raise ValueError(
-                f"{self.value} is not {self.k} of {self.n} in [{self.low}, {self.high}]"
-            )
-        return self
-
-    @classmethod
-    def of(cls, k: int, n: int) -> Self:
-        """Counts to a share with its interval; n must be positive."""
-        from scipy.stats import beta
-
-        if not 0 <= k <= n or n == 0:
-            raise ValueError(
-                f"a proportion needs 0 <= k <= n and n > 0, not {k} of {n}"
-            )
-        low = float(beta.ppf(0.025, k, n - k + 1)) if k else 0.0
-        high = float(beta.ppf(0.975, k + 1, n - k)) if k < n else 1.0
-        return cls(value=k / n, k=k, n=n, low=low, high=high)
-
-    def __str__(self) -> str:
-        return f"{100 * self.value:.1f}% [{100 * self.low:.1f}, {100 * self.high:.1f}]"
 
 
 class Training(Record):
@@ -165,12 +154,17 @@ class AttackRun(Record):
 class Examples(Record):
     """One row per example, stored as columns of equal length."""
 
-    index: list[Count]
+    index: Annotated[list[Count], Column.INTEGER]
     """Position in the published split."""
-    label: list[Label]
-    clean_prediction: list[Annotated[int, Field(ge=-1, le=2**20)]]
-    verdict: list[Verdict]
-    outcomes: dict[str, list[Outcome]]
+    label: Annotated[list[Label], Column.INTEGER]
+    clean_prediction: Annotated[
+        list[Annotated[int, Field(ge=-1, le=2**20)]], Column.INTEGER
+    ]
+    """-1: undecided."""
+    verdict: Annotated[list[Verdict], Column.CODE]
+    outcomes: Annotated[dict[str, list[Outcome]], Column.CODE] = Field(
+        default_factory=dict
+    )
     """By attack name."""
 
     @model_validator(mode="after")
@@ -255,11 +249,11 @@ class Provenance(Record):
 class Result(Record):
     """One evaluation of one classifier under one threat model."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     model: ModelRecord
-    probe: ProbeRecord | None
     dataset: DatasetRecord
     threat: ThreatModel
+    probe: ProbeRecord | None
     battery: str
     engine: str
     chunk_size: int
@@ -269,52 +263,22 @@ class Result(Record):
     robust: Proportion
     """Correct and not fooled by any attack: the figure."""
     undecided: int
+    notes: list[str] = Field(default_factory=list)
+    measurements: Measurements = Field(default_factory=Measurements)
+    """What was measured beside the attacks, health checks first."""
     attacks: list[AttackRun]
     examples: Examples
     evidence: Evidence
     seconds: dict[str, float]
     provenance: Provenance
-    notes: list[str] = Field(default_factory=list)
-    extras: dict[str, Any] = Field(default_factory=dict)
-    """Further measurements, each under its own name."""
 
-
-R = TypeVar("R", bound=Record)
-
-
-def read_record(path: Path, kind: type[R]) -> R:
-    """Reads and validates a record.
-
-    Raises:
-        UserError: missing, not JSON, of another schema version, or a wrong field,
-            which is named.
-    """
-    return validated(read_json(path), kind, str(path))
-
-
-def validated(content: object, kind: type[R], name: str) -> R:
-    """The record that `content` is; raises `UserError` as `read_record` does.
-
-    Args:
-        content: Parsed JSON.
-        kind: Of record.
-        name: What to call it in the message.
-    """
-    version = content.get("schema_version") if isinstance(content, dict) else None
-    if "schema_version" in kind.model_fields and version != 1:
-        raise UserError(
-            f"{name} has schema version {version}; this robrep reads version 1"
-        )
-    try:
-        return kind.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        what = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", kind.__name__).lower()
-        reason = ": ".join(filter(None, (where, first["msg"])))
-        raise UserError(f"{name} is not a valid {what}: {reason}") from None
-
-
-def write_record(path: Path, record: Record) -> None:
-    """Writes a record as JSON, atomically."""
-    write_json(path, record.model_dump(mode="json"))
+    @model_validator(mode="after")
+    def _one_row_per_example(self) -> Self:
+        """Measurements have a row for each example, or for the first of them."""
+        count, measured = len(self.examples.index), self.measurements
+        if measured.lipschitz and len(measured.lipschitz.radius) != count:
+            raise ValueError("lipschitz.radius has not one value per example")
+        columns = measured.bound.examples.values() if measured.bound else ()
+        if any(len(column) > count for column in columns):
+            raise ValueError("bound.examples has more values than there are examples")
+        return self

@@ -17,10 +17,10 @@ from zoo.encoder import fingerprint
 from zoo.errors import UserError, VerificationError
 from zoo.evidence import check_adversarials
 from zoo.files import read_tensors, sha256_file
-from zoo.records import Outcome, Result, read_record
+from zoo.records import Outcome, Result
+from zoo.result_file import read_result
 from zoo.verdicts import attack_robust, clean_accuracy, robust_accuracy, verdicts
 
-RESULT = "result.json"
 BLOCK = 1024
 
 
@@ -53,7 +53,7 @@ def verify_folder(
         UserError: a file is missing or unreadable, or the dataset is not at hand.
         VerificationError: a claim does not hold; says which.
     """
-    result = read_record(folder / RESULT, Result)
+    result = read_result(folder)
     classifier = load_named_classifier(folder, result).to(device)
     claims = read_claims(folder, result)
     data = load_named_dataset(result, data_dir)

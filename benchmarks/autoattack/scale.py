@@ -10,7 +10,6 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -19,6 +18,8 @@ from benchmarks.classifiers import TINY, shifted_digits, trained
 from zoo.classifier import Classifier
 from zoo.classifier_file import save_classifier
 from zoo.datasets.base import Dataset
+from zoo.records import Result
+from zoo.result_file import read_result
 from zoo.threat import ThreatModel
 
 
@@ -33,8 +34,8 @@ def cores(classifier: Classifier, data: Dataset, eps: float) -> None:
     reference = time.perf_counter() - began
     torch.set_num_threads(threads)
     found = _sharded(classifier, data, eps, 2, "standard", chunk=len(data) // 2)
-    alive = torch.tensor([v == "robust" for v in found["examples"]["verdict"]])
-    total = found["seconds"]["total"]
+    alive = torch.tensor([v == "robust" for v in found.examples.verdict])
+    total = found.seconds["total"]
     print(
         f"\ntwo cores, {len(x)} images, {threat}: engine in two processes {total:.1f} s"
         f" (every adversarial re-checked), pyautoattack with two threads "
@@ -45,13 +46,13 @@ def cores(classifier: Classifier, data: Dataset, eps: float) -> None:
 
 def processes(classifier: Classifier, data: Dataset, eps: float) -> None:
     """`torchrun` with two processes against one process, one thread each."""
-    runs: dict[int, list[dict[str, Any]]] = {1: [], 2: []}
+    runs: dict[int, list[Result]] = {1: [], 2: []}
     for count in (1, 2, 1, 2):
         runs[count].append(
             _sharded(classifier, data, eps, count, "apgd-ce,apgd-t", chunk=16)
         )
-    best = {n: min(r["seconds"]["total"] for r in found) for n, found in runs.items()}
-    verdicts = [r["examples"]["verdict"] for found in runs.values() for r in found]
+    best = {n: min(r.seconds["total"] for r in found) for n, found in runs.items()}
+    verdicts = [r.examples.verdict for found in runs.values() for r in found]
     equal = all(v == verdicts[0] for v in verdicts)
     print(
         f"\n2 processes against 1: {best[1]:.1f} s against {best[2]:.1f} s of wall "
@@ -68,7 +69,7 @@ def _sharded(
     count: int,
     attacks: str,
     chunk: int,
-) -> dict[str, Any]:
+) -> Result:
     """The result of one run by `torchrun` in `count` processes of one thread."""
     with tempfile.TemporaryDirectory() as name:
         model, output = Path(name) / "model.safetensors", Path(name) / "run"
@@ -82,7 +83,7 @@ def _sharded(
             check=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
             stdout=subprocess.DEVNULL,
         )  # fmt: skip
-        return json.loads((output / "result.json").read_text())  # type: ignore[no-any-return]
+        return read_result(output)
 
 
 def memory() -> None:

@@ -293,7 +293,8 @@ def verify(result: Path, data_dir: Path | None, device: str) -> None:
 
     RESULT is a run folder or its result.json. Exit code 1 if a claim does not hold.
     """
-    from zoo.verification import RESULT, verify_folder
+    from zoo.result_file import RESULT
+    from zoo.verification import verify_folder
 
     folder = result.parent if result.name == RESULT else result
     if not (folder / RESULT).is_file():

@@ -171,9 +171,9 @@ def _probe_line(probe: ProbeRecord) -> str:
 
 def _measured(result: Result) -> list[str]:
     """One line for each further measurement that fits in one."""
-    from zoo.measurements import Measurements, Status
+    from zoo.measurements import Status
 
-    found = Measurements.of(result)
+    found = result.measurements
     lines = []
     if found.health is not None:
         flags = found.health.flags

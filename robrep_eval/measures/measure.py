@@ -27,10 +27,9 @@ from zoo.measurements import (
     HealthReport,
     LabelFree,
     LipschitzCertificate,
-    Measurements,
     SmoothingCertificate,
 )
-from zoo.records import Result
+from zoo.records import Record, Result
 
 CERTIFICATES = ("smoothing", "lipschitz")
 HEALTH = ("none", "default", "full")
@@ -106,7 +105,7 @@ class Finished:
 
 def missing(settings: MeasureSettings, result: Result, *, probed: bool) -> list[str]:
     """Measurements asked for that the result does not hold yet."""
-    known = Measurements.of(result)
+    known = result.measurements
     lacking = [
         name for name in settings.wanted(probed=probed) if getattr(known, name) is None
     ]
@@ -160,13 +159,13 @@ def measure(
         UserError: a measurement that this model, dataset or threat model cannot have.
     """
     probed = finished.classifier.linear is not None
-    found: dict[str, Any] = dict(finished.result.extras)
+    found: dict[str, Record] = {}
     maker = _Maker(finished, settings, on_progress)
     for name in missing(settings, finished.result, probed=probed):
         on_stage(f"measuring: {name.replace('_', ' ')}")
-        record = getattr(maker, name)()
-        found[name] = record.model_dump(mode="json", exclude_none=True)
-    return finished.result.model_copy(update={"extras": found})
+        found[name] = getattr(maker, name)()
+    measured = finished.result.measurements.model_copy(update=found)
+    return finished.result.model_copy(update={"measurements": measured})
 
 
 class _Maker:

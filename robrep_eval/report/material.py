@@ -14,9 +14,9 @@ from zoo.classifier import Classifier
 from zoo.datasets.base import Dataset
 from zoo.errors import RobrepError, UserError, VerificationError
 from zoo.measurements import Measurements
-from zoo.records import Result, read_record
+from zoo.records import Result
+from zoo.result_file import RESULT, read_result
 from zoo.verification import (
-    RESULT,
     Claims,
     load_named_classifier,
     load_named_dataset,
@@ -80,8 +80,8 @@ def gather(
     Raises:
         UserError: a record that cannot be read.
     """
-    result = read_record(folder / RESULT, Result)
-    measured = Measurements.of(result)
+    result = read_result(folder)
+    measured = result.measurements
     gaps: list[str] = []
     data: Dataset | None = None
     classifier: Classifier | None = None

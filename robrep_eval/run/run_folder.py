@@ -1,6 +1,6 @@
 """The folder of one evaluation: what it holds, and whether it is this evaluation's.
 
-result.json               the record, written last
+result.json, columns-*    the record, written last (see `zoo.result_file`)
 classifier.safetensors    encoder and head
 adversarials.safetensors  every counted adversarial
 surrogate-NAME.safetensors  source of a transfer attack, encoder and head
@@ -22,15 +22,17 @@ from zoo.classifier_file import load_classifier, save_classifier
 from zoo.errors import UserError
 from zoo.files import leftovers, read_json, sha256_file, write_json, write_rows
 from zoo.pages.html_page import is_page
-from zoo.records import Evidence, ProbeRecord, Result, read_record, write_record
+from zoo.records import Evidence, ProbeRecord, Result
+from zoo.result_file import RESULT, read_result, write_result
 
 RUN, CHUNKS = "run.json", "chunks"
 NAMES = (
-    *("result.json", "classifier.safetensors", "adversarials.safetensors"),
+    *(RESULT, "classifier.safetensors", "adversarials.safetensors"),
     "fit.safetensors",
 )
 REPORT = "report.html"
 """The page of a run, in its folder."""
+COLUMNS = re.compile(r"\.?columns-[0-9a-f]{8}\.safetensors(\.[a-z0-9_]{8})?")
 SURROGATE = re.compile(r"\.?surrogate-zoo-[\w.-]+\.safetensors(\.[a-z0-9_]{8})?")
 CHUNK = re.compile(r"\.?\d{8}-[\w.+-]+\.(safetensors|journal)(\.[a-z0-9_]{8})?")
 """With what a killed process leaves of them."""
@@ -91,7 +93,11 @@ def _own_files(folder: Path) -> list[Path]:
     named = [folder / name for name in NAMES]
     if is_page(folder / REPORT):
         named.append(folder / REPORT)
-    found = [p for p in folder.iterdir() if SURROGATE.fullmatch(p.name)]
+    found = [
+        path
+        for path in folder.iterdir()
+        if SURROGATE.fullmatch(path.name) or COLUMNS.fullmatch(path.name)
+    ]
     found += [part for path in named for part in (path, *leftovers(path))]
     return [path for path in found if path.is_file()] + _chunks(folder)
 
@@ -161,7 +167,7 @@ class RunFolder:
 
     @property
     def result_path(self) -> Path:
-        return self.path / "result.json"
+        return self.path / RESULT
 
     def _compare(self, stored: object) -> None:
         known = stored.get("identity") if isinstance(stored, dict) else None
@@ -179,7 +185,7 @@ class RunFolder:
         """The result if the run is complete."""
         if not self.result_path.exists():
             return None
-        return read_record(self.result_path, Result)
+        return read_result(self.result_path)
 
     def classifier(self) -> tuple[Classifier, ProbeRecord | None] | None:
         """The classifier of an earlier, unfinished call."""
@@ -244,7 +250,7 @@ class RunFolder:
 
     def finish(self, result: Result) -> None:
         """Writes the record; progress files are no longer needed."""
-        write_record(self.result_path, result)
+        write_result(self.path, result)
         for path in _chunks(self.path):
             path.unlink()
         _remove_empty(self.chunks)

@@ -19,7 +19,7 @@ from zoo.collection.entries import Published, read_entry
 from zoo.collection.index import only
 from zoo.collection.sources import Source
 from zoo.errors import UserError, VerificationError
-from zoo.measurements import Measurements, Status
+from zoo.measurements import Status
 from zoo.records import Card, Proportion, Record, Result
 from zoo.threat import ThreatModel
 
@@ -195,7 +195,7 @@ def _row(entry: Published, *, rank: int, ties: list[str], verified: bool | None)
 
 def doubts(result: Result) -> list[str] | None:
     """Summaries of failed health checks, causes first; None if none ran."""
-    report = Measurements.of(result).health
+    report = result.measurements.health
     if report is None:
         return None
     return [flag.summary for flag in report.flags if flag.status is Status.FAIL]

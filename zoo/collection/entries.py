@@ -19,6 +19,7 @@ from zoo.collection.sources import Source
 from zoo.errors import VerificationError
 from zoo.files import read_tensors, write_tensors
 from zoo.records import Card, Name, Record, Result, Sha256, read_record, write_record
+from zoo.result_file import RESULT, read_result, write_result
 from zoo.threat import ThreatModel
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from zoo.encoder import Encoder
     from zoo.verification import Finding
 
-RESULT = "result.json"
 HEAD = "head.safetensors"
 WHOLE = "classifier.safetensors"
 OWN_WEIGHTS = ("aff", "none")
@@ -39,7 +39,7 @@ DELTAS = "deltas.safetensors"
 class Entry(Record):
     """What an entry consists of."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[1, 2] = 2
     name: Name
     encoder: Name
     weights_sha256: Sha256
@@ -47,6 +47,9 @@ class Entry(Record):
     protocol: str
     """"SLF", "ALF", "AFF", or "none" for a ready-made classifier."""
     result: FileRecord
+    columns: FileRecord | None = None
+    """What the result has one value per example of; null in schema 1, whose results
+    hold it themselves."""
     classifier: FileRecord
     """The head, or the whole classifier where fine-tuning changed the encoder."""
     deltas: FileRecord
@@ -117,9 +120,25 @@ def read_entry(source: Source, row: EncoderRow, name: str) -> Published:
         raise VerificationError(
             f"{place}/{ENTRY} is the entry {entry.encoder}/{entry.name}"
         )
-    _same(row, f"{place}/{entry.result.path}", entry.result)
-    result = read_record(source.fetch(row, f"{place}/{entry.result.path}"), Result)
+    result = _read_result(source, row, entry)
     return Published(entry=entry, result=result, row=row)
+
+
+def _read_result(source: Source, row: EncoderRow, entry: Entry) -> Result:
+    """The entry's result; its columns come from the file that both of them name."""
+    place = f"{ENTRIES}/{entry.name}"
+    files = [entry.result, *filter(None, (entry.columns,))]
+    for file in files:
+        _same(row, f"{place}/{file.path}", file)
+
+    def beside(name: str) -> Path:
+        if entry.columns is None or entry.columns.path != name:
+            raise VerificationError(
+                f"the columns of {place}/{RESULT} are not those that the entry names"
+            )
+        return source.fetch(row, f"{place}/{name}")
+
+    return read_result(source.fetch(row, f"{place}/{entry.result.path}"), beside)
 
 
 def _same(row: EncoderRow, path: str, stated: FileRecord) -> None:
@@ -296,13 +315,14 @@ def build_entry(
     write_tensors(
         place / DELTAS, pack(classifier, claims, data, result.threat), {"version": 1}
     )
-    write_record(place / RESULT, result)
+    columns = write_result(place, result)
     entry = Entry(
         name=place.name,
         encoder=card.name,
         weights_sha256=card.sha256,
         protocol=protocol(result),
         result=FileRecord.of(place, RESULT),
+        columns=FileRecord.of(place, columns),
         classifier=FileRecord.of(place, kept),
         deltas=FileRecord.of(place, DELTAS),
     )

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 from filelock import FileLock
 
 from zoo.collection.entries import (
-    RESULT,
     build_entry,
     read_entry,
     verify_entry,
@@ -35,7 +34,8 @@ from zoo.collection.sources import FolderSource, Source
 from zoo.collection.store import check_encoder, load_encoder_by_name, opened
 from zoo.errors import UserError
 from zoo.files import copy_together, leftovers, write_json
-from zoo.records import Card, Result, read_record, write_record
+from zoo.records import Card, read_record, write_record
+from zoo.result_file import RESULT, read_result
 
 if TYPE_CHECKING:
     from zoo.encoder import Encoder
@@ -125,9 +125,7 @@ def _find_encoder(request: Request) -> tuple[Path, Card]:
         raise UserError(f"{folders[0]} and {folders[1]} are two encoders; publish one")
     if folders:
         return folders[0], read_record(folders[0] / CARD, Card)
-    references = {
-        read_record(run / RESULT, Result).model.reference for run in request.runs
-    }
+    references = {read_result(run).model.reference for run in request.runs}
     if len(references) != 1:
         raise UserError(
             f"the results are of several models ({', '.join(sorted(references))}); "
