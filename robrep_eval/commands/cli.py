@@ -250,7 +250,7 @@ def _known(kind: str) -> list[str]:
 @click.option(
     "--report", is_flag=True, help="Also write report.html into the run folder."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print result.json instead.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result, as JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
 def run(**options: Any) -> None:
     """Evaluates one model; the same command again resumes."""

@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from whole import read_whole, write_whole
 
 from robrep_eval.report.material import Material
 from robrep_eval.report.svg import Drawing, Text
 from zoo.classifier import Classifier, predict
 from zoo.datasets.base import Dataset
 from zoo.evidence import check_adversarials
-from zoo.files import read_json, write_json
 from zoo.measurements import Measurements
 from zoo.records import (
     AttackRun,
@@ -41,14 +41,13 @@ HOSTILE = (
 def copy_run(run: Path, to: Path, **changes: Any) -> Path:
     """The run again, with top-level fields of its record replaced."""
     shutil.copytree(run, to)
-    record = read_json(to / "result.json")
-    write_json(to / "result.json", {**record, **changes})
+    write_whole(to, {**read_whole(to), **changes})
     return to
 
 
 def measured_run(run: Path, to: Path) -> Path:
     """A copy whose record holds every measurement; the added ones are made up."""
-    record = read_json(run / "result.json")
+    record = read_whole(run)
     n = record["dataset"]["n"]
 
     def curve(start: int) -> dict[str, Any]:
@@ -60,7 +59,7 @@ def measured_run(run: Path, to: Path) -> Path:
 
     radius = [0.004 * at if at % 3 else 0.0 for at in range(n)]
     certified = sum(r > record["threat"]["eps"] for r in radius)
-    extras = {
+    made = {
         "lipschitz": {
             "norm": "Linf",
             "constant": 8.0,
@@ -110,7 +109,7 @@ def measured_run(run: Path, to: Path) -> Path:
             ],
         },
     }
-    return copy_run(run, to, extras={**record["extras"], **extras})
+    return copy_run(run, to, measurements={**record["measurements"], **made})
 
 
 def made_material(

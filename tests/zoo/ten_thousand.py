@@ -21,6 +21,7 @@ from zoo.encoder import save_encoder
 from zoo.evidence import check_adversarials
 from zoo.files import sha256_file, write_tensors
 from zoo.records import AttackRun, Evidence, Outcome, Result, write_record
+from zoo.result_file import write_result
 from zoo.submission.bundle import submit
 from zoo.submission.info import Paper
 from zoo.verdicts import clean_accuracy, robust_accuracy, verdicts
@@ -142,7 +143,7 @@ def attack_once(result: Result, folder: Path) -> Result:
             "evidence": evidence,
         }
     )
-    write_record(folder / "result.json", changed)
+    write_result(folder, changed)
     return changed
 
 

@@ -31,8 +31,8 @@ from zoo.records import (
     Proportion,
     Provenance,
     Result,
-    write_record,
 )
+from zoo.result_file import write_result
 from zoo.threat import ThreatModel
 from zoo.verdicts import clean_accuracy, robust_accuracy, robust_under, verdicts
 
@@ -206,6 +206,7 @@ def test_results_that_do_not_match_are_refused() -> None:
 
 
 def test_files_and_folders_are_both_read(tmp_path: Path) -> None:
-    write_record(tmp_path / "a" / "result.json", A)
-    write_record(tmp_path / "b.json", B)
-    assert compare_files(tmp_path / "a", tmp_path / "b.json") == compare(A, B)
+    a, b = tmp_path / "a", tmp_path / "b"
+    write_result(a, A)
+    write_result(b, B)
+    assert compare_files(a, b / "result.json") == compare(A, B)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pickle
 import subprocess
@@ -17,6 +16,8 @@ from robrep_eval.commands.cli import main
 from zoo.classifier import Classifier
 from zoo.encoder import Encoder, save_encoder
 from zoo.files import read_tensors, write_tensors
+from zoo.records import Result
+from zoo.result_file import read_result
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +128,7 @@ def test_json_is_the_record_and_progress_stays_on_stderr(
     assert code == 0
     (folder,) = (tmp_path / "runs").glob("*/*")
     assert folder.name == "digits-linf-0.1-fgsm-n12"
-    assert json.loads(out) == json.loads((folder / "result.json").read_text())
+    assert Result.model_validate_json(out) == read_result(folder)
     assert "attacking 12 images within Linf 0.1" in err
     code, out, err = _call(
         monkeypatch, capsys, tmp_path, "-q", "--model", str(encoder_file), *words[:-1]
@@ -174,7 +175,7 @@ def test_a_killed_run_resumes_to_the_same_result(
     assert not (killed / "result.json").exists()
     for folder in (killed, whole):
         subprocess.run([*words, str(folder)], check=True, capture_output=True)
-    one, two = (json.loads((f / "result.json").read_text()) for f in (killed, whole))
-    assert one["examples"] == two["examples"]
-    assert one["robust"] == two["robust"]
-    assert one["evidence"]["file_sha256"] == two["evidence"]["file_sha256"]
+    one, two = (read_result(folder) for folder in (killed, whole))
+    assert one.examples == two.examples
+    assert one.robust == two.robust
+    assert one.evidence.file_sha256 == two.evidence.file_sha256

@@ -73,7 +73,7 @@ def test_more_is_measured_without_attacking_again(
     assert f"universal quantile {found.label_free.universal_quantile:.3f}" in told
     assert again.examples == before.examples
     assert again.provenance.created == before.provenance.created
-    assert again.extras["bound"] == before.extras["bound"]
+    assert again.measurements.bound == before.measurements.bound
 
 
 def test_a_certificate_with_other_noise_is_made_anew_and_told(
@@ -107,7 +107,7 @@ def test_a_certificate_with_other_noise_is_made_anew_and_told(
         assert result.robust == before.robust
         assert shares[-1] == 1.0
         shares.clear()
-    assert again(0.3).extras["smoothing"] == result.extras["smoothing"]
+    assert again(0.3).measurements.smoothing == result.measurements.smoothing
     assert shares == [], "nothing was left to do"
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -29,6 +28,7 @@ from reports import (
     outside,
 )
 from torch import nn
+from whole import read_whole
 
 from robrep_eval import evaluate
 from robrep_eval.commands.cli import main
@@ -47,7 +47,8 @@ from zoo.datasets.base import Dataset, from_array
 from zoo.errors import UserError
 from zoo.evidence import check_adversarials
 from zoo.files import read_json, write_json
-from zoo.records import Outcome, Result, Verdict
+from zoo.records import Outcome, Verdict
+from zoo.result_file import read_result
 from zoo.threat import ThreatModel
 
 N = 60
@@ -84,7 +85,7 @@ def _page(run: Path, to: Path, **options: Any) -> Reader:
 
 
 def test_the_page_states_the_figures_of_the_record(run: Path, tmp_path: Path) -> None:
-    result = Result.model_validate(read_json(run / "result.json"))
+    result = read_result(run)
     page = _page(run, tmp_path / "r.html")
     for figure in (result.clean, result.robust, *(a.robust for a in result.attacks)):
         assert str(figure) in page.text
@@ -99,10 +100,12 @@ def test_the_page_states_the_figures_of_the_record(run: Path, tmp_path: Path) ->
         result.evidence.file_sha256,
     ):
         assert digest in page.text
-    health = result.extras["health"]
-    for flag in health["flags"]:
-        assert flag["summary"] in page.text
-    limited = result.extras["bound"]["limited_by"]
+    health, bound = result.measurements.health, result.measurements.bound
+    assert health is not None
+    assert bound is not None
+    for flag in health.flags:
+        assert flag.summary in page.text
+    limited = bound.limited_by
     assert f"limited by the {limited}" in page.text
 
 
@@ -214,7 +217,7 @@ def test_the_bound_from_evidence_ends_at_the_figure(material: Material) -> None:
 def test_undecided_images_count_for_the_model_in_an_upper_bound(
     run: Path, tmp_path: Path
 ) -> None:
-    record = read_json(run / "result.json")
+    record = read_whole(run)
     examples = record["examples"]
     robust = [at for at, v in enumerate(examples["verdict"]) if v == "robust"][:4]
     for at in robust:
@@ -384,13 +387,11 @@ def test_what_cannot_be_loaded_is_said_and_the_rest_is_there(
     page = _page(copy, tmp_path / "r.html")
     assert says in page.text
     assert still in page.text
-    assert (
-        str(Result.model_validate(read_json(copy / "result.json")).robust) in page.text
-    )
+    assert str(read_result(copy).robust) in page.text
 
 
 def test_images_that_moved_or_changed_are_said(run: Path, tmp_path: Path) -> None:
-    record = read_json(run / "result.json")
+    record = read_whole(run)
     copy = copy_run(
         run, tmp_path / "run", dataset={**record["dataset"], "name": "my-own"}
     )
@@ -432,7 +433,7 @@ def test_a_run_without_attacks_and_measurements_says_so(
 
 
 def test_hostile_text_stays_text(run: Path, tmp_path: Path) -> None:
-    record = read_json(run / "result.json")
+    record = read_whole(run)
     name = record["attacks"][0]["name"]
     attacks = [{**record["attacks"][0], "name": HOSTILE}, *record["attacks"][1:]]
     examples = record["examples"]
@@ -589,7 +590,7 @@ def test_evidence_that_does_not_fit_is_not_shown(run: Path, tmp_path: Path) -> N
     tensors = load_file(copy / "adversarials.safetensors")
     tensors["positions"] += 1000
     save_file(tensors, copy / "adversarials.safetensors")
-    record = json.loads((copy / "result.json").read_text())
+    record = read_json(copy / "result.json")
     record["evidence"]["file_sha256"] = sha256_file(copy / "adversarials.safetensors")
     write_json(copy / "result.json", record)
     page = _page(copy, tmp_path / "r.html")

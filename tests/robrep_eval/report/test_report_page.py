@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from browsing import View
 from reports import HOSTILE, copy_run, measured_run
+from whole import read_whole
 
 from robrep_eval import evaluate
 from robrep_eval.report import write_report
 from zoo.classifier import Classifier
-from zoo.files import read_json
 
 pytestmark = pytest.mark.browser
 
@@ -218,7 +218,7 @@ def test_pixels_stay_pixels(view: View) -> None:
 
 
 def test_hostile_text_does_nothing(browser: Any, run: Path, tmp_path: Path) -> None:
-    record = read_json(run / "result.json")
+    record = read_whole(run)
     copy = copy_run(
         run,
         tmp_path / "run",
@@ -251,7 +251,7 @@ def test_hostile_text_does_nothing(browser: Any, run: Path, tmp_path: Path) -> N
 def test_a_page_with_gaps_is_a_page_too(
     browser: Any, run: Path, tmp_path: Path
 ) -> None:
-    copy = copy_run(run, tmp_path / "run", extras={})
+    copy = copy_run(run, tmp_path / "run", measurements={})
     (copy / "classifier.safetensors").unlink()
     view = View(
         browser,

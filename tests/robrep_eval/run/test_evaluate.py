@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
+from whole import read_whole, write_whole
 
 from robrep_eval import evaluate, fit_probe, to_art
 from zoo.classifier import Classifier
@@ -18,7 +19,8 @@ from zoo.datasets.base import Dataset, from_tensors
 from zoo.encoder import Encoder, EncoderSpec, load_encoder, save_encoder
 from zoo.errors import UserError, VerificationError
 from zoo.files import read_json, read_tensors, sha256_file, write_json, write_tensors
-from zoo.records import Proportion, Result, Verdict, read_record
+from zoo.records import Proportion, Verdict
+from zoo.result_file import read_result
 from zoo.verification import verify_folder
 
 
@@ -48,7 +50,7 @@ def run_folder(encoder_file: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def test_the_record_says_what_was_seen(run_folder: Path, digits_test: Dataset) -> None:
-    result = read_record(run_folder / "result.json", Result)
+    result = read_result(run_folder)
     assert (result.clean.n, result.robust.n) == (40, 40)
     assert result.robust.k < result.clean.k
     assert result.robust.k == sum(v is Verdict.ROBUST for v in result.examples.verdict)
@@ -83,12 +85,12 @@ def _set(*path: str | int, to: Any) -> Callable[[Path], None]:
     """A lie: one field of the record replaced."""
 
     def tell(folder: Path) -> None:
-        record = read_json(folder / "result.json")
-        place = record
+        record = read_whole(folder)
+        place: Any = record
         for key in path[:-1]:
             place = place[key]
         place[path[-1]] = to
-        write_json(folder / "result.json", record)
+        write_whole(folder, record)
 
     return tell
 

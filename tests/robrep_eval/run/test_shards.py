@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -15,6 +14,7 @@ import pytest
 
 from zoo.classifier import Classifier
 from zoo.classifier_file import save_classifier
+from zoo.result_file import read_result
 
 ARGUMENTS = ["--dataset", "digits", "--eps", "0.12", "--limit", "24", "-q"]
 ATTACKS = ["--attacks", "apgd-ce", "--chunk-size", "6"]
@@ -51,9 +51,9 @@ def _start(arguments: list[str], **options: Any) -> subprocess.Popen[str]:
 
 
 def _result(output: Path) -> Any:
-    found = json.loads((output / "result.json").read_text())
+    found = read_result(output)
     # What an uninterrupted run of one process has in common with any other.
-    return found["examples"], found["robust"], found["evidence"]["count"]
+    return found.examples, found.robust, found.evidence.count
 
 
 def _wait_for(output: Path, pattern: str, process: subprocess.Popen[str]) -> None:

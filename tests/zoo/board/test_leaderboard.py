@@ -21,6 +21,7 @@ from zoo.board.text import HEADINGS, escape_latex, latex, markdown
 from zoo.collection.model_card import escape_markdown, front_matter, readme
 from zoo.collection.sources import FolderSource
 from zoo.errors import UserError
+from zoo.measurements import Measurements
 from zoo.records import Outcome, Proportion, Result, Verdict
 
 
@@ -222,7 +223,8 @@ def test_doubts_are_the_failed_health_checks(evaluated: Evaluated) -> None:
         {"check": "b", "status": "fail", "summary": "Gradients vanish."},
     ]
     report = {"level": "default", "n": 60, "flags": flags}
-    suspect = evaluated.result.model_copy(update={"extras": {"health": report}})
+    measured = Measurements.model_validate({"health": report})
+    suspect = evaluated.result.model_copy(update={"measurements": measured})
     assert doubts(suspect) == ["Gradients vanish."]
 
 

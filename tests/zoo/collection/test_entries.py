@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from whole import read_whole, write_whole
 from zoo_collection import ENTRY, Evaluated
 
 from zoo.collection.audit import Audit, audit, plan
@@ -26,6 +27,7 @@ from zoo.errors import VerificationError
 from zoo.evidence import check_adversarials
 from zoo.files import read_tensors
 from zoo.records import Proportion, Verdict, read_record, write_record
+from zoo.result_file import PATTERN
 from zoo.threat import Norm, ThreatModel
 from zoo.verification import load_named_classifier, load_named_dataset
 
@@ -46,7 +48,8 @@ def rehash(root: Path) -> None:
     """What a careful forger does: make every checksum agree again."""
     place = root / PLACE
     entry = json.loads((place / "entry.json").read_text())
-    for key in ("result", "classifier", "deltas"):
+    entry["columns"]["path"] = next(place.glob(PATTERN)).name
+    for key in ("result", "columns", "classifier", "deltas"):
         record = FileRecord.of(place, entry[key]["path"])
         entry[key] = record.model_dump(mode="json")
     (place / "entry.json").write_text(json.dumps(entry))
@@ -216,12 +219,12 @@ def test_a_forged_figure_is_caught_though_all_checksums_agree(
     evaluated: Evaluated, tmp_path: Path, path: tuple[Any, ...]
 ) -> None:
     root = evaluated.copy(tmp_path / "zoo")
-    content = json.loads((root / PLACE / "result.json").read_text())
+    content = read_whole(root / PLACE)
     value = content
     for key in path:
         value = value[key]
     change(content, path, _forged_value(path, value))
-    (root / PLACE / "result.json").write_text(json.dumps(content))
+    write_whole(root / PLACE, content)
     rehash(root)
     assert not holds(root)
 
@@ -231,9 +234,9 @@ def test_a_consistent_forgery_is_caught(
     evaluated: Evaluated, tmp_path: Path, name: str
 ) -> None:
     root = evaluated.copy(tmp_path / "zoo")
-    content = json.loads((root / PLACE / "result.json").read_text())
+    content = read_whole(root / PLACE)
     FORGERIES[name](content)
-    (root / PLACE / "result.json").write_text(json.dumps(content))
+    write_whole(root / PLACE, content)
     rehash(root)
     encoder, entry = check(root)
     assert encoder.holds

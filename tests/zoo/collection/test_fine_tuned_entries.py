@@ -31,7 +31,8 @@ from zoo.collection.sources import FolderSource
 from zoo.encoder import Encoder, EncoderSpec, fingerprint
 from zoo.errors import VerificationError
 from zoo.linear_end import without_end
-from zoo.records import Result, read_record, write_record
+from zoo.records import write_record
+from zoo.result_file import PATTERN, read_result, write_result
 from zoo.verification import verify_folder
 
 EMBEDDED = Path(zoo.__file__).parent / "embedded"
@@ -82,7 +83,8 @@ def seal(
     """What a careful forger does: make the entry, and every checksum, agree."""
     place = root / name / "entries" / entry
     record = json.loads((place / "entry.json").read_text()) | changes
-    for key in ("result", "classifier", "deltas"):
+    record["columns"] = next(place.glob(PATTERN)).name
+    for key in ("result", "columns", "classifier", "deltas"):
         path = record[key] if isinstance(record[key], str) else record[key]["path"]
         record[key] = FileRecord.of(place, path).model_dump(mode="json")
     (place / "entry.json").write_text(json.dumps(record))
@@ -92,10 +94,10 @@ def seal(
 def relabel(root: Path, entry: str, protocol: str) -> Path:
     """Claims another protocol in the result; returns the entry's folder."""
     place = root / "tiny-digits" / "entries" / entry
-    result = read_record(place / "result.json", Result)
+    result = read_result(place)
     assert result.probe is not None
     probe = result.probe.model_copy(update={"protocol": protocol.upper()})
-    write_record(place / "result.json", result.model_copy(update={"probe": probe}))
+    write_result(place, result.model_copy(update={"probe": probe}))
     return place
 
 

@@ -82,7 +82,7 @@ def test_a_board_asks_for_the_index_once_and_for_each_record_once(
         assert done.returncode == 0, done.stderr
         paths = asked(server)
     assert paths.count(INDEX) == 1
-    assert len(paths) == len(set(paths)) == 3  # and entry.json, result.json
+    assert len(paths) == len(set(paths)) == 4  # and entry.json, result.json, columns
 
 
 def test_the_rest_is_listed_when_the_zoo_is_down() -> None:
