@@ -29,7 +29,7 @@ Count = Annotated[int, Field(ge=0, le=2**31)]
 Label = Annotated[int, Field(ge=0, le=2**20)]
 
 
-WIDTH = 120
+WIDTH = 140
 """Characters of a line of JSON: what fits on one line stays on one."""
 
 
@@ -139,6 +139,8 @@ def write_record(path: Path, record: Record) -> None:
 def as_text(value: Any, indent: str = "", before: int = 0) -> str:
     """Indented JSON in which whatever fits on one line stays on one.
 
+    Long lists of numbers or words fill their lines.
+
     Args:
         value: JSON; NaN is refused, as JSON has none.
         indent: Of the line on which it begins.
@@ -149,12 +151,25 @@ def as_text(value: Any, indent: str = "", before: int = 0) -> str:
     if fits or not value or not isinstance(value, dict | list):
         return flat
     deeper = f"{indent}  "
-    if isinstance(value, list):
-        lines = [as_text(item, deeper) for item in value]
-    else:
+    if isinstance(value, dict):
         keys = [f"{json.dumps(key)}: " for key in value]
         pairs = zip(keys, value.values(), strict=True)
         lines = [key + as_text(item, deeper, len(key)) for key, item in pairs]
-    opening, closing = "[]" if isinstance(value, list) else "{}"
+    elif any(isinstance(item, dict | list) for item in value):
+        lines = [as_text(item, deeper) for item in value]
+    else:
+        lines = _filled([json.dumps(item) for item in value], WIDTH - len(deeper))
+    opening, closing = "{}" if isinstance(value, dict) else "[]"
     body = ",\n".join(deeper + line for line in lines)
     return f"{opening}\n{body}\n{indent}{closing}"
+
+
+def _filled(items: Sequence[str], width: int) -> list[str]:
+    """As many of the items on each line as it holds."""
+    lines = [items[0]]
+    for item in items[1:]:
+        if len(lines[-1]) + len(item) + 3 <= width:
+            lines[-1] += f", {item}"
+        else:
+            lines.append(item)
+    return lines

@@ -306,7 +306,7 @@ def build_entry(
     from zoo import verification
     from zoo.deltas import pack
 
-    result = read_record(run / RESULT, Result)
+    result = read_result(run)
     classifier = verification.load_named_classifier(run, result)
     claims = verification.read_claims(run, result)
     data = verification.load_named_dataset(result, data_dir)

@@ -25,7 +25,7 @@ from pydantic import (
 )
 
 from zoo.errors import UserError, nearest
-from zoo.files import sha256_file
+from zoo.files import sha256_file, write_text
 from zoo.records import Card, Name, Record, Sha256, read_record, validated
 
 T = TypeVar("T")
@@ -144,6 +144,17 @@ class Index(Record):
         raise UserError(
             f"{source} has no encoder '{name}'; {nearest(name, self.names())}"
         )
+
+
+def write_index(path: Path, index: Index) -> None:
+    """Writes an index with one line per encoder, atomically.
+
+    It repeats the cards, so that one request tells what there is; people read the
+    cards themselves.
+    """
+    rows = ",\n".join(row.model_dump_json() for row in index.encoders)
+    head = f'{{"schema_version": {index.schema_version}, "encoders": ['
+    write_text(path, f"{head}\n{rows}\n]}}\n")
 
 
 def only(

@@ -25,6 +25,7 @@ from zoo.collection.index import (
     ENTRY,
     INDEX,
     check_name,
+    write_index,
 )
 from zoo.collection.merge import Merged, Receipt, merge
 from zoo.collection.model_card import EVAL_RESULTS, README
@@ -155,7 +156,7 @@ def _publish_to_folder(stage: Path, name: str, root: Path) -> Receipt:
     with FileLock(root / LOCK):
         target = FolderSource(root)
         merged = merge(stage, name, target, name)
-        write_record(stage / INDEX, merged.index)
+        write_index(stage / INDEX, merged.index)
         paths = sorted(merged.new_files, key=_visibility)
         pairs = [(stage / name / path, root / name / path) for path in paths]
         for (origin, path), file in zip(pairs, paths, strict=True):

@@ -5,12 +5,11 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from zoo.collection.index import INDEX, Index
+from zoo.collection.index import INDEX, Index, write_index
 from zoo.collection.merge import Merged, Receipt, merge
 from zoo.collection.sources_hub import HubSource, endpoint, hub_errors
 from zoo.errors import UserError
 from zoo.paths import offline
-from zoo.records import write_record
 
 
 def publish_to_hub(stage: Path, name: str, to: str) -> Receipt:
@@ -76,7 +75,7 @@ def _upload_folder(stage: Path, merged: Merged, name: str) -> Path:
         place = upload / merged.row.located(path)
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(stage / name / path, place)
-    write_record(upload / INDEX, merged.index)
+    write_index(upload / INDEX, merged.index)
     return upload
 
 
