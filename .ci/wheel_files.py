@@ -1,4 +1,8 @@
-"""Checks what a wheel holds: our packages, their data files, and nothing else."""
+"""Checks what a wheel holds: our packages, their data files, and nothing else.
+
+A wheel is at most 40 MB, none of its files more than 4 MB: what is larger belongs in
+the repository's folder `collection` (see `zoo.collection.sources_embedded`).
+"""
 
 from __future__ import annotations
 
@@ -16,6 +20,24 @@ NEEDED = (
 )
 
 
+WHEEL, PIECE = 40_000_000, 4_000_000
+"""Bytes, at most: of the wheel, and of one file in it."""
+
+
+def too_large(wheel: Path, limit: int = WHEEL, piece: int = PIECE) -> list[str]:
+    """What exceeds the budget."""
+    files = zipfile.ZipFile(wheel).infolist()
+    faults = [
+        f"{file.filename} has {file.file_size:,} bytes, more than {piece:,}: move it "
+        "to collection/ and name its encoder in zoo/embedded/elsewhere.json"
+        for file in files
+        if file.file_size > piece
+    ]
+    if (size := wheel.stat().st_size) > limit:
+        faults.append(f"the wheel has {size:,} bytes, more than {limit:,}")
+    return faults
+
+
 def main(wheel: Path) -> int:
     """Prints what is wrong; the exit code."""
     names = zipfile.ZipFile(wheel).namelist()
@@ -29,7 +51,9 @@ def main(wheel: Path) -> int:
     faults = [f"unexpected top level: {top}" for top in sorted(tops - PACKAGES)]
     faults += [f"missing: {n}" for n in NEEDED if n not in names]
     faults += [f"not in the wheel: {n}" for n in sorted(tracked - set(names))]
-    print("\n".join(faults) or f"{wheel.name}: {len(names)} files, as expected")
+    faults += too_large(wheel)
+    size = f"{wheel.stat().st_size / 1e6:.1f} of {WHEEL / 1e6:.0f} MB"
+    print("\n".join(faults) or f"{wheel.name}: {len(names)} files, {size}, as expected")
     return bool(faults)
 
 

@@ -20,7 +20,8 @@ from zoo.collection.audit import audit, plan
 from zoo.collection.entries import read_entry
 from zoo.collection.index import INDEX, FileRecord, scan, write_index
 from zoo.collection.publish import Request, publish
-from zoo.collection.sources import EMBEDDED_FOLDER, FolderSource
+from zoo.collection.sources import FolderSource
+from zoo.collection.sources_embedded import EMBEDDED_FOLDER
 from zoo.columns import places
 from zoo.errors import UserError, VerificationError
 from zoo.files import read_json, sha256_file, write_json, write_text

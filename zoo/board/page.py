@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from zoo.board.leaderboard import Board, Row
 from zoo.board.scatter import Plot, scatter
-from zoo.collection.sources import EMBEDDED
+from zoo.collection.sources_embedded import EMBEDDED
 from zoo.pages.html_page import render
 
 FILTERS = ("dataset", "threat", "protocol", "method", "arch")

@@ -2,7 +2,8 @@
 
 `--source` or `ROBREP_ZOO` names it:
 
-embedded            the encoders that come with robrep (the default)
+embedded            the encoders that come with robrep (the default); in a checkout
+                    those in its folder `collection` as well
 PATH                a folder
 https://HOST/PATH   a web server or bucket
 hf://ORG/REPO[@REV] a repository on the Hugging Face hub
@@ -14,7 +15,8 @@ import os
 import re
 from pathlib import Path
 
-from zoo.collection.sources import EMBEDDED, EMBEDDED_FOLDER, FolderSource, Source
+from zoo.collection.sources import FolderSource, Source
+from zoo.collection.sources_embedded import EMBEDDED, EmbeddedSource
 from zoo.collection.sources_hub import HUB_ALIAS, HubSource
 from zoo.collection.sources_web import WebSource
 from zoo.errors import UserError
@@ -32,7 +34,7 @@ def open_source(uri: str | Path | None = None) -> Source:
     """
     text = str(uri or os.environ.get(VARIABLE) or EMBEDDED)
     if text == EMBEDDED:
-        return FolderSource(EMBEDDED_FOLDER, EMBEDDED)
+        return EmbeddedSource()
     if text.startswith(("hf://", HUB_ALIAS)):
         return HubSource(text)
     if text.startswith(("https://", "http://")):

@@ -11,9 +11,6 @@ from zoo.errors import UserError
 from zoo.files import sha256_file
 from zoo.records import read_record
 
-EMBEDDED = "embedded"
-EMBEDDED_FOLDER = Path(__file__).parents[1] / "embedded"
-
 
 class Source(ABC):
     """A collection, wherever it lies.
@@ -64,8 +61,6 @@ class FolderSource(Source):
 
     def _read_index(self) -> Index:
         if not self.root.is_dir():
-            if self.uri == EMBEDDED:
-                return Index(encoders=[])
             raise UserError(f"no zoo at {self.root}: no such folder")
         if (self.root / INDEX).is_file():
             return read_record(self.root / INDEX, Index)

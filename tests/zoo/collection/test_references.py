@@ -11,7 +11,7 @@ from torch import nn
 
 from zoo.classifier import Classifier
 from zoo.collection.references import LoadOptions, check, load, training_of
-from zoo.collection.sources import EMBEDDED_FOLDER
+from zoo.collection.sources_embedded import EMBEDDED_FOLDER
 from zoo.collection.state_file import read_state
 from zoo.encoder import Encoder, EncoderSpec, save_encoder
 from zoo.errors import UserError

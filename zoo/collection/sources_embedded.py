@@ -1,0 +1,58 @@
+"""The collection that comes with robrep: in the package, and beside it in a checkout.
+
+A wheel carries files of 4 MB at most. Larger encoders lie in the folder `collection`
+of the repository, where a checkout finds them under the same names; elsewhere.json in
+the package says which source has them for everybody else.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from zoo.collection.index import EncoderRow, FileRecord, Index
+from zoo.collection.sources import FolderSource, Source
+from zoo.errors import UserError
+from zoo.files import read_json
+
+EMBEDDED = "embedded"
+EMBEDDED_FOLDER = Path(__file__).parents[1] / "embedded"
+ELSEWHERE = "elsewhere.json"
+"""Source by name of encoder."""
+
+
+class EmbeddedSource(Source):
+    """The package's encoders, and those in `collection/` of a checkout.
+
+    Args:
+        package: Folder of the embedded encoders; without it there are none.
+    """
+
+    def __init__(self, package: Path = EMBEDDED_FOLDER) -> None:
+        super().__init__(EMBEDDED)
+        self.package = package
+        root = package.parents[1]
+        checkout = root / "collection" if (root / "pyproject.toml").is_file() else None
+        folders = [f for f in (package, checkout) if f is not None and f.is_dir()]
+        self.parts = [FolderSource(folder, EMBEDDED) for folder in folders]
+
+    def find(self, name: str) -> EncoderRow:
+        """As `Source.find`; of an encoder that is not here it says which source has
+        it."""
+        elsewhere = self.package / ELSEWHERE
+        known = read_json(elsewhere) if elsewhere.is_file() else {}
+        if name in known and name not in self.index.names():
+            raise UserError(
+                f"zoo:{name} is too large for the package; get it with --source "
+                f"{known[name]}"
+            )
+        return super().find(name)
+
+    def _read_index(self) -> Index:
+        rows: dict[str, EncoderRow] = {}
+        for part in reversed(self.parts):
+            rows |= {row.card.name: row for row in part.index.encoders}
+        return Index(encoders=[rows[name] for name in sorted(rows)])
+
+    def _fetch(self, row: EncoderRow, file: FileRecord) -> Path:
+        holder = next(part for part in self.parts if row in part.index.encoders)
+        return holder.fetch(row, file.path)
