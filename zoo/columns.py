@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zoo.errors import UserError
+from zoo.files import parse_json
 from zoo.schema import Column, Record
 
 Array = npt.NDArray[Any]
@@ -110,7 +111,7 @@ def put(content: dict[str, Any], kind: type[Record], file: Path) -> None:
                 _insert(
                     content, path, _values(key, stream.get_tensor(key), column, words)
                 )
-    except (SafetensorError, ValueError) as error:
+    except (SafetensorError, UserError, ValueError) as error:
         raise UserError(
             f"{file} does not hold the columns of a result: {error}"
         ) from None
@@ -141,7 +142,7 @@ def _array(values: list[Any], column: Column) -> Array:
 
 def _words(metadata: Mapping[str, str]) -> dict[str, list[str]]:
     """The words of each coded column."""
-    words = json.loads(metadata.get(CODES, "{}"))
+    words = parse_json(metadata.get(CODES, "{}").encode(), "its metadata")
     lists = words.values() if isinstance(words, dict) else [words]
     for each in lists:
         if not isinstance(each, list) or not all(isinstance(w, str) for w in each):
@@ -179,7 +180,7 @@ def _insert(content: dict[str, Any], path: tuple[str, ...], values: list[Any]) -
     for at, name in enumerate(parents):
         content = content.setdefault(name, {})
         if not isinstance(content, dict):
-            raise ValueError(f"the record has no room for {'.'.join(path[: at + 1])}")
+            raise ValueError(f"the record has no room for {'/'.join(path[: at + 1])!r}")
     if last in content:
-        raise ValueError(f"the record holds {'.'.join(path)} itself")
+        raise ValueError(f"the record holds {'/'.join(path)!r} itself")
     content[last] = values

@@ -3,8 +3,8 @@
 result.json                      all but the columns; names their file and its SHA-256
 columns-XXXXXXXX.safetensors     one value per example and column, X from its SHA-256
 
-The file's name follows from its content, so that
-a record and its columns change together: whoever is interrupted leaves the old pair.
+The file's name follows from its content, so that a record and its columns change
+together: whoever is interrupted leaves the old pair. See `zoo.columns` for the format.
 
 Results of schema 1 hold their columns inside result.json; they are read as well.
 Imports no torch.
@@ -25,7 +25,8 @@ from zoo.records import Result
 from zoo.schema import FileName, Record, Sha256, as_text, check_version, validated
 
 RESULT = "result.json"
-PATTERN = "columns-????????.safetensors"
+PATTERN = f"columns-{'[0-9a-f]' * 8}.safetensors"
+"""Of names of files of columns, as `Path.glob` takes it."""
 
 
 class ColumnsFile(Record):

@@ -121,7 +121,7 @@ def _assist(plan: Plan, output: Path, shards: Shards, tell: Callbacks) -> Result
     """The part of the processes that do not lead: chunks, until none is left."""
     shards.wait("ready")
     folder = RunFolder.open(output, plan.identity)
-    if folder.finished() is None:
+    if not folder.result_path.exists():  # the leader may be adding to it
         classifier, _ = _classifier(plan, folder, tell)
         _attack(_armed(plan, folder, tell), folder, classifier, shards, tell)
     shards.wait("finished")

@@ -205,12 +205,13 @@ def _garbage(folder: Path) -> None:
 
 
 def _words(value: object) -> Callable[[Path], None]:
-    def spoil(folder: Path) -> None:
-        (path,) = folder.glob(PATTERN)
-        save_file(load_file(path), path, {"codes": json.dumps(value)})
-        _name(folder, path)
+    return lambda folder: _raw_words(folder, json.dumps(value))
 
-    return spoil
+
+def _raw_words(folder: Path, text: str) -> None:
+    (path,) = folder.glob(PATTERN)
+    save_file(load_file(path), path, {"codes": text})
+    _name(folder, path)
 
 
 def _record(**changes: Any) -> Callable[[Path], None]:
@@ -282,13 +283,17 @@ SPOILT: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "no words": (_words({}), "has a code without a word"),
     "words that are none": (_words([1, 2]), "codes are no lists of words"),
+    "deep words": (
+        lambda f: _raw_words(f, "[" * 100_000),
+        "metadata is not valid JSON",
+    ),
     "words of numbers": (_words({VERDICT: [1, 2]}), "codes are no lists of words"),
     "foreign words": (
         _words({VERDICT: ["splendid"] * 9}),
         "has a code without a word|examples.verdict.0",
     ),
-    "both": (_record(examples={"label": [1]}), "holds examples.label itself"),
-    "no room": (_record(examples=3), "no room for examples"),
+    "both": (_record(examples={"label": [1]}), "holds 'examples/label' itself"),
+    "no room": (_record(examples=3), "no room for 'examples'"),
     "version": (_record(schema_version=3), "schema version 3; this robrep reads"),
     "version true": (_record(schema_version=True), "schema version True"),
     "inline in 2": (_record(examples={"mood": [1]}), "examples.mood"),
