@@ -60,6 +60,7 @@ class AutoAttack(pyautoattack.AutoAttack):  # type: ignore[misc] # untyped
             device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
         )
         self.is_tf_model = False
+        self.attacks_to_run: list[str] = list(self.attacks_to_run)
         self.verbose = verbose
         self.logger = _logger(verbose, log_path)
         self.apgd.logger = self.apgd_targeted.logger = self.logger
