@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,27 @@ def test_sixteen_bits_keep_their_grey_to_half_a_level(
     np.testing.assert_allclose(found[0] / 255, wide / 65535, atol=0.501 / 255)
     assert (found.min(), found.max()) == (0, 255)
     np.testing.assert_array_equal(read_pixels(path, 3), np.repeat(found, 3, axis=0))
+
+
+def test_sixteen_bits_in_colour_keep_their_upper_half(tmp_path: Path) -> None:
+    wide = RNG.integers(0, 65536, (4, 3, 3)).astype(">u2")
+    rows = b"".join(b"\0" + row.tobytes() for row in wide)
+    header = struct.pack(">IIBBBBB", 3, 4, 16, 2, 0, 0, 0)
+    path = tmp_path / "x.png"
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + _chunk(b"IHDR", header)
+        + _chunk(b"IDAT", zlib.compress(rows))
+        + _chunk(b"IEND", b"")
+    )
+    assert not read_header(path).grey
+    want = wide.transpose(2, 0, 1) / 65535
+    np.testing.assert_allclose(read_pixels(path, 3) / 255, want, atol=1 / 255)
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    check = struct.pack(">I", zlib.crc32(kind + data))
+    return struct.pack(">I", len(data)) + kind + data + check
 
 
 def test_big_endian_tiff(tmp_path: Path) -> None:

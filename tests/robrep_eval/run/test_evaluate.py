@@ -235,7 +235,9 @@ def test_classes_mean_the_same_in_both_splits(
             fit_probe(encoder, digits_train, test=own(digits_test, other))
 
 
-def test_notes_of_an_image_folder_reach_the_result(tmp_path: Path) -> None:
+def test_an_image_folder_without_adversarials_is_verified_and_keeps_its_notes(
+    tmp_path: Path,
+) -> None:
     rng = np.random.default_rng(0)
     for split in ("train", "val"):
         for name, level in (("cat", 40), ("dog", 120)):
@@ -251,12 +253,14 @@ def test_notes_of_an_image_folder_reach_the_result(tmp_path: Path) -> None:
     result = evaluate(
         encoder,
         dataset=f"imagefolder:{tmp_path}/own",
-        eps=0.01,
+        eps=0.0001,
         attacks="fgsm",
+        output=tmp_path / "run",
         on_stage=said.append,
     )
     assert result.dataset.split == "val"
-    assert result.clean.value == 1
+    assert result.clean.value == result.robust.value == 1
+    assert verify_folder(tmp_path / "run")  # without any adversarial
     assert any("val was read in its place" in note for note in result.notes)
     assert sum("are no classes: emu" in line for line in said) == 1
 
