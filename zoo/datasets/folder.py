@@ -94,15 +94,10 @@ def _read(folder: Path, name: str, shape: Shape | None) -> Dataset:
         check_channels(name, channels, shape)
 
     def fetch(at: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
-        rows = np.atleast_1d(at)
-        images = np.empty((len(rows), *goal), dtype=np.uint8)
-        for row, i in enumerate(rows):
+        images = np.empty((at.size, *goal), dtype=np.uint8)
+        for row, i in enumerate(at.flat):
             pixels = read_pixels(paths[i], goal[0])
-            if shape is not None:
-                whole = torch.from_numpy(pixels[None].astype(np.float32) / 255)
-                pixels = fit_shape(whole, shape)[0]
-            _check_size(paths[i], pixels.shape[1:], goal, name)
-            images[row] = pixels
+            images[row] = _sized(pixels, paths[i], goal, name, shape is not None)
         return images
 
     return Dataset(
@@ -229,6 +224,17 @@ def _is_image(path: Path) -> bool:
     if path.suffix.lower() not in SUFFIXES:
         return False
     return not path.exists() or path.stat().st_size > 0
+
+
+def _sized(
+    pixels: npt.NDArray[np.uint8], path: Path, goal: Shape, name: str, resize: bool
+) -> npt.NDArray[np.uint8]:
+    if resize:
+        whole = torch.from_numpy(pixels[None].astype(np.float32) / 255)
+        (pixels,) = fit_shape(whole, goal)
+        return pixels
+    _check_size(path, pixels.shape[1:], goal, name)
+    return pixels
 
 
 def _check_size(path: Path, size: tuple[int, ...], shape: Shape, name: str) -> None:
