@@ -48,7 +48,7 @@ def train(
     teacher, teacher_passes = _teacher(recipe, run, around)
     session = Session(recipe, parts, run, around, teacher, teacher_passes)
     run.create(recipe)
-    with fitting_threads(network_work(session.method, data.shape)):
+    with fitting_threads(network_work(session.method.encoder, data.shape)):
         session.resume()
         return session.run_to_the_end()
 
