@@ -26,6 +26,7 @@ class Program(Protocol):
     Every state holds "task" (its number), "found" (whether a misclassified point was
     met) and "image" (that point; the clean image before). It may hold "broken"
     (whether logits or gradients were not finite) and "gap" (the least margin met).
+    A program may count in `flat` the starts where the gradient was exactly zero.
     """
 
     steps: int

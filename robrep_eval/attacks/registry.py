@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
 
@@ -123,7 +122,7 @@ def registry() -> dict[str, AttackInfo]:
 
 
 def _row(entry: EntryPoint) -> AttackInfo:
-    row = _imported(entry.value)
+    row = _load(entry)
     if not isinstance(row, AttackInfo):
         raise UserError(
             f"entry point '{entry.value}' of {GROUP} is a {type(row).__name__}; let it "
@@ -137,14 +136,13 @@ def _row(entry: EntryPoint) -> AttackInfo:
     return row
 
 
-def _imported(place: str) -> Any:
-    module, _, attribute = place.partition(":")
+def _load(entry: EntryPoint) -> Any:
     try:
-        return getattr(import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+        return entry.load()
+    except Exception as error:  # another package's code: it may raise anything
         raise UserError(
-            f"attacks: '{place}' cannot be imported ({error}); mend or uninstall the "
-            "package that it belongs to"
+            f"attack '{entry.name}': '{entry.value}' cannot be imported "
+            f"({type(error).__name__}: {error}); mend or uninstall its package"
         ) from error
 
 
@@ -162,7 +160,7 @@ def attacks(choice: Choice) -> list[Attack]:
     head, colon, _ = choice.name.partition(":")
     for name, row in registry().items():
         if name == choice.name or (colon and name.startswith(f"{head}:")):
-            made = _imported(row.build)
+            made = _load(EntryPoint(name=name, value=row.build, group=GROUP))
             return list(made(choice)) if callable(made) else [made]
     raise UserError(
         f"unknown attack '{choice.name}'; {nearest(choice.name, registry())}"

@@ -43,6 +43,13 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
         (info / "METADATA").write_text("Name: toys\nVersion: 1.0\n")
         lines = [f"row{at} = {row}\n" for at, row in enumerate(rows)]
         (info / "entry_points.txt").write_text(f"[{GROUP}]\n" + "".join(lines))
+        (tmp_path / "site" / "toy_broken.py").write_text(
+            "raise RuntimeError('no such device')"
+        )
+        (tmp_path / "site" / "toy_capital.py").write_text(
+            "from robrep_eval.attacks.registry import AttackInfo\n"
+            "ROW = AttackInfo(name='Toy', build='toy:TOY', summary='')"
+        )
         monkeypatch.syspath_prepend(tmp_path / "site")
         registry.cache_clear()
 
@@ -83,6 +90,8 @@ def test_an_attack_is_one_file_and_one_row(
         (["toy_darker:ROW", "toy_darker:ROW"], "'toy-darker' of .* already exists"),
         (["toy_nowhere:ROW"], "'toy_nowhere:ROW' cannot be imported .*uninstall"),
         (["toy_darker:MISSING"], "'toy_darker:MISSING' cannot be imported"),
+        (["toy_corner:ROW", "toy_broken:ROW"], "RuntimeError: no such device"),
+        (["toy_capital:ROW"], "'Toy' of .* could not be named after --attacks"),
         (["toy_darker:DARKER"], "is a Darker; let it name .*AttackInfo"),
     ],
 )
