@@ -1,42 +1,21 @@
-"""Two results side by side, on the images they share: is the difference real?
-
-Both classifiers met the same images, so the examples where exactly one of them holds
-decide (McNemar 1947): with b and c such examples and no true difference, b is
-binomial(b + c, 1/2). Comparing two separate intervals would throw that away.
-"""
+"""Two results side by side, on the images they share (`zoo.paired` has the tests)."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
+from zoo.datasets.names import FOLDER
 from zoo.errors import UserError
-from zoo.records import Examples, Proportion, Record, Result, Verdict
+from zoo.paired import PairedDifference, paired_difference
+from zoo.records import AttackRun, Examples, Record, Result
 from zoo.result_file import read_result
-from zoo.verdicts import verdict
+from zoo.verdicts import Column, correct, robust, robust_against
 
-Z95 = 1.959963984540054
-"""97.5% point of the standard normal distribution."""
-
-
-class PairedDifference(Record):
-    """Accuracy of B minus accuracy of A on shared examples."""
-
-    name: str
-    """"clean", "robust" (the worst case over all attacks), or an attack."""
-    a: Proportion
-    b: Proportion
-    only_a: int
-    """Examples that A holds and B does not."""
-    only_b: int
-    difference: float
-    """B - A, in [-1, 1]."""
-    low: float
-    """Of the 95% interval (Newcombe 1998, method 10)."""
-    high: float
-    p_value: float
-    """Exact, two-sided (McNemar); not corrected for the number of rows."""
+Rows = npt.NDArray[np.intp]
 
 
 class Comparison(Record):
@@ -51,119 +30,38 @@ class Comparison(Record):
     rows: list[PairedDifference]
     only_in_one: list[str]
     """Attacks that only one of the results has: not compared."""
-
-
-def mcnemar(only_a: int, only_b: int) -> float:
-    """Exact two-sided p-value from the two kinds of disagreement."""
-    from scipy.stats import binomtest
-
-    total = only_a + only_b
-    return float(binomtest(only_a, total).pvalue) if total else 1.0
-
-
-def wilson(k: int, n: int) -> tuple[float, float]:
-    """Wilson's 95% score interval of a proportion (1927)."""
-    share, z2 = k / n, Z95**2
-    center = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = Z95 * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
-    return center - half, center + half
-
-
-def paired_interval(
-    both: int, only_a: int, only_b: int, neither: int
-) -> tuple[float, float]:
-    """95% interval of B - A from paired outcomes.
-
-    Newcombe 1998 (Statistics in Medicine 17, 2635-2650), method 10: the two Wilson
-    intervals combined, with their correlation phi, continuity-corrected when positive.
-    It does not degenerate when there is little disagreement.
-
-    Args:
-        both: Examples that both hold.
-        only_a: Held by A alone.
-        only_b: Held by B alone.
-        neither: Held by none.
-    """
-    n = both + only_a + only_b + neither
-    k_a, k_b = both + only_a, both + only_b
-    (low_a, high_a), (low_b, high_b) = wilson(k_a, n), wilson(k_b, n)
-    phi = _correlation(both, only_a, only_b, neither)
-    p_a, p_b = k_a / n, k_b / n
-
-    def half(d: float, e: float) -> float:
-        return math.sqrt(max(0.0, d * d - 2 * phi * d * e + e * e))
-
-    difference = p_b - p_a
-    return (
-        difference - half(p_b - low_b, high_a - p_a),
-        difference + half(high_b - p_b, p_a - low_a),
-    )
-
-
-def _correlation(both: int, only_a: int, only_b: int, neither: int) -> float:
-    """Newcombe's phi; 0 where a margin of the table is empty."""
-    n = both + only_a + only_b + neither
-    product = (
-        (both + only_a) * (only_b + neither) * (both + only_b) * (only_a + neither)
-    )
-    if not product:
-        return 0.0
-    top = both * neither - only_a * only_b
-    if top > 0:
-        return max(top - n / 2, 0) / math.sqrt(product)
-    return top / math.sqrt(product)
-
-
-def paired_difference(name: str, a: list[bool], b: list[bool]) -> PairedDifference:
-    """The row of one column of outcomes; the lists run over the same examples."""
-    pairs = list(zip(a, b, strict=True))
-    both, neither = pairs.count((True, True)), pairs.count((False, False))
-    only_a, only_b = pairs.count((True, False)), pairs.count((False, True))
-    low, high = paired_interval(both, only_a, only_b, neither)
-    return PairedDifference(
-        name=name,
-        a=Proportion.of(sum(a), len(a)),
-        b=Proportion.of(sum(b), len(b)),
-        only_a=only_a,
-        only_b=only_b,
-        difference=(only_b - only_a) / len(pairs),
-        low=low,
-        high=high,
-        p_value=mcnemar(only_a, only_b),
-    )
+    cautions: list[str]
+    """What else than the classifiers differs, to be told before any figure."""
 
 
 def compare(a: Result, b: Result) -> Comparison:
     """Clean, robust and each attack that both results have, on their shared examples.
 
     Raises:
-        UserError: another dataset, split or threat model, no shared example, or labels
-            that contradict each other.
+        UserError: another dataset, split or threat model, other images in the same
+            places, no shared example, or labels that contradict each other.
     """
     _check_comparable(a, b)
-    position_a, position_b = shared_rows(a.examples, b.examples)
+    rows_a, rows_b = _shared_rows(a.examples, b.examples)
     names_a, names_b = _names(a), _names(b)
     common = [name for name in names_a if name in names_b]
     columns = [
-        ("clean", _clean(a.examples), _clean(b.examples)),
-        ("robust", _robust(a.examples), _robust(b.examples)),
-        *((n, attack_column(a, n), attack_column(b, n)) for n in common),
+        ("clean", correct(a.examples), correct(b.examples)),
+        ("robust", robust(a.examples), robust(b.examples)),
+        *((name, _held(a, name), _held(b, name)) for name in common),
     ]
     return Comparison(
         a=described(a),
         b=described(b),
         dataset=f"{a.dataset.name}/{a.dataset.split}",
         threat=str(a.threat),
-        shared=len(position_a),
+        shared=len(rows_a),
         rows=[
-            paired_difference(
-                name,
-                [column_a[row] for row in position_a],
-                [column_b[row] for row in position_b],
-            )
-            for name, column_a, column_b in columns
+            paired_difference(name, of_a[rows_a], of_b[rows_b])
+            for name, of_a, of_b in columns
         ],
         only_in_one=sorted(set(names_a) ^ set(names_b)),
+        cautions=list(_cautions(a, b)),
     )
 
 
@@ -202,61 +100,77 @@ def _check_comparable(a: Result, b: Result) -> None:
             f"the results cannot be compared: {'; '.join(parts)}; evaluate both on the "
             "same images under the same threat model"
         )
+    if a.examples.index == b.examples.index and a.dataset.sha256 != b.dataset.sha256:
+        raise UserError(
+            f"the results cannot be compared: both are on the same positions of "
+            f"{a.dataset.name}/{a.dataset.split}, but the images there differ (SHA-256 "
+            f"{a.dataset.sha256[:12]} against {b.dataset.sha256[:12]}); evaluate both "
+            "on the same images"
+        )
 
 
-def shared_rows(a: Examples, b: Examples) -> tuple[list[int], list[int]]:
+def _cautions(a: Result, b: Result) -> Iterator[str]:
+    """Differences that a figure would be mistaken without, in sentences."""
+    if a.battery != b.battery:
+        yield (
+            f"A was attacked with {a.battery}, B with {b.battery}: the row 'robust' is "
+            "the worst case over each one's own attacks, so it compares the attacks too"
+        )
+    if a.dataset.name.startswith(FOLDER) and a.dataset.sha256 != b.dataset.sha256:
+        yield (
+            "the results are on different parts of a folder, and nothing proves that "
+            "it held the same images both times"
+        )
+    runs_b = {run.name: run for run in b.attacks}
+    for run in a.attacks:
+        if run.name in runs_b:
+            yield from _settings_differ(run, runs_b[run.name])
+
+
+def _settings_differ(a: AttackRun, b: AttackRun) -> Iterator[str]:
+    """Whether an attack of one name was the same attack in both results."""
+    if a.sequence != b.sequence:
+        alone, after = ("A", "B") if b.sequence else ("B", "A")
+        yield (
+            f"{a.name} ran on all images in {alone}, in {after} only on those that "
+            "earlier attacks had left: its rows count other things"
+        )
+    if a.engine.split()[0] != b.engine.split()[0]:
+        return  # each engine names its settings in its own way
+    names = a.parameters.keys() | b.parameters.keys()
+    differing = [
+        f"{name} {a.parameters.get(name)} against {b.parameters.get(name)}"
+        for name in sorted(names)
+        if a.parameters.get(name) != b.parameters.get(name)
+    ]
+    if differing:
+        yield f"{a.name} ran with other settings: {', '.join(differing)}"
+
+
+def _shared_rows(a: Examples, b: Examples) -> tuple[Rows, Rows]:
     """Rows of the examples that both have, by position in the published split.
 
     Raises:
         UserError: none shared, or a shared one has two labels.
     """
-    where = {index: row for row, index in enumerate(b.index)}
-    rows = [(i, where[index]) for i, index in enumerate(a.index) if index in where]
-    if not rows:
+    index, rows_a, rows_b = np.intersect1d(a.index, b.index, return_indices=True)
+    if not len(index):
         raise UserError("the results share no example; evaluate both on the same ones")
-    wrong = [a.index[i] for i, j in rows if a.label[i] != b.label[j]]
-    if wrong:
+    wrong = index[np.array(a.label)[rows_a] != np.array(b.label)[rows_b]]
+    if len(wrong):
         raise UserError(
             f"example {wrong[0]} has two different labels in the two results "
             f"({len(wrong)} such examples): they are not about the same images"
         )
-    return [i for i, _ in rows], [j for _, j in rows]
+    return rows_a, rows_b
 
 
 def _names(result: Result) -> list[str]:
     return [run.name for run in result.attacks]
 
 
-def _clean(examples: Examples) -> list[bool]:
-    return [
-        y == p for y, p in zip(examples.label, examples.clean_prediction, strict=True)
-    ]
-
-
-def _robust(examples: Examples) -> list[bool]:
-    return [found is Verdict.ROBUST for found in examples.verdict]
-
-
-def attack_column(result: Result, name: str) -> list[bool]:
-    """Whether each example is correct and held against this attack; in a sequence,
-    against it and those before it."""
-    counted = list(_counted(result, name))
-    examples = result.examples
-    columns = [examples.outcomes[each] for each in counted]
-    return [
-        verdict(label, clean, (column[row] for column in columns)) is Verdict.ROBUST
-        for row, (label, clean) in enumerate(
-            zip(examples.label, examples.clean_prediction, strict=True)
-        )
-    ]
-
-
-def _counted(result: Result, name: str) -> Iterator[str]:
-    """The attack, and the members before it if it runs in sequence."""
-    runs = {run.name: run for run in result.attacks}
-    for run in result.attacks:
-        if run.name == name:
-            yield name
-            return
-        if run.sequence and runs[name].sequence:
-            yield run.name
+def _held(result: Result, name: str) -> Column:
+    """Which examples held against the attack of this name."""
+    names = _names(result)
+    sequence = [run.sequence for run in result.attacks]
+    return robust_against(result.examples, names, sequence, names.index(name))

@@ -281,6 +281,8 @@ def print_comparison(comparison: Comparison) -> None:
             f"{row.p_value:.2g}",
         )
     console = Console(width=None if sys.stdout.isatty() else 100, highlight=False)
+    for caution in c.cautions:
+        console.print(f"Beware: {caution}.", style="yellow", markup=False)
     console.print(table)
     for name, model in (("A", c.a), ("B", c.b)):
         console.print(f"{name}: {model}", markup=False, soft_wrap=True)

@@ -37,7 +37,7 @@ def row(name: str, clean: int, robust: int, n: int = 1000, **fields: Any) -> Row
     values: dict[str, Any] = {
         "reference": f"{name}/entry",
         "rank": 1,
-        "ties": [],
+        "last": 1,
         "dataset": "cifar10",
         "split": "test",
         "threat": ThreatModel(norm="Linf", eps=8 / 255),
@@ -60,21 +60,22 @@ def board() -> Board:
     return Board(
         source="https://example.org/zoo",
         rows=[
-            row("dynacl-cifar10", 771, 463, rank=1, card={"method": "dynacl"}),
+            row("dynacl-cifar10", 771, 463, rank=1, last=2, card={"method": "dynacl"}),
             row(
                 "deacl-cifar10",
                 801,
                 452,
                 rank=1,
-                ties=["tarrl-cifar10/entry"],
+                last=3,
                 card={"method": "deacl"},
             ),
-            row("tarrl-cifar10", 782, 449, rank=1, ties=["deacl-cifar10/entry"]),
+            row("tarrl-cifar10", 782, 449, rank=2, last=3),
             row(
                 "simclr-cifar10",
                 907,
                 4,
                 rank=4,
+                last=4,
                 card={"method": "simclr"},
                 doubts=["Gradients vanish."],
             ),
@@ -134,7 +135,7 @@ def large() -> Board:
                     robust,
                     reference=f"{method}-{dataset}/{dataset}-{protocol.lower()}",
                     rank=1 + at,
-                    ties=["another"] if at % 3 else [],
+                    last=min(1 + at + at % 3, count),
                     dataset=dataset,
                     protocol=protocol,
                     card={"training": training},

@@ -13,6 +13,7 @@ from zoo.errors import UserError
 from zoo.files import atomic, write_json
 from zoo.records import (
     Card,
+    Examples,
     Outcome,
     Proportion,
     Training,
@@ -20,7 +21,13 @@ from zoo.records import (
     read_record,
     write_record,
 )
-from zoo.verdicts import verdict
+from zoo.verdicts import (
+    correct,
+    robust,
+    robust_against,
+    robust_under,
+    verdicts,
+)
 
 CARD = Card(
     name="a-b",
@@ -93,7 +100,64 @@ F, H, R, U, S = (
     ],
 )
 def test_verdicts(clean: int, outcomes: list[Outcome], want: Verdict) -> None:
-    assert verdict(0, clean, outcomes) is want
+    assert verdicts(examples_of([(0, clean, outcomes)])) == [want]
+
+
+def examples_of(rows: list[tuple[int, int, list[Outcome]]]) -> Examples:
+    """Label, clean prediction and the outcome of each attack, example by example."""
+    columns = zip(*(outcomes for _, _, outcomes in rows), strict=True)
+    draft = Examples(
+        index=list(range(len(rows))),
+        label=[label for label, _, _ in rows],
+        clean_prediction=[clean for _, clean, _ in rows],
+        verdict=[Verdict.UNDECIDED] * len(rows),
+        outcomes={f"attack-{at}": list(each) for at, each in enumerate(columns)},
+    )
+    return draft.model_copy(update={"verdict": verdicts(draft)})
+
+
+def one_by_one(label: int, clean: int, outcomes: list[Outcome]) -> Verdict:
+    """The rule as docs/zoo.md has it, for one example."""
+    if clean == -1:
+        return Verdict.UNDECIDED
+    if label != clean:
+        return Verdict.MISCLASSIFIED
+    if F in outcomes:
+        return Verdict.FOOLED
+    return Verdict.UNDECIDED if U in outcomes or R in outcomes else Verdict.ROBUST
+
+
+ROWS = st.integers(0, 4).flatmap(
+    lambda attacks: st.lists(
+        st.tuples(
+            st.integers(0, 2),
+            st.integers(-1, 2),
+            st.lists(st.sampled_from(Outcome), min_size=attacks, max_size=attacks),
+        ),
+        min_size=1,
+        max_size=12,
+    )
+)
+
+
+@given(ROWS, st.lists(st.booleans(), min_size=4, max_size=4))
+def test_columns_are_counted_as_one_by_one(
+    rows: list[tuple[int, int, list[Outcome]]], flags: list[bool]
+) -> None:
+    found = examples_of(rows)
+    assert found.verdict == [one_by_one(*row) for row in rows]
+    assert correct(found).tolist() == [label == clean for label, clean, _ in rows]
+    assert robust(found).tolist() == [v is Verdict.ROBUST for v in found.verdict]
+    names = list(found.outcomes)
+    sequence = flags[: len(names)]
+    for at in range(len(names)):
+        want = []
+        for label, clean, outcomes in rows:
+            seen = [o for o, s in zip(outcomes[:at], sequence, strict=False) if s]
+            counted = [*(seen if sequence[at] else []), outcomes[at]]
+            want.append(one_by_one(label, clean, counted) is Verdict.ROBUST)
+        assert robust_against(found, names, sequence, at).tolist() == want
+        assert robust_under(found, names, sequence, at).k == sum(want)
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:

@@ -1,22 +1,23 @@
 """The leaderboard as data: one row per entry, ranked among comparable ones.
 
 It reads records and nothing else. Results are comparable that share dataset, split,
-threat model, protocol (with its labels) and battery; how ties are found is told in
+threat model, protocol (with its labels) and battery; how ranks are found is told in
 `zoo.board.ranking`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
-from zoo.board.ranking import places
-from zoo.collection.entries import Published, read_entry
-from zoo.collection.index import only
+from zoo.board.ranking import Keys, Sample, places
+from zoo.collection.entries import Entry, Published, read_entry
+from zoo.collection.index import EncoderRow, only
 from zoo.collection.sources import Source
 from zoo.errors import UserError, VerificationError
 from zoo.measurements import Status
@@ -31,10 +32,11 @@ class Row(Record):
 
     reference: str
     """ENCODER/ENTRY."""
-    rank: int
-    """Among rows with the same dataset, split, threat model, protocol and battery."""
-    ties: list[str]
-    """References of rows that are not shown to differ."""
+    rank: int = 1
+    """1 plus the number of rows shown to be more robust, among those with the same
+    dataset, split, threat model, protocol and battery."""
+    last: int = 1
+    """The rank if every row that is not shown to differ stood before it."""
     dataset: str
     split: str
     threat: ThreatModel
@@ -66,14 +68,16 @@ class Row(Record):
 
     @property
     def place(self) -> str:
-        """Rank, marked where it is shared: "2=" ."""
-        return f"{self.rank}{'=' if self.ties else ''}"
+        """The ranks that the tests leave open: "2", or "3 to 5"."""
+        return (
+            str(self.rank) if self.rank == self.last else f"{self.rank} to {self.last}"
+        )
 
 
 class Board(Record):
     """A leaderboard."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     source: str
     rows: list[Row]
     left_out: dict[str, str] = Field(default_factory=dict)
@@ -102,80 +106,93 @@ def build(
         RobrepError: the collection cannot be reached.
     """
     kept, left_out = _read(source)
-    kept = only(kept, "measured on", datasets, lambda e: e.result.dataset.name)
+    kept = only(kept, "measured on", datasets, lambda c: c.row.dataset)
     wanted = {protocol.lower() for protocol in protocols}
-    kept = only(kept, "of protocol", wanted, lambda e: e.entry.protocol)
+    kept = only(kept, "of protocol", wanted, lambda c: c.entry.protocol)
     if verify:
         left_out |= _failures(source, kept, data_dir)
-    kept = [entry for entry in kept if entry.reference not in left_out]
+    kept = [each for each in kept if each.row.reference not in left_out]
     rows = [
         row for group in _groups(kept).values() for row in _rank(group, verified=verify)
     ]
     return Board(source=source.uri, rows=rows, left_out=left_out)
 
 
-def _read(source: Source) -> tuple[list[Published], dict[str, str]]:
+@dataclass(frozen=True)
+class _Candidate:
+    """An entry without the bulk of its record, not ranked yet."""
+
+    row: Row
+    entry: Entry
+    encoder: EncoderRow
+    sample: Sample
+
+
+def _read(source: Source) -> tuple[list[_Candidate], dict[str, str]]:
     """All entries that can be read, and what is wrong with each of the others."""
-    entries: list[Published] = []
+    found: list[_Candidate] = []
     broken: dict[str, str] = {}
+    known: dict[bytes, Keys] = {}
     for row in source.index.encoders:
         for name in row.entries:
             try:
-                entries.append(read_entry(source, row, name))
+                entry = read_entry(source, row, name)
             except (UserError, VerificationError) as error:
                 broken[f"{row.card.name}/{name}"] = str(error)
-    return entries, broken
+                continue
+            sample = Sample.of(entry.result)
+            keys = known.setdefault(sample.images, sample.keys)
+            sample = replace(sample, keys=keys)
+            found.append(_Candidate(_row(entry), entry.entry, row, sample))
+    return found, broken
 
 
 def _failures(
-    source: Source, entries: Sequence[Published], data_dir: Path | None
+    source: Source, entries: Sequence[_Candidate], data_dir: Path | None
 ) -> dict[str, str]:
     from zoo.collection.audit import Item, audit
 
     found = {}
-    for entry in entries:
-        item = Item(row=entry.row, entry=entry.entry.name)
+    for each in entries:
+        item = Item(row=each.encoder, entry=each.entry.name)
         verdict = audit(source, item, data_dir=data_dir)
         if not verdict.holds:
-            found[entry.reference] = str(verdict.reason)
+            found[each.row.reference] = str(verdict.reason)
     return found
 
 
-def _groups(entries: Sequence[Published]) -> dict[Key, list[Published]]:
+def _groups(entries: Sequence[_Candidate]) -> dict[Key, list[_Candidate]]:
     """Comparable entries, most robust first; SLF before the other protocols."""
-    groups: dict[Key, list[Published]] = {}
-    ordered = sorted(entries, key=lambda e: (-e.result.robust.value, e.reference))
-    for entry in ordered:
-        result = entry.result
-        data = result.dataset
-        threat = result.threat
-        ball = (threat.norm, f"{threat.eps:.9f}")
-        probe = ("" if entry.protocol == "SLF" else entry.protocol,)
-        key = (data.name, data.split, *ball, *probe, result.battery)
-        groups.setdefault(key, []).append(entry)
+    groups: dict[Key, list[_Candidate]] = {}
+    ordered = sorted(entries, key=lambda c: (-c.row.robust.value, c.row.reference))
+    for each in ordered:
+        row = each.row
+        ball = (row.threat.norm, f"{row.threat.eps:.9f}")
+        probe = ("" if row.protocol == "SLF" else row.protocol,)
+        key = (row.dataset, row.split, *ball, *probe, row.battery)
+        groups.setdefault(key, []).append(each)
     return dict(sorted(groups.items()))
 
 
-def _rank(group: Sequence[Published], *, verified: bool) -> list[Row]:
-    found = places([entry.result for entry in group])
+def _rank(group: Sequence[_Candidate], *, verified: bool) -> list[Row]:
+    found = places([each.sample for each in group])
     rows = [
-        _row(
-            entry,
-            rank=place.rank,
-            ties=[group[at].reference for at in place.ties],
-            verified=verified or None,
+        each.row.model_copy(
+            update={
+                "rank": place.rank,
+                "last": place.last,
+                "verified": verified or None,
+            }
         )
-        for entry, place in zip(group, found, strict=True)
+        for each, place in zip(group, found, strict=True)
     ]
     return sorted(rows, key=lambda row: (row.rank, -row.robust.value))
 
 
-def _row(entry: Published, *, rank: int, ties: list[str], verified: bool | None) -> Row:
+def _row(entry: Published) -> Row:
     result = entry.result
     return Row(
         reference=entry.reference,
-        rank=rank,
-        ties=ties,
         dataset=result.dataset.name,
         split=result.dataset.split,
         threat=result.threat,
@@ -189,7 +206,6 @@ def _row(entry: Published, *, rank: int, ties: list[str], verified: bool | None)
         parameters=result.model.parameters,
         card=entry.row.card,
         doubts=doubts(result),
-        verified=verified,
     )
 
 

@@ -29,9 +29,9 @@ DOUBT = " doubtful"
 WIDEST = 26
 """Characters of a column in the terminal, before it is folded."""
 NOTE = (
-    "In brackets: 95% intervals (Clopper-Pearson). '=' marks a rank that is shared: a "
-    "paired exact test (McNemar, 5%) does not tell the rows apart. 'doubtful': a "
-    "health check of the evaluation objected."
+    "In brackets: 95% intervals (Clopper-Pearson). '3 to 5': two rows are shown to be "
+    "more robust, and paired exact tests (McNemar, 5%) do not tell two others apart "
+    "from this one. 'doubtful': a health check of the evaluation objected."
 )
 _LATEX = {
     "\\": r"\textbackslash{}",

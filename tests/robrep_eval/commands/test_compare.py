@@ -1,25 +1,15 @@
-"""Comparison against statsmodels, simulation, and rows counted by hand."""
+"""Comparison of two results: rows counted by hand, and what is no comparison."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
-from statsmodels.stats.proportion import proportion_confint
+from click.testing import CliRunner
 
-from robrep_eval.compare import (
-    attack_column,
-    compare,
-    compare_files,
-    mcnemar,
-    paired_difference,
-    paired_interval,
-    wilson,
-)
+from robrep_eval.commands.cli import cli
+from robrep_eval.compare import compare, compare_files
 from zoo.errors import UserError
 from zoo.records import (
     AttackRun,
@@ -28,7 +18,6 @@ from zoo.records import (
     Examples,
     ModelRecord,
     Outcome,
-    Proportion,
     Provenance,
     Result,
 )
@@ -37,51 +26,6 @@ from zoo.threat import ThreatModel
 from zoo.verdicts import clean_accuracy, robust_accuracy, robust_under, verdicts
 
 F, H, S = Outcome.FOOLED, Outcome.HELD, Outcome.SKIPPED
-
-
-@given(st.integers(0, 60), st.integers(0, 60))
-@settings(max_examples=100, deadline=None)
-def test_the_p_value_is_statsmodels_exact_one(only_a: int, only_b: int) -> None:
-    table = [[10, only_a], [only_b, 10]]
-    want = reference_mcnemar(table, exact=True).pvalue if only_a + only_b else 1.0
-    assert mcnemar(only_a, only_b) == pytest.approx(want, rel=1e-9)
-
-
-@given(st.integers(0, 200), st.integers(1, 200))
-@settings(max_examples=100, deadline=None)
-def test_wilson_is_statsmodels_one(k: int, n: int) -> None:
-    k = min(k, n)
-    want = proportion_confint(k, n, method="wilson")
-    assert wilson(k, n) == pytest.approx(want, abs=1e-12)
-
-
-def test_the_interval_of_the_published_example() -> None:
-    # Newcombe 1998, table II, method 10: 36, 12, 2, 0 gives 0.2 (0.0569, 0.3404).
-    low, high = paired_interval(36, 2, 12, 0)
-    assert (low, high) == pytest.approx((0.0569, 0.3404), abs=5e-5)
-
-
-def test_the_interval_covers_the_true_difference_about_19_times_in_20() -> None:
-    rng = np.random.default_rng(0)
-    cells = np.array([0.5, 0.05, 0.15, 0.3])  # both, only a, only b, neither
-    hits = 0
-    for counts in rng.multinomial(100, cells, size=2000):
-        low, high = paired_interval(*map(int, counts))
-        hits += low <= 0.10 <= high
-    assert 0.935 <= hits / 2000 <= 0.975
-
-
-def test_equal_columns_do_not_differ_and_swapping_mirrors() -> None:
-    a = [True, True, False, True, False, False, True, True]
-    same = paired_difference("x", a, a)
-    assert same.difference == 0
-    assert same.p_value == 1
-    assert same.low <= 0 <= same.high
-    b = [True, False, True, True, True, True, True, True]
-    one, other = paired_difference("x", a, b), paired_difference("x", b, a)
-    assert one.difference == -other.difference == pytest.approx(2 / 8)
-    assert (one.low, one.high) == pytest.approx((-other.high, -other.low))
-    assert (one.only_a, one.only_b) == (1, 3)
 
 
 def make_result(
@@ -93,6 +37,9 @@ def make_result(
     eps: float = 0.1,
     sequence: bool = True,
     dataset: str = "digits",
+    sha256: str = "0" * 64,
+    battery: str = "standard",
+    parameters: dict[str, Any] | None = None,
 ) -> Result:
     """A record with these outcomes; what does not matter here is filled in."""
     n = len(index)
@@ -119,12 +66,12 @@ def make_result(
             name=dataset,
             split="test",
             n=n,
-            sha256="0" * 64,
+            sha256=sha256,
             classes=2,
             shape=(1, 8, 8),
         ),
         threat=ThreatModel(norm="Linf", eps=eps),
-        battery="standard",
+        battery=battery,
         engine="reference",
         chunk_size=8,
         seed=0,
@@ -136,7 +83,7 @@ def make_result(
                 name=name,
                 engine="e",
                 sequence=sequence,
-                parameters={},
+                parameters=parameters or {},
                 attempted=n,
                 fooled=outcomes[name].count(F),
                 refused=0,
@@ -187,9 +134,11 @@ def test_the_columns_add_up_to_the_recorded_figures(sequence: bool) -> None:
         clean=[0, 0, 0, 0],
         sequence=sequence,
     )
+    rows = {row.name: row for row in compare(result, result).rows}
+    assert rows["clean"].a == result.clean
+    assert rows["robust"].a == result.robust
     for run in result.attacks:
-        assert sum(attack_column(result, run.name)) == run.robust.k
-        assert Proportion.of(sum(attack_column(result, run.name)), 4) == run.robust
+        assert rows[run.name].a == rows[run.name].b == run.robust
 
 
 def test_results_that_do_not_match_are_refused() -> None:
@@ -203,6 +152,41 @@ def test_results_that_do_not_match_are_refused() -> None:
         compare(A, make_result({}, index=[77], clean=[0]))
     with pytest.raises(UserError, match="two different labels"):
         compare(A, make_result({}, index=[1], clean=[0], label=[1]))
+    here: dict[str, Any] = {"index": [0, 1], "clean": [0, 0]}
+    one, other = make_result({}, **here), make_result({}, **here, sha256="1" * 64)
+    with pytest.raises(UserError, match="images there differ"):
+        compare(one, other)
+    # Other positions have another hash by right.
+    part = make_result({}, index=[1], clean=[0], sha256="1" * 64)
+    assert compare(one, part).shared == 1
+
+
+def test_what_else_differs_is_said(tmp_path: Path) -> None:
+    here: dict[str, Any] = {"index": [0, 1], "clean": [0, 0]}
+    one = make_result({"pgd": [F, H]}, **here, parameters={"steps": 40, "starts": 5})
+    assert compare(one, one).cautions == []
+    more = make_result({"pgd": [F, H]}, **here, parameters={"steps": 100, "starts": 5})
+    assert compare(one, more).cautions == [
+        "pgd ran with other settings: steps 40 against 100"
+    ]
+    alone = make_result({"pgd": [F, H]}, **here, sequence=False, battery="full")
+    battery, order = compare(alone, make_result({"pgd": [F, H]}, **here)).cautions
+    assert "A was attacked with full, B with standard" in battery
+    assert "pgd ran on all images in A, in B only on those" in order
+    folder: dict[str, Any] = {"dataset": "imagefolder:pets"}
+    parts = [
+        make_result({}, index=[0, at], clean=[0, 0], sha256=f"{at}" * 64, **folder)
+        for at in (1, 2)
+    ]
+    (unproven,) = compare(*parts).cautions
+    assert "different parts of a folder" in unproven
+    for name, result in (("a", alone), ("b", one)):
+        write_record(tmp_path / name / "result.json", result)
+    told = CliRunner().invoke(
+        cli, ["compare", str(tmp_path / "a"), str(tmp_path / "b")]
+    )
+    assert told.exit_code == 0
+    assert told.output.index("A was attacked with full") < told.output.index("B - A")
 
 
 def test_files_and_folders_are_both_read(tmp_path: Path) -> None:

@@ -3,98 +3,20 @@
 from __future__ import annotations
 
 import json
-import random
 import subprocess
 import sys
 from typing import Any
 
 import pytest
 from boards import HOSTILE, board, row
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from zoo_collection import ENTRY, Evaluated
 
 from zoo.board.leaderboard import Board, build, doubts
 from zoo.board.page import page
-from zoo.board.ranking import compare, places
 from zoo.board.text import HEADINGS, escape_latex, latex, markdown
 from zoo.collection.model_card import escape_markdown, front_matter, readme
 from zoo.collection.sources import FolderSource
 from zoo.errors import UserError
-from zoo.measurements import Measurements
-from zoo.records import Outcome, Proportion, Result, Verdict
-
-
-def result_like(base: Result, robust: list[bool], start: int = 0) -> Result:
-    """A result whose verdicts are given, on images `start`, `start` + 1, ..."""
-    n = len(robust)
-    examples = base.examples.model_copy(
-        update={
-            "index": list(range(start, start + n)),
-            "label": [0] * n,
-            "clean_prediction": [0] * n,
-            "verdict": [Verdict.ROBUST if r else Verdict.FOOLED for r in robust],
-            "outcomes": {"a": [Outcome.HELD if r else Outcome.FOOLED for r in robust]},
-        }
-    )
-    return base.model_copy(
-        update={"examples": examples, "robust": Proportion.of(sum(robust), n)}
-    )
-
-
-@settings(max_examples=30, deadline=None)
-@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=80))
-def test_paired_comparison_is_mcnemar_of_statsmodels(
-    evaluated: Evaluated, pairs: list[tuple[bool, bool]]
-) -> None:
-    tables = pytest.importorskip("statsmodels.stats.contingency_tables")
-
-    first, second = (
-        result_like(evaluated.result, [pair[i] for pair in pairs]) for i in (0, 1)
-    )
-    table = [[0, 0], [0, 0]]
-    for a, b in pairs:
-        table[a][b] += 1
-    found = compare(first, second)
-    assert found.paired
-    assert found.p_value == pytest.approx(tables.mcnemar(table, exact=True).pvalue)
-
-
-def test_only_shared_images_are_compared(evaluated: Evaluated) -> None:
-    first = result_like(evaluated.result, [True] * 10 + [False] * 30)
-    second = result_like(evaluated.result, [False] * 40, start=20)
-    found = compare(first, second)
-    assert (found.paired, found.shared, found.p_value) == (True, 20, 1.0)
-
-
-def test_unpaired_comparison_is_fishers(evaluated: Evaluated) -> None:
-    from scipy.stats import fisher_exact
-
-    first = result_like(evaluated.result, [True] * 20 + [False] * 20)
-    second = result_like(evaluated.result, [True] * 5 + [False] * 35, start=100)
-    found = compare(first, second)
-    assert not found.paired
-    want = fisher_exact([[20, 20], [5, 35]]).pvalue
-    assert found.p_value == pytest.approx(want)
-
-
-def test_pairing_finds_what_the_intervals_hide(evaluated: Evaluated) -> None:
-    # 12 of 200 images decide, all for the first: overlapping intervals, no tie.
-    weaker = [i < 100 for i in range(200)]
-    stronger = [i < 112 for i in range(200)]
-    first, second = (result_like(evaluated.result, r) for r in (stronger, weaker))
-    assert first.robust.low < second.robust.high
-    assert not compare(first, second).tie
-
-
-def test_places_share_ranks_where_nothing_is_shown(evaluated: Evaluated) -> None:
-    rng = random.Random(0)
-    strong = [rng.random() < 0.7 for _ in range(300)]
-    nearly = [not r if i < 4 else r for i, r in enumerate(strong)]
-    weak = [r and i % 2 == 0 for i, r in enumerate(strong)]
-    found = places([result_like(evaluated.result, r) for r in (weak, strong, nearly)])
-    assert [place.rank for place in found] == [3, 1, 1]
-    assert [place.ties for place in found] == [(), (2,), (1,)]
 
 
 def published_with_both(evaluated: Evaluated, root: str) -> Board:
@@ -112,8 +34,7 @@ def test_board_of_real_entries(evaluated: Evaluated) -> None:
         f"tiny-digits/{ENTRY}",
         "tiny-digits/digits-l2-0.01-slf-fgsm",
     }
-    assert [row.rank for row in found.rows] == [1, 1]  # two threat models: two groups
-    assert [row.ties for row in found.rows] == [[], []]
+    assert [row.place for row in found.rows] == ["1", "1"]  # two threat models
     linf = next(row for row in found.rows if row.threat.norm == "Linf")
     assert linf.robust == evaluated.result.robust
     with pytest.raises(UserError, match="nothing here is measured on 'mnist'"):

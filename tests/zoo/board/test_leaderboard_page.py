@@ -49,7 +49,7 @@ def test_shows_every_entry_with_its_interval(view: View) -> None:
     assert "[43.2, 49.4]" in first
     ranks = view.tab.locator("tbody td[data-label=rank]").all_inner_texts()
     assert [" ".join(rank.split()) for rank in ranks] == [
-        *("1 of 4", "1= of 4", "1= of 4", "4 of 4"),
+        *("1 to 2 of 4", "1 to 3 of 4", "2 to 3 of 4", "4 of 4"),
         *("1 of 1", "1 of 1", "1 of 1"),
     ]
 
