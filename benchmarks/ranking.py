@@ -3,9 +3,9 @@
     OMP_NUM_THREADS=1 python -m benchmarks.ranking
 
 Made-up entries on the same images, in groups; a group is ranked from its results, from
-their columns on. Seconds are those of the processor. The peer tests a sample of the pairs and is extrapolated to all: as
-columns of NumPy that are read already, which favours it. Both must decide each sampled
-pair alike.
+their columns on. Seconds are those of the processor. The peer tests a sample of the
+pairs and is extrapolated to all: as columns of NumPy that are read already, which
+favours it. Both must decide each sampled pair alike.
 """
 
 from __future__ import annotations

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
 from zoo.board.leaderboard import Board, Row
@@ -14,7 +16,7 @@ HOSTILE = "</script><script>window.owned=1</script><img src=x onerror=owned=1>\"
 
 def card(name: str, **fields: Any) -> Card:
     """A card; `fields` replace what it usually says."""
-    method = fields.pop("method", "tarrl")
+    method, labels = fields.pop("method", "tarrl"), fields.pop("labels", False)
     return Card.model_validate(
         {
             "name": name,
@@ -23,13 +25,19 @@ def card(name: str, **fields: Any) -> Card:
             "shape": (3, 32, 32),
             "dim": 512,
             "training": Training(
-                method=method, dataset="cifar10", command="robrep-pretrain run recipe"
+                method=method,
+                dataset="cifar10",
+                labels=labels,
+                command="robrep-pretrain run recipe",
             ),
             "sha256": "0" * 64,
             "licence": "Apache-2.0",
             **fields,
         }
     )
+
+
+figure = cache(Proportion.of)
 
 
 def row(name: str, clean: int, robust: int, n: int = 1000, **fields: Any) -> Row:
@@ -44,8 +52,8 @@ def row(name: str, clean: int, robust: int, n: int = 1000, **fields: Any) -> Row
         "battery": "standard",
         "engine": "reference",
         "protocol": "SLF",
-        "clean": Proportion.of(clean, n),
-        "robust": Proportion.of(robust, n),
+        "clean": figure(clean, n),
+        "robust": figure(robust, n),
         "undecided": 0,
         "created": datetime(2026, 1, 1, tzinfo=UTC),
         "parameters": 11_000_000,
@@ -60,7 +68,14 @@ def board() -> Board:
     return Board(
         source="https://example.org/zoo",
         rows=[
-            row("dynacl-cifar10", 771, 463, rank=1, last=2, card={"method": "dynacl"}),
+            row(
+                "dynacl-cifar10",
+                771,
+                463,
+                rank=1,
+                last=2,
+                card={"method": "dynacl", "labels": True},
+            ),
             row(
                 "deacl-cifar10",
                 801,
@@ -69,7 +84,7 @@ def board() -> Board:
                 last=3,
                 card={"method": "deacl"},
             ),
-            row("tarrl-cifar10", 782, 449, rank=2, last=3),
+            row("tarrl-cifar10", 782, 449, rank=2, last=3, doubts=[]),
             row(
                 "simclr-cifar10",
                 907,
@@ -141,4 +156,38 @@ def large() -> Board:
                     card={"training": training},
                 )
                 rows.append(found)
+    return Board(source="https://example.org/zoo", rows=rows)
+
+
+def many(count: int = 10_000, groups: int = 50) -> Board:
+    """So many encoders with one entry each, each group under its own threat model."""
+    rows = []
+    size = count // groups
+    for at in range(count):
+        group, place = divmod(at, size)
+        method, name = METHODS[at % len(METHODS)], f"encoder-{at:05d}"
+        robust = 7000 - 4000 * place // size
+        card = {
+            "description": f"Encoder number {at}: pretrained for 200 epochs, ResNet-18",
+            "training": {
+                "method": method,
+                "dataset": "cifar10",
+                "command": f"robrep-pretrain {method} --name {name}",
+            },
+            "source": f"https://example.org/papers/{at}",
+            "sha256": hashlib.sha256(name.encode()).hexdigest(),
+        }
+        found = row(
+            name,
+            9000 - 1400 * (place * 7 % size) // size,
+            robust,
+            n=10_000,
+            reference=f"{name}/cifar10-linf8-slf",
+            rank=1 + place,
+            last=min(place + 4, size),
+            threat=ThreatModel(norm="Linf", eps=(1 + group // 2) / 255),
+            protocol=("SLF", "ALF")[group % 2],
+            card=card,
+        )
+        rows.append(found)
     return Board(source="https://example.org/zoo", rows=rows)

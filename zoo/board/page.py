@@ -1,19 +1,23 @@
-"""The leaderboard as one self-contained HTML page: no network, no foreign script."""
+"""The leaderboard as one self-contained HTML page: no network, no foreign script.
+
+The page holds the figures once, as columns; its script shows those of one dataset and
+threat model at a time, so that ten thousand entries are as quick as ten.
+"""
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections import Counter
 from typing import Any
 from urllib.parse import urlsplit
 
 from zoo.board.leaderboard import Board, Row
-from zoo.board.scatter import Plot, scatter
 from zoo.collection.sources_embedded import EMBEDDED
 from zoo.pages.html_page import render
+from zoo.records import Card, Proportion
 
-FILTERS = ("dataset", "threat", "protocol", "method", "arch")
-LABELS = {"threat": "threat model", "arch": "architecture"}
+Columns = dict[str, list[Any]]
 
 
 def page(board: Board, title: str = "Robust encoders") -> str:
@@ -23,68 +27,117 @@ def page(board: Board, title: str = "Robust encoders") -> str:
         board: What to show.
         title: Heading of the page.
     """
-    rows = _views(board)
-    plot: Plot = scatter(board.rows)
+    tasks = Counter(_task(row) for row in board.rows).most_common()
     return render(
         "leaderboard.html.j2",
         styles=["leaderboard.css"],
-        script="leaderboard.js",
+        scripts=("leaderboard_plot.js", "leaderboard.js"),
         title=title,
         board=board,
-        rows=rows,
-        plot=plot,
-        filters=[_filter(name, rows) for name in FILTERS],
-        verify=_verify("NAME", board),
+        tasks=tasks,
+        verify=f"robrep-zoo verify NAME{_option(board)}",
+        data=_script_safe(_data(board, [name for name, _ in tasks])),
     )
 
 
-def _verify(name: str, board: Board) -> str:
-    """The command that checks `name`, as a shell takes it."""
-    words = ["robrep-zoo", "verify", name]
-    if board.source != EMBEDDED:
-        words += ["--source", board.source]
-    return shlex.join(words)
-
-
-def _views(board: Board) -> list[dict[str, Any]]:
-    """Rows as the template wants them, each with its place in its group."""
+def _data(board: Board, tasks: list[str]) -> dict[str, Any]:
+    """All that the script shows; texts that repeat are numbers, into `texts`."""
+    texts: dict[str, int] = {}
+    cards = {row.card.name: row.card for row in board.rows}
     sizes = Counter(row.group for row in board.rows)
-    views, before = [], None
-    for at, row in enumerate(board.rows):
-        rivals = {"rivals": sizes[row.group], "first": row.group != before}
-        command = {"verify": _verify(row.reference, board)}
-        views.append({"id": f"entry-{at}", **_view(row), **rivals, **command})
-        before = row.group
-    return views
-
-
-def _view(row: Row) -> dict[str, Any]:
-    training = row.card.training
+    encoder_at = {name: at for at, name in enumerate(cards)}
+    task_at = {name: at for at, name in enumerate(tasks)}
+    entries = [
+        {
+            "encoder": encoder_at[row.card.name],
+            "task": task_at[_task(row)],
+            "rivals": sizes[row.group],
+            **_entry(row, texts),
+        }
+        for row in board.rows
+    ]
     return {
-        "row": row,
-        "card": row.card,
-        "facets": {
-            "dataset": row.dataset,
-            "threat": str(row.threat),
-            "protocol": row.protocol,
-            "method": training.method,
-            "arch": row.card.arch,
-        },
-        "text": " ".join(
-            [row.reference, row.method, row.card.arch, row.card.description]
-        ).lower(),
-        "link": _link(row.card.source),
+        "tasks": tasks,
+        "verify": _option(board),
+        "encoders": _columns([_encoder(card, texts) for card in cards.values()]),
+        "entries": _columns(entries),
+        "texts": list(texts),  # last, when all are in
     }
 
 
-def _link(source: str) -> str | None:
-    """The source if it is a web address."""
-    return source if urlsplit(source).scheme == "https" else None
-
-
-def _filter(name: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
+def _entry(row: Row, texts: dict[str, int]) -> dict[str, Any]:
     return {
-        "name": name,
-        "label": LABELS.get(name, name),
-        "values": sorted({row["facets"][name] for row in rows}),
+        "name": _text(row.reference, texts),
+        "protocol": _text(row.protocol, texts),
+        "rank": row.rank,
+        "last": row.last,
+        **_figure("clean", row.clean),
+        **_figure("robust", row.robust),
+        "undecided": row.undecided,
+        "battery": _text(f"{row.battery} ({row.engine})", texts),
+        "parameters": row.parameters,
+        "doubts": None if row.doubts is None else _text(" ".join(row.doubts), texts),
+        "verified": int(bool(row.verified)),
     }
+
+
+def _figure(name: str, figure: Proportion) -> dict[str, Any]:
+    """Counts to sort by, and per cent as all other forms print them."""
+    shown = {"": figure.value, "_low": figure.low, "_high": figure.high}
+    percents = {f"{name}{end}": float(f"{100 * v:.1f}") for end, v in shown.items()}
+    return {f"{name}_k": figure.k, f"{name}_n": figure.n, **percents}
+
+
+def _encoder(card: Card, texts: dict[str, int]) -> dict[str, Any]:
+    training = card.training
+    made = f"trained on {training.dataset} against {training.threat or 'nothing'}"
+    made += ", with labels" if training.labels else ""
+    made += ", with data beyond it" if training.extra_data else ""
+    told = {
+        "description": card.description,
+        "arch": card.arch,
+        "method": training.method,
+        "made": made,
+        "licence": card.licence,
+        "source": card.source,
+        "command": training.command or "",
+        "notes": card.notes,
+    }
+    return {
+        "name": card.name,
+        "dim": card.dim,
+        "labels": int(training.labels),
+        "link": int(urlsplit(card.source).scheme == "https"),
+        "sha256": card.sha256,
+        **{key: _text(value, texts) for key, value in told.items()},
+    }
+
+
+def _task(row: Row) -> str:
+    """What the page shows at a time: "cifar10, Linf 8/255"."""
+    split = "" if row.split == "test" else f"/{row.split}"
+    battery = "" if row.battery == "standard" else f", {row.battery}"
+    return f"{row.dataset}{split}, {row.threat}{battery}"
+
+
+def _option(board: Board) -> str:
+    """What a shell needs to hear of the source."""
+    if board.source == EMBEDDED:
+        return ""
+    return f" {shlex.join(['--source', board.source])}"
+
+
+def _text(text: str, texts: dict[str, int]) -> int:
+    """Its place among the texts."""
+    return texts.setdefault(text, len(texts))
+
+
+def _columns(rows: list[dict[str, Any]]) -> Columns:
+    """Each name once, with the values of all rows."""
+    return {key: [row[key] for row in rows] for key in (rows[0] if rows else {})}
+
+
+def _script_safe(data: dict[str, Any]) -> str:
+    """JSON that no text in it can end or turn into markup."""
+    text = json.dumps(data, separators=(",", ":"), ensure_ascii=False)
+    return text.replace("<", "\\u003c")

@@ -31,7 +31,7 @@ def render(
     template: str,
     *,
     styles: list[str],
-    script: str | None = None,
+    scripts: tuple[str, ...] = (),
     folder: Path = PAGES,
     images: bool = False,
     **content: Any,
@@ -41,14 +41,14 @@ def render(
     Args:
         template: Extends "shell.html.j2".
         styles: Style sheets after the theme, in order.
-        script: The one script, if any.
-        folder: Where template, styles and script lie.
+        scripts: Run as one, in order.
+        folder: Where template, styles and scripts lie.
         images: Whether the page embeds images as data URIs.
         content: For the template.
     """
     sheets = [PAGES / "theme.css", *(folder / name for name in styles)]
     style = "".join(sheet.read_text(encoding="utf-8") for sheet in sheets)
-    code = (folder / script).read_text(encoding="utf-8") if script else ""
+    code = "".join((folder / name).read_text(encoding="utf-8") for name in scripts)
     return (
         _environment(folder)
         .get_template(template)

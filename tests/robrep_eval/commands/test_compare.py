@@ -181,7 +181,8 @@ def test_what_else_differs_is_said(tmp_path: Path) -> None:
     (unproven,) = compare(*parts).cautions
     assert "different parts of a folder" in unproven
     for name, result in (("a", alone), ("b", one)):
-        write_record(tmp_path / name / "result.json", result)
+        (tmp_path / name).mkdir()
+        write_result(tmp_path / name, result)
     told = CliRunner().invoke(
         cli, ["compare", str(tmp_path / "a"), str(tmp_path / "b")]
     )
