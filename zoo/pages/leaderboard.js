@@ -185,8 +185,8 @@
     const link = () => make("a", { href: e.source, rel: "noopener noreferrer nofollow", textContent: e.source });
     const facts = [
       ["entry", row.name + (row.verified ? ", just verified" : "")],
-      ["rank", `${row.place} of ${row.rivals}: ${row.rank - 1} are shown to be more robust, ` +
-        `${worse} less robust, ${ties} not to differ`],
+      ["rank", `${row.place} of ${row.rivals} (shown to be more robust: ${row.rank - 1}; ` +
+        `less robust: ${worse}; not told apart: ${ties})`],
       ["clean", counted("clean")],
       ["robust", `${counted("robust")}, ${row.battery}${row.undecided ? `, ${row.undecided} undecided` : ""}`],
       ["health checks", row.doubts === null ? "not run" : row.doubts || "all passed"],

@@ -83,7 +83,7 @@ def test_each_entry_is_in_one_task_and_its_rank_is_told_in_words(view: View) -> 
     view.tab.select_option("#task", TASKS[0])
     press(view, "tarrl-cifar10")
     assert (
-        "2 to 3 of 4: 1 are shown to be more robust, 1 less robust, 1 not to differ"
+        "2 to 3 of 4 (shown to be more robust: 1; less robust: 1; not told apart: 1)"
     ) in view.tab.inner_text("dialog[open]")
 
 
