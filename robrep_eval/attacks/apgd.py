@@ -1,7 +1,7 @@
 """APGD: projected ascent with momentum and a step size that halves by itself.
 
-For Linf and L2; the L1 variant is in `apgd_l1`. Every quantity belongs to one row, so
-rows at different iterations share a batch.
+The attack in any norm, and its program for Linf and L2; that for L1 is in `apgd_l1`.
+Every quantity belongs to one row, so rows at different iterations share a batch.
 
 Source: Croce & Hein 2020, arXiv 2003.01690, algorithm 1; the details that the paper
 leaves open follow the authors' published implementation.
