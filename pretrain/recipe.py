@@ -7,7 +7,7 @@ Imports no torch. Recipes are YAML; `base:` names a recipe that this one changes
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -244,13 +244,6 @@ def validate(content: Mapping[str, Any]) -> Recipe:
         raise UserError(f"recipe: {explain(error, Recipe)}") from None
 
 
-def differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Dotted keys whose values differ, sorted."""
-    flat_old, flat_new = dict(_flatten(old)), dict(_flatten(new))
-    keys = flat_old.keys() | flat_new.keys()
-    return sorted(k for k in keys if flat_old.get(k) != flat_new.get(k))
-
-
 def dump(recipe: Recipe) -> str:
     """The recipe as YAML, every setting in force."""
     text: str = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
@@ -290,11 +283,3 @@ def _fractions(content: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(attack, Mapping) and isinstance(attack.get("step_size"), str):
         prepared["attack"] = {**attack, "step_size": parse_eps(attack["step_size"])}
     return prepared
-
-
-def _flatten(content: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    for key, value in content.items():
-        if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", list(value) if isinstance(value, tuple) else value

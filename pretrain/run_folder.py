@@ -21,12 +21,13 @@ import torch
 from pretrain import distributed
 from pretrain.cards import describe
 from pretrain.curves import draw
-from pretrain.recipe import Recipe, differing, dump, read_settings, validate
+from pretrain.recipe import Recipe, dump, read_settings, validate
 from zoo.collection.index import CARD
 from zoo.encoder import Encoder, save_encoder
 from zoo.errors import UserError
 from zoo.files import atomic, leftovers, naming, sha256_file, write_text
 from zoo.records import WEIGHTS, Card, Training, write_record
+from zoo.settings import differing
 
 KINDS = ("best", "last")
 """Folders of a run that hold an encoder."""

@@ -35,7 +35,7 @@ NOTHING = torch.zeros(0)
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How a battery is run; the first two are part of the result's identity."""
+    """How a battery is run; all but batch size and device identify the run."""
 
     seed: int = 0
     chunk_size: int = 512

@@ -13,9 +13,10 @@ from robrep_eval.measures.measure import check as check_measurements
 from robrep_eval.probes.few_labels import few_labels
 from robrep_eval.probes.linear import ProbeSettings, check_shape
 from robrep_eval.run.chunk import Settings
+from robrep_eval.run.identity import Identity, identify
 from robrep_eval.run.run_folder import check_overwrite
 from robrep_eval.run.shards import leading
-from robrep_eval.run.surrogates import check_sources
+from robrep_eval.run.surrogates import check_sources, references
 from zoo import datasets
 from zoo.classifier import Classifier, check_logits
 from zoo.collection.references import (
@@ -28,7 +29,7 @@ from zoo.collection.references import (
 )
 from zoo.datasets.base import Dataset, check_same_classes
 from zoo.datasets.names import split_name
-from zoo.encoder import Encoder, fingerprint
+from zoo.encoder import Encoder
 from zoo.errors import UserError
 from zoo.threat import Norm, ThreatModel, parse_eps, parse_norm
 
@@ -79,7 +80,7 @@ class Plan:
     data: Dataset
     threat: ThreatModel
     battery: Battery
-    identity: dict[str, object]
+    identity: Identity
     """What makes another run the same one."""
     output: Path | None
     notes: tuple[str, ...] = ()
@@ -125,22 +126,15 @@ def prepare(request: Request) -> Plan:
     if request.overwrite and output is not None and leading():
         model = request.model if isinstance(request.model, str) else None
         check_overwrite(output, None if model is None else weights_file(model))
-    module = loaded.encoder or loaded.classifier
-    assert module is not None
-    identity: dict[str, object] = {
-        "model": loaded.reference,
-        "weights": fingerprint(module),
-        "dataset": f"{data.name}/{data.split}",
-        "images": data.fingerprint(),
-        "threat": str(threat),
-        "attacks": battery.name,
-        "engine": battery.engine,
-        "seed": request.settings.seed,
-        "chunk_size": request.settings.chunk_size,
-        "probe": request.probe.protocol,
-        "labels": request.probe.labels,
-        "l2": request.probe.l2,
-    }
+    identity = identify(
+        loaded=loaded,
+        data=data,
+        train=_training_identity(request, loaded, battery, data),
+        threat=threat,
+        battery=battery,
+        settings=request.settings,
+        probe=request.probe,
+    )
     return Plan(
         request=request,
         loaded=loaded,
@@ -156,6 +150,17 @@ def prepare(request: Request) -> Plan:
 def training_images(request: Request, data: Dataset) -> Dataset:
     """The training split that goes with the evaluated images."""
     return request.train or datasets.load(data.name, "train", data_dir=request.data_dir)
+
+
+def _training_identity(
+    request: Request, loaded: Loaded, battery: Battery, data: Dataset
+) -> str | Dataset | None:
+    """What `identify` takes: read here only if the name does not fix the content."""
+    if loaded.encoder is None and not references(battery):
+        return None
+    if request.train is None and split_name(data.name)[0] in datasets.registry():
+        return f"{data.name}/train"
+    return training_images(request, data)
 
 
 def _dataset_name(request: Request) -> str:

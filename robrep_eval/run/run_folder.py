@@ -13,10 +13,12 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 from torch import Tensor
 
+from robrep_eval.run.identity import differences
 from zoo.classifier import Classifier
 from zoo.classifier_file import load_classifier, save_classifier
 from zoo.errors import UserError
@@ -121,11 +123,11 @@ class RunFolder:
     """Files of one evaluation; see the top of this file."""
 
     path: Path
-    identity: Mapping[str, object]
+    identity: Mapping[str, Any]
     """What makes two evaluations the same; compared before anything is reused."""
 
     @classmethod
-    def open(cls, path: Path, identity: Mapping[str, object]) -> RunFolder:
+    def open(cls, path: Path, identity: Mapping[str, Any]) -> RunFolder:
         """Creates the folder, or goes on with it if it holds the same evaluation.
 
         Raises:
@@ -169,17 +171,23 @@ class RunFolder:
     def result_path(self) -> Path:
         return self.path / RESULT
 
-    def _compare(self, stored: object) -> None:
-        known = stored.get("identity") if isinstance(stored, dict) else None
-        if not isinstance(known, dict):
-            raise UserError(f"{self.run_path} is damaged; choose another --output")
-        keys = [k for k in self.identity if known.get(k) != self.identity[k]]
-        if keys:
-            parts = [f"{k}: {known.get(k)} there, {self.identity[k]} now" for k in keys]
+    def _compare(self, content: Any) -> None:
+        """Raises `UserError` if the folder is another evaluation's, or damaged."""
+        result = self.finished()
+        threat = None if result is None else result.threat
+        try:
+            probe = content["probe"] and ProbeRecord.model_validate(content["probe"])
+            parts = differences(content["identity"], self.identity, probe, threat)
+        except (AttributeError, KeyError, TypeError, ValueError):
+            raise self._damaged() from None
+        if parts:
             raise UserError(
                 f"{self.path} holds another evaluation ({'; '.join(parts)}); choose "
                 "another --output, or --overwrite it"
             )
+
+    def _damaged(self) -> UserError:
+        return UserError(f"{self.run_path} is damaged; use --overwrite to start anew")
 
     def finished(self) -> Result | None:
         """The result if the run is complete."""
@@ -195,9 +203,7 @@ class RunFolder:
         try:
             record = None if probe is None else ProbeRecord.model_validate(probe)
         except ValidationError:
-            raise UserError(
-                f"{self.run_path} is damaged; choose another --output"
-            ) from None
+            raise self._damaged() from None
         return load_classifier(self.classifier_path), record
 
     def save_classifier(

@@ -11,7 +11,6 @@ import yaml
 from pretrain import methods
 from pretrain.recipe import (
     built_in,
-    differing,
     dump,
     load_recipe,
     merge,
@@ -126,8 +125,3 @@ def test_broken_files_are_named(tmp_path: Path) -> None:
         load_recipe(broken)
     with pytest.raises(UserError, match="did you mean 'tarrl-digits'"):
         load_recipe("tarrl-digit")
-
-
-def test_differing_names_dotted_keys() -> None:
-    old = {"a": {"b": 1, "c": 2}, "d": (1, 2)}
-    assert differing(old, {"a": {"b": 1, "c": 3}, "d": [1, 2], "e": 1}) == ["a.c", "e"]

@@ -97,7 +97,7 @@ def test_a_probe_by_name_is_another_run(encoder_file: Path, tmp_path: Path) -> N
     assert "ALF on 29 images of digits/train (2% labels)" in first.stdout
     other = call(tmp_path, *words)
     assert other.returncode == 2
-    assert "holds another evaluation (probe: ALF there, SLF now)" in " ".join(
+    assert "holds another evaluation (probe.protocol: ALF there, SLF now)" in " ".join(
         other.stderr.split()
     )
 
