@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Protocol, Self, TypeVar
 
 from pydantic import Field, field_validator, model_validator
 
-from zoo.schema import Column, Proportion, Record
+from zoo.schema import Column, Proportion, Record, validated
 
 R = TypeVar("R", bound=Record)
 
@@ -38,7 +38,15 @@ class Limit(StrEnum):
     equally can hold it."""
 
 
-class BoundEstimate(Record):
+class Measured(Record):
+    """Base of what a measurement comes to."""
+
+    settings: dict[str, Any] = Field(default_factory=dict)
+    """What it was made with; empty in records of the first robrep, except those of
+    the bound and of the label-free measures."""
+
+
+class BoundEstimate(Measured):
     """The bound of `robrep_eval.measures.bound`. R comes from attacks: no proof."""
 
     clean_loss: float
@@ -68,7 +76,6 @@ class BoundEstimate(Record):
     examples: Annotated[dict[str, list[float]], Column.REAL]
     """Per example: clean_loss, adversarial_loss, b1, b2, head_constant, displacement,
     margin (distance of the feature to the nearest decision boundary)."""
-    settings: dict[str, Any]
 
     @model_validator(mode="after")
     def _equal_lengths(self) -> Self:
@@ -82,7 +89,7 @@ class Radii(Record):
     certified: list[Proportion]
 
 
-class SmoothingCertificate(Record):
+class SmoothingCertificate(Measured):
     """Randomised smoothing: a proof about the SMOOTHED classifier, not its base."""
 
     norm: Literal["L2"] = "L2"
@@ -111,7 +118,7 @@ class SmoothingCertificate(Record):
         return _same_length(self, self.index, self.prediction, self.radius)
 
 
-class LipschitzCertificate(Record):
+class LipschitzCertificate(Measured):
     """Clean margin over head constant against the encoder's Lipschitz constant."""
 
     norm: str
@@ -125,7 +132,7 @@ class LipschitzCertificate(Record):
     """Per example, 0 where misclassified."""
 
 
-class LabelFree(Record):
+class LabelFree(Measured):
     """Robustness of the encoder without any probe (Petrov et al., 2210.04076)."""
 
     universal_quantile: float
@@ -147,7 +154,6 @@ class LabelFree(Record):
     """Share of targeted attacks in feature space that make a probe predict the
     target's class; null without a probe."""
     n: int
-    settings: dict[str, Any]
 
 
 class Status(StrEnum):
@@ -179,7 +185,7 @@ class Flag(Record):
         return value if value is not None and math.isfinite(value) else None
 
 
-class HealthReport(Record):
+class HealthReport(Measured):
     """All checks of one run."""
 
     level: Literal["default", "full"]
@@ -211,7 +217,7 @@ class CorruptionCell(Record):
     accuracy: Proportion
 
 
-class Corruptions(Record):
+class Corruptions(Measured):
     """Accuracy under common corruptions; which images these were is always said."""
 
     source: str
@@ -230,7 +236,7 @@ class EpsPoint(Record):
     robust: Proportion
 
 
-class EpsCurve(Record):
+class EpsCurve(Measured):
     """Accuracy against eps by one fixed attack, for the shape only."""
 
     attack: str
@@ -247,15 +253,37 @@ class Measurements(Record):
     label_free: LabelFree | None = None
     corruptions: Corruptions | None = None
     eps_curve: EpsCurve | None = None
+    others: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Those of other packages, by name."""
 
     @classmethod
-    def of(cls, result: Measured) -> Measurements:
+    def of(cls, result: HasMeasurements) -> Measurements:
         """Those of a result."""
         return result.measurements
 
 
-class Measured(Protocol):
+class HasMeasurements(Protocol):
     """What holds measurements: a `zoo.records.Result`."""
 
     @property
     def measurements(self) -> Measurements: ...
+
+
+M = TypeVar("M", bound=Measured)
+
+
+def measurement(result: HasMeasurements, name: str, kind: type[M]) -> M | None:
+    """One measurement by name, which another package may have added; None if absent.
+
+    Raises:
+        UserError: it cannot be read as such a record.
+    """
+    found = result.measurements
+    if name in Measurements.model_fields:
+        record = getattr(found, name)
+        assert record is None or isinstance(record, kind)
+        return record
+    content = found.others.get(name)
+    if content is None:
+        return None
+    return validated(content, kind, f"the measurement '{name}' of the result")

@@ -6,13 +6,14 @@ What records share is in `zoo.schema`, how a result lies in files in
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from zoo.measurements import Measurements
+from zoo.measurements import Measured, Measurements
 from zoo.schema import (
     Column,
     Count,
@@ -282,3 +283,16 @@ class Result(Record):
         if any(len(column) > count for column in columns):
             raise ValueError("bound.examples has more values than there are examples")
         return self
+
+
+def with_measurements(result: Result, found: Mapping[str, Measured]) -> Result:
+    """The result with these measurements in place of its own of the same names."""
+    known = {k: v for k, v in found.items() if k in Measurements.model_fields}
+    others = {
+        name: record.model_dump(mode="json", exclude_none=True)
+        for name, record in found.items()
+        if name not in known
+    }
+    before = result.measurements
+    after = before.model_copy(update={**known, "others": {**before.others, **others}})
+    return result.model_copy(update={"measurements": after})

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
+from robrep_eval.measures.registry import options as measurements
 from robrep_eval.report.command import report
 from zoo._version import __version__
 from zoo.commands.shell import DefaultGroup
@@ -156,42 +157,7 @@ def _known(kind: str) -> list[str]:
     help="per-example: independent of batches, order and processes. official-rng: "
     "replays what AutoAttack draws for each chunk.",
 )
-@click.option(
-    "--health",
-    default="default",
-    show_default=True,
-    metavar="LEVEL",
-    help="Checks of the evaluation itself: none, default or full.",
-)
-@click.option(
-    "--label-free", is_flag=True, help="Also measure the encoder without any probe."
-)
-@click.option(
-    "--certify",
-    multiple=True,
-    metavar="KIND",
-    help="Also prove: smoothing (L2, by sampling) or lipschitz. May be repeated.",
-)
-@click.option(
-    "--sigma",
-    default=0.25,
-    show_default=True,
-    metavar="DEVIATION",
-    help="Of the noise of --certify smoothing, for pixels in [0, 1].",
-)
-@click.option(
-    "--samples",
-    default=10_000,
-    show_default=True,
-    metavar="N",
-    help="Noisy versions of each image for --certify smoothing.",
-)
-@click.option(
-    "--corruptions",
-    metavar="SOURCE",
-    help='Also measure common corruptions: "generated", or the folder of the official '
-    "CIFAR-10-C arrays.",
-)
+@measurements
 @click.option(
     "--limit",
     "--n-examples",

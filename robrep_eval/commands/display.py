@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from robrep_eval.compare import Comparison
     from robrep_eval.run.engine import Progress
     from robrep_eval.run.transfer import TransferTable
-    from zoo.measurements import BoundEstimate, SmoothingCertificate
     from zoo.records import ProbeRecord, Result
 
 PLAIN_SECONDS = 10
@@ -170,70 +169,17 @@ def _probe_line(probe: ProbeRecord) -> str:
 
 
 def _measured(result: Result) -> list[str]:
-    """One line for each further measurement that fits in one."""
-    from zoo.measurements import Status
+    """What each further measurement says of itself."""
+    from robrep_eval.measures.registry import ROWS
+    from zoo.measurements import measurement
 
-    found = result.measurements
     lines = []
-    if found.health is not None:
-        flags = found.health.flags
-        passed = sum(flag.status is Status.PASS for flag in flags)
-        lines.append(f"Health: {passed} of {len(flags)} checks pass.")
-        lines += [
-            f"  {flag.status.value}: {flag.check}: {flag.summary}"
-            for flag in flags
-            if flag.status is not Status.PASS
-        ]
-    if found.lipschitz is not None:
-        proof = found.lipschitz
-        lines.append(
-            f"Certified: {proof.certified} within {result.threat}, for every possible "
-            f"attack (Lipschitz constant {proof.constant:.4g} in {proof.norm})."
-        )
-    if found.smoothing is not None:
-        lines.append(_smoothing_line(found.smoothing))
-    if found.bound is not None:
-        lines.append(_bound_line(found.bound))
-    if found.label_free is not None:
-        free = found.label_free
-        lines.append(
-            f"Without any probe: universal quantile {free.universal_quantile:.3f}, "
-            f"remaining distance {free.remaining_distance_ratio:.3f}, breakaway risk "
-            f"{free.breakaway_risk:.4f}, overlap risk {free.overlap_risk:.1%}, margin "
-            f"{free.margin:.3f} on {free.n} images."
-        )
-    if found.corruptions is not None:
-        corruptions = found.corruptions
-        lines.append(
-            f"Common corruptions ({corruptions.source}; no adversary): "
-            f"{corruptions.mean:.1%} on average over {len(corruptions.cells)} cells."
-        )
+    for row in ROWS.values():
+        kind = row.load()
+        record = measurement(result, row.name, kind.record)
+        if record is not None:
+            lines += kind.told(record, result).splitlines()
     return lines
-
-
-def _bound_line(bound: BoundEstimate) -> str:
-    """How tight it is, and what keeps examples from passing the margin test."""
-    limited = (
-        "every image passes the margin test"
-        if bound.limited_by.value == "none"
-        else f"limited by the {bound.limited_by.value}"
-    )
-    return (
-        f"Bound (estimate): adversarial loss {bound.adversarial_loss:.3f} <= "
-        f"{bound.b2:.3f} (B2) <= {bound.b1:.3f} (B1); displacement "
-        f"{bound.relative_displacement:.2f} of the median distance between features; "
-        f"margin test {bound.estimated_robust}; {limited}."
-    )
-
-
-def _smoothing_line(proof: SmoothingCertificate) -> str:
-    """Says that it is about another classifier."""
-    return (
-        f"Smoothed with sigma {proof.sigma:g} (another classifier, not this one): "
-        f"{proof.smoothed} correct, {proof.abstained} of {len(proof.index)} abstained, "
-        f"average certified L2 radius {proof.average_radius:.3f} "
-        f"({proof.n:,} samples an image)."
-    )
 
 
 def print_transfer(table: TransferTable) -> None:

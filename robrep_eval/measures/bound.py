@@ -17,31 +17,136 @@ this file is a certificate. `robrep_eval.measures.lipschitz` proves.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
+from robrep_eval.attacks.displacement import FeatureAttackSettings, displace
+from robrep_eval.attacks.pgd import ascend_each
+from robrep_eval.measures.base import Finished, Measurement
+from robrep_eval.measures.linear_head import (
+    features_and_logits,
+    head_constants,
+    head_distances,
+    linear_head,
+    margins,
+)
 from zoo.classifier import Classifier
-from zoo.errors import UserError
 from zoo.measurements import BoundEstimate, Limit
-from zoo.records import Proportion
+from zoo.records import Proportion, Result
 
 MAX_PAIRS = 2000
 """Examples among which pairwise distances are taken."""
 
 
-def head_distances(weight: Tensor) -> Tensor:
-    """||w_j - w_k||_2 of all rows of (K, d); (K, K), float64, zero diagonal."""
-    rows = weight.double()
-    return (rows.unsqueeze(1) - rows.unsqueeze(0)).square().sum(dim=2).sqrt()
+@dataclass(frozen=True, kw_only=True)
+class EstimatedBound(Measurement[BoundEstimate]):
+    """The bound with R over displacement, cross-entropy and every counted adversarial.
+
+    Ready-made classifiers have no linear head, and go without it.
+    """
+
+    images: int = 2000
+    """The first ones."""
+    restarts: int = 2
+    """Of the displacement attack."""
+    steps: int = 50
+    """Of the cross-entropy attack."""
+    relative_step: float = 0.1
+    """Of the same, as a share of eps."""
+
+    name: ClassVar[str] = "bound"
+    record: ClassVar[type[BoundEstimate]] = BoundEstimate
+
+    @classmethod
+    def asked(cls, options: Mapping[str, Any]) -> Self:
+        """Always."""
+        return cls()
+
+    def applies(self, finished: Finished) -> bool:
+        """With a linear head only."""
+        return finished.classifier.linear is not None
+
+    def noted(self, finished: Finished) -> dict[str, Any]:
+        """By attack."""
+        return {
+            "displacement": asdict(self._displacement(finished)),
+            "cross_entropy": {
+                "steps": self.steps,
+                "relative_step": self.relative_step,
+            },
+            "images": min(len(finished.data), self.images),
+        }
+
+    def _displacement(self, finished: Finished) -> FeatureAttackSettings:
+        return FeatureAttackSettings(
+            restarts=self.restarts, seed=finished.result.seed, **finished.sizes
+        )
+
+    def make(
+        self, finished: Finished, on_progress: Callable[[float], None]
+    ) -> BoundEstimate:
+        """The largest displacement and loss over all those images."""
+        n = min(len(finished.data), self.images)
+        x, y = finished.data.images(slice(n)), finished.y[:n]
+        candidates = {
+            "(displacement)": displace(
+                finished.classifier.encoder,
+                x,
+                finished.result.threat,
+                self._displacement(finished),
+            ),
+            "(cross-entropy)": self._cross_entropy(finished, x, y),
+            **_by_attack(finished, x),
+        }
+        return estimate_bound(finished.classifier, x, y, candidates, **finished.sizes)
+
+    def _cross_entropy(self, finished: Finished, x: Tensor, y: Tensor) -> Tensor:
+        def loss(images: Tensor, labels: Tensor) -> Tensor:
+            logits = finished.classifier(images)
+            return nn.functional.cross_entropy(logits, labels, reduction="none")
+
+        threat = finished.result.threat
+        return ascend_each(
+            loss,
+            x,
+            y,
+            threat,
+            steps=self.steps,
+            step_size=self.relative_step * threat.eps,
+            generator=torch.Generator().manual_seed(finished.result.seed),
+            keep_best=True,
+            **finished.sizes,
+        )
+
+    @classmethod
+    def told(cls, record: BoundEstimate, result: Result) -> str:
+        """How tight it is, and what keeps examples from passing the margin test."""
+        limited = (
+            "every image passes the margin test"
+            if record.limited_by is Limit.NONE
+            else f"limited by the {record.limited_by.value}"
+        )
+        return (
+            f"Bound (estimate): adversarial loss {record.adversarial_loss:.3f} <= "
+            f"{record.b2:.3f} (B2) <= {record.b1:.3f} (B1); displacement "
+            f"{record.relative_displacement:.2f} of the median distance between "
+            f"features; margin test {record.estimated_robust}; {limited}."
+        )
 
 
-def head_constants(weight: Tensor, y: Tensor) -> Tensor:
-    """C_y of each label: the Lipschitz constant of the cross-entropy in z; (N,)."""
-    return head_distances(weight).amax(dim=1)[y]
+def _by_attack(finished: Finished, x: Tensor) -> dict[str, Tensor]:
+    """What each attack of the battery found; clean images where it failed."""
+    claims, candidates = finished.claims(), {}
+    for at, run in enumerate(finished.result.attacks):
+        own = (claims.attack_index == at) & (claims.positions < len(x))
+        if bool(own.any()):
+            candidates[run.name] = x.clone()
+            candidates[run.name][claims.positions[own]] = claims.images[own]
+    return candidates
 
 
 def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
@@ -68,22 +173,6 @@ def bound_b2(logits: Tensor, y: Tensor, weight: Tensor, displacement: Tensor) ->
     rise = head_distances(weight)[y] * displacement.double().unsqueeze(1)  # (N, K)
     # The diagonal of the distances is zero, so column y is s_y - s_y + 0 = 0: the 1.
     return (s - s.gather(1, y.unsqueeze(1)) + rise).logsumexp(dim=1)
-
-
-def margins(logits: Tensor, weight: Tensor) -> Tensor:
-    """Distance from each feature to its nearest decision boundary, float64 (N,).
-
-    The prediction cannot change while the feature moves less than this. Classes with
-    equal rows have no boundary between them: one that ties or leads gives 0, one that
-    trails never overtakes (infinity).
-    """
-    s = logits.double()
-    top = s.argmax(dim=1, keepdim=True)
-    gaps = s.gather(1, top) - s  # (N, K), 0 at the prediction
-    lengths = head_distances(weight)[top.squeeze(1)]
-    parallel = torch.where(gaps > 0, torch.inf, 0.0).double()
-    reach = torch.where(lengths > 0, gaps / lengths.clamp(min=1e-300), parallel)
-    return reach.scatter(1, top, torch.inf).amin(dim=1)
 
 
 def halfway(z: Tensor, y: Tensor) -> Tensor:
@@ -177,44 +266,12 @@ def reach(
     return Reached(displacement, loss, by - 1)
 
 
-def features_and_logits(
-    classifier: Classifier, x: Tensor, batch_size: int, device: str
-) -> tuple[Tensor, Tensor]:
-    """z (N, d) and W z + b (N, K), both float64 on the CPU.
-
-    The head is applied in float64, so that the inequalities hold without slack for
-    the features the encoder gives.
-    """
-    head = linear_head(classifier)
-    with torch.inference_mode():
-        parts = [
-            classifier.features(part.to(device)).double().cpu()
-            for part in x.split(batch_size)
-        ]
-    z = torch.cat(parts)
-    logits = z @ head.weight.double().cpu().T
-    if head.bias is not None:
-        logits = logits + head.bias.double().cpu()
-    return z, logits
-
-
-def linear_head(classifier: Classifier) -> nn.Linear:
-    """The head; raises `UserError` for a classifier without a linear one."""
-    if classifier.linear is None:
-        raise UserError(
-            "the bound and the margin certificate need a linear head on features, but "
-            "this classifier came ready-made; evaluate the encoder with a probe"
-        )
-    return classifier.linear
-
-
 def estimate_bound(
     classifier: Classifier,
     x: Tensor,
     y: Tensor,
     candidates: Mapping[str, Tensor],
     *,
-    settings: Mapping[str, Any] | None = None,
     batch_size: int = 256,
     device: str = "cpu",
 ) -> BoundEstimate:
@@ -226,7 +283,6 @@ def estimate_bound(
         y: Labels (N,).
         candidates: Perturbed images like `x` by attack name; those of the displacement
             attack and of every other attack at hand.
-        settings: Recorded beside the figures.
         batch_size: Images per forward pass.
         device: Where the classifier lives.
 
@@ -265,5 +321,4 @@ def estimate_bound(
             name: int((reached.by == at).sum()) for at, name in enumerate(names)
         },
         examples={name: values.tolist() for name, values in columns.items()},
-        settings=dict(settings or {}),
     )

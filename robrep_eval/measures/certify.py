@@ -9,21 +9,25 @@ base's figures. Source: Cohen, Rosenfeld & Kolter 2019, arXiv 1902.02918.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
+from robrep_eval.measures.base import Finished, Measurement
 from robrep_eval.probes.linear import ProbeSettings, features
 from robrep_eval.probes.logistic import fit_linear
 from zoo.classifier import Classifier
 from zoo.datasets.base import Dataset
 from zoo.errors import UserError
 from zoo.measurements import Radii, SmoothingCertificate
-from zoo.records import Proportion
+from zoo.records import Proportion, Result
 
 ABSTAINED = -1
+DEFAULT_L2 = 1e-3
+"""Penalty of a noisy probe where the clean probe had none."""
 BLOCK = 64
 """Examples whose samples are drawn together; part of the random stream's order."""
 
@@ -56,6 +60,78 @@ class SmoothingSettings:
             )
         if not 0 < self.alpha < 1:
             raise UserError(f"alpha must lie in (0, 1), not {self.alpha:g}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Smoothing(Measurement[SmoothingCertificate]):
+    """Certificates of the smoothed classifier."""
+
+    sampling: SmoothingSettings = field(default_factory=SmoothingSettings)
+    images: int = 500
+    """To certify, evenly spaced."""
+
+    name: ClassVar[str] = "smoothing"
+    record: ClassVar[type[SmoothingCertificate]] = SmoothingCertificate
+
+    @classmethod
+    def asked(cls, options: Mapping[str, Any]) -> Self:
+        """--sigma and --samples."""
+        sampling = SmoothingSettings(
+            sigma=options["sigma"], n=options["samples"], seed=options["seed"]
+        )
+        return cls(sampling=sampling)
+
+    def noted(self, finished: Finished) -> dict[str, Any]:
+        """The number of images is that of those there are."""
+        count = min(len(finished.data), self.images)
+        return {**asdict(self.sampling), "images": count}
+
+    def said(self, record: SmoothingCertificate, finished: Finished) -> dict[str, Any]:
+        """All but the seed stand in the record itself."""
+        names = ("sigma", "n0", "n", "alpha")
+        own = {name: getattr(record, name) for name in names}
+        return {**super().said(record, finished), **own, "images": len(record.index)}
+
+    def make(
+        self, finished: Finished, on_progress: Callable[[float], None]
+    ) -> SmoothingCertificate:
+        """The head is fitted on noisy features, unless the classifier came whole."""
+        settings, record = self.sampling, finished.result.probe
+        base, probe = finished.classifier, "the classifier's own head"
+        if record is not None:
+            base = noisy_probe(
+                base.encoder,
+                finished.train(),
+                shape=base.shape,
+                settings=settings,
+                l2=float(record.parameters.get("l2", DEFAULT_L2)),
+                **finished.sizes,
+            )
+            probe = "fitted on features of noisy images"
+        count = min(len(finished.data), self.images)
+        rows = torch.linspace(0, len(finished.data) - 1, count).round().long()
+        threat = finished.result.threat
+        return certify_smoothing(
+            base,
+            finished.x[rows],
+            finished.y[rows],
+            settings=settings,
+            eps=threat.eps if threat.norm == "L2" else settings.sigma,
+            probe=probe,
+            index=finished.data.positions[rows.numpy()].tolist(),
+            device=finished.device,
+            on_progress=on_progress,
+        )
+
+    @classmethod
+    def told(cls, record: SmoothingCertificate, result: Result) -> str:
+        """Says that it is about another classifier."""
+        return (
+            f"Smoothed with sigma {record.sigma:g} (another classifier, not this "
+            f"one): {record.smoothed} correct, {record.abstained} of "
+            f"{len(record.index)} abstained, average certified L2 radius "
+            f"{record.average_radius:.3f} ({record.n:,} samples an image)."
+        )
 
 
 def lower_bound(k: int, n: int, alpha: float) -> float:

@@ -11,23 +11,78 @@ public code departs from the definitions in places; here
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, replace
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
 from robrep_eval.attacks.displacement import FeatureAttackSettings, approach, displace
+from robrep_eval.measures.base import Finished, Measurement
 from robrep_eval.probes.linear import features
 from zoo.ball import lengths
 from zoo.classifier import Classifier, predict
 from zoo.errors import UserError
 from zoo.measurements import LabelFree
+from zoo.records import Result
 from zoo.threat import ThreatModel
 
 MAX_IMAGES = 1000
 """Pairwise distances are held in memory: 4 MB at this number."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WithoutLabels(Measurement[LabelFree]):
+    """The measures below; impersonation alone looks at the probe."""
+
+    steps: int = 25
+    """Of each attack in feature space."""
+
+    name: ClassVar[str] = "label_free"
+    record: ClassVar[type[LabelFree]] = LabelFree
+
+    @classmethod
+    def asked(cls, options: Mapping[str, Any]) -> Self | None:
+        """--label-free."""
+        return cls() if options["label_free"] else None
+
+    def noted(self, finished: Finished) -> dict[str, Any]:
+        """Those of the attacks, and their threat model."""
+        return _noted(self._attack(finished), finished.result.threat)
+
+    def _attack(self, finished: Finished) -> FeatureAttackSettings:
+        return FeatureAttackSettings(
+            steps=self.steps, seed=finished.result.seed, **finished.sizes
+        )
+
+    def make(
+        self, finished: Finished, on_progress: Callable[[float], None]
+    ) -> LabelFree:
+        """Of the first `MAX_IMAGES` images."""
+        return measure_label_free(
+            finished.classifier.encoder,
+            finished.x,
+            finished.result.threat,
+            settings=self._attack(finished),
+            classifier=finished.classifier,
+            y=finished.y,
+        )
+
+    @classmethod
+    def told(cls, record: LabelFree, result: Result) -> str:
+        """The main ones."""
+        return (
+            f"Without any probe: universal quantile {record.universal_quantile:.3f}, "
+            f"remaining distance {record.remaining_distance_ratio:.3f}, breakaway "
+            f"risk {record.breakaway_risk:.4f}, overlap risk "
+            f"{record.overlap_risk:.1%}, margin {record.margin:.3f} on {record.n} "
+            "images."
+        )
+
+
+def _noted(settings: FeatureAttackSettings, threat: ThreatModel) -> dict[str, Any]:
+    return {**asdict(settings), "threat": str(threat)}
 
 
 def pair_distances(z: Tensor) -> Tensor:
@@ -172,7 +227,7 @@ def measure_label_free(
         nearest_top5=top5,
         impersonation=impersonated,
         n=len(x),
-        settings={**asdict(settings), "threat": str(threat)},
+        settings=_noted(settings, threat),
     )
 
 

@@ -9,23 +9,69 @@ from a card.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
-from robrep_eval.measures.bound import features_and_logits, linear_head, margins
+from robrep_eval.measures.base import Finished, Measurement
+from robrep_eval.measures.linear_head import (
+    features_and_logits,
+    linear_head,
+    margins,
+)
 from zoo.classifier import Classifier
+from zoo.datasets.base import Dataset
 from zoo.encoder import Encoder
 from zoo.errors import UserError
 from zoo.measurements import LipschitzCertificate, Radii
 from zoo.nets.lipschitz import LipschitzNet
-from zoo.records import Proportion
+from zoo.records import Proportion, Result
 from zoo.threat import ThreatModel
 
 CURVE_POINTS = 21
 ROUNDING = 1e-5
 """Share of its length by which float32 may misplace a feature of a shallow network
 (some 2^-24 per operation); the margin gives up twice that, for x and for x'."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LipschitzMargins(Measurement[LipschitzCertificate]):
+    """Certified accuracy from the weights; nothing about it can be set."""
+
+    name: ClassVar[str] = "lipschitz"
+    record: ClassVar[type[LipschitzCertificate]] = LipschitzCertificate
+
+    @classmethod
+    def asked(cls, options: Mapping[str, Any]) -> Self:
+        """--certify alone."""
+        return cls()
+
+    def check(self, encoder: nn.Module | None, data: Dataset) -> None:
+        """The encoder's constant must be known."""
+        lipschitz_constant(encoder or nn.Identity())
+
+    def make(
+        self, finished: Finished, on_progress: Callable[[float], None]
+    ) -> LipschitzCertificate:
+        """Of every image."""
+        return certify_lipschitz(
+            finished.classifier,
+            finished.x,
+            finished.y,
+            finished.result.threat,
+            **finished.sizes,
+        )
+
+    @classmethod
+    def told(cls, record: LipschitzCertificate, result: Result) -> str:
+        """The one figure that no attack can undo."""
+        return (
+            f"Certified: {record.certified} within {result.threat}, for every possible "
+            f"attack (Lipschitz constant {record.constant:.4g} in {record.norm})."
+        )
 
 
 def lipschitz_constant(encoder: nn.Module) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from robrep_eval.attacks.registry import registry
+from robrep_eval.measures.registry import ROWS
 from robrep_eval.report.bars import (
     attack_bars,
     attack_labels,
@@ -122,15 +123,7 @@ def _absent(material: Material) -> dict[str, str]:
         if lacking or not material.result.evidence.count
         else features,
         "map": features,
-        "bound": "Not estimated: the bound is about a linear head on features, and "
-        "this run has none or left it out.",
-        "health": "Not run: nothing is known about the evaluation itself "
-        "(--health default runs the checks).",
-        "lipschitz": "No certificate for this classifier: nothing is proved from below "
-        "(--certify lipschitz needs an encoder with a known constant).",
-        "smoothing": "Randomised smoothing was not asked for (--certify smoothing).",
-        "label_free": "Not measured (--label-free).",
-        "corruptions": "Not measured (--corruptions).",
+        **{row.name: row.absent for row in ROWS.values() if row.absent},
     }
 
 

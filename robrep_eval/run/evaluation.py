@@ -6,10 +6,12 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 from robrep_eval.attacks.battery import Battery
-from robrep_eval.measures.measure import Finished, measure, missing
+from robrep_eval.measures.base import Finished
+from robrep_eval.measures.measure import measure, missing
 from robrep_eval.probes.few_labels import few_labels
 from robrep_eval.probes.linear import ProbeSettings
 from robrep_eval.probes.protocols import DESCRIPTIONS, fit
@@ -201,18 +203,12 @@ def _measure(plan: Plan, folder: RunFolder, result: Result, tell: Callbacks) -> 
     saved = _saved(plan, folder)
     assert saved is not None
     classifier, _ = saved
-    probed = classifier.linear is not None
-    if not missing(plan.request.measure, result, probed=probed):
-        return result
-    claims = read_claims(folder.path, result)
     settings = plan.request.settings
     finished = Finished(
         result=result,
         classifier=classifier.to(settings.device),
         data=plan.data,
-        positions=claims.positions,
-        attack_index=claims.attack_index,
-        images=claims.images,
+        claims=cache(lambda: read_claims(folder.path, result)),
         train=lambda: few_labels(
             training_images(plan.request, plan.data),
             plan.request.probe.labels,
@@ -221,12 +217,10 @@ def _measure(plan: Plan, folder: RunFolder, result: Result, tell: Callbacks) -> 
         batch_size=settings.batch_size,
         device=settings.device,
     )
-    measured = measure(
-        finished,
-        plan.request.measure,
-        on_stage=tell.stage,
-        on_progress=tell.working,
-    )
+    lacking = missing(plan.request.measure, finished)
+    if not lacking:
+        return result
+    measured = measure(finished, lacking, on_stage=tell.stage, on_progress=tell.working)
     folder.finish(measured)
     return measured
 

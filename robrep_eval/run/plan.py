@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from robrep_eval.attacks.battery import Battery, build
-from robrep_eval.measures.corruptions import GENERATED, check_source
-from robrep_eval.measures.measure import MeasureSettings
+from robrep_eval.measures.base import Measurement
 from robrep_eval.measures.measure import check as check_measurements
+from robrep_eval.measures.registry import ROWS, usual
 from robrep_eval.probes.few_labels import few_labels
 from robrep_eval.probes.linear import ProbeSettings, check_shape
 from robrep_eval.run.chunk import Settings
@@ -56,7 +56,9 @@ class Request:
     """First n test images; all by default."""
     settings: Settings = field(default_factory=Settings)
     probe: ProbeSettings = field(default_factory=ProbeSettings)
-    measure: MeasureSettings = field(default_factory=MeasureSettings)
+    measure: tuple[Measurement[Any], ...] = field(default_factory=usual)
+    """Beside the attacks; by default what `robrep_eval.measures.registry` calls usual.
+    """
     data_dir: Path | None = None
     arch: str | None = None
     arch_options: tuple[tuple[str, object], ...] = ()
@@ -120,7 +122,7 @@ def prepare(request: Request) -> Plan:
             train = training_images(request, data)
             few_labels(train, request.probe.labels, request.settings.seed)
     check_sources(battery, data)
-    request, notes = _with_corruptions(request, data)
+    request, notes = _with_full(request, battery, loaded.encoder, data)
     check_measurements(request.measure, loaded.encoder, data)
     output = _output(request, data, threat)
     if request.overwrite and output is not None and leading():
@@ -228,19 +230,25 @@ def _check_ready_made(request: Request, loaded: Loaded, data: Dataset) -> None:
         )
 
 
-def _with_corruptions(
-    request: Request, data: Dataset
+def _with_full(
+    request: Request, battery: Battery, encoder: Encoder | None, data: Dataset
 ) -> tuple[Request, tuple[str, ...]]:
-    """`full` reports common corruptions beside the attacks wherever they exist."""
-    asked = request.attacks.split(",")
-    if "full" not in asked or request.measure.corruptions is not None:
+    """`full` brings measurements along; where one cannot be had, a note says why."""
+    if "full" not in battery.name.split(","):
         return request, ()
-    try:
-        check_source(data, GENERATED)
-    except UserError as reason:
-        return request, (f"Common corruptions were left out: {reason}.",)
-    measured = replace(request.measure, corruptions=GENERATED)
-    return replace(request, measure=measured), ()
+    asked = {one.name for one in request.measure}
+    more, notes = [], []
+    for row in ROWS.values():
+        if not row.with_full or row.name in asked:
+            continue
+        one = row.load()()
+        try:
+            one.check(encoder, data)
+        except UserError as reason:
+            notes.append(f"{row.with_full} were left out: {reason}.")
+        else:
+            more.append(one)
+    return replace(request, measure=(*request.measure, *more)), tuple(notes)
 
 
 def _output(request: Request, data: Dataset, threat: ThreatModel) -> Path | None:

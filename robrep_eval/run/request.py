@@ -7,8 +7,7 @@ from typing import Any
 
 import yaml
 
-from robrep_eval.measures.certify import SmoothingSettings
-from robrep_eval.measures.measure import MeasureSettings
+from robrep_eval.measures.registry import read_options
 from robrep_eval.probes.linear import PENALTIES, ProbeSettings
 from robrep_eval.run.chunk import Settings
 from robrep_eval.run.plan import Request
@@ -57,15 +56,7 @@ def read_request(options: dict[str, Any], command: Sequence[str]) -> Request:
             labels=options["labels"],
             penalties=PENALTIES if options["l2"] is None else (options["l2"],),
         ),
-        measure=MeasureSettings(
-            health=options["health"],
-            label_free=options["label_free"],
-            certify=options["certify"],
-            smoothing=SmoothingSettings(
-                sigma=options["sigma"], n=options["samples"], seed=options["seed"]
-            ),
-            corruptions=options["corruptions"],
-        ),
+        measure=read_options(options),
         data_dir=options["data_dir"],
         arch=options["arch"],
         arch_options=tuple(read_pair(text) for text in options["arch_options"]),

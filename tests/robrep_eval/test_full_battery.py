@@ -8,12 +8,9 @@ import pytest
 
 from robrep_eval import evaluate
 from robrep_eval.attacks.battery import FULL, build
-from robrep_eval.measures.measure import MeasureSettings
 from zoo.classifier import Classifier
 from zoo.records import Outcome, Result, Verdict
 from zoo.verification import verify_folder
-
-BARE = MeasureSettings(health="none", bound=False)
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +26,7 @@ def result(robust_classifier: Classifier, folder: Path) -> Result:
         eps=0.1,
         attacks="full",
         limit=8,
-        measure=BARE,
+        measure=(),
         output=folder,
     )
 

@@ -6,10 +6,7 @@ import pytest
 from zoo_collection import Evaluated, add_encoder
 
 from robrep_eval import evaluate
-from robrep_eval.measures.measure import MeasureSettings
 from zoo.collection.publish import Request, publish
-
-NOTHING_MORE = MeasureSettings(health="none", bound=False)
 
 
 @pytest.fixture(scope="session")
@@ -25,7 +22,7 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Evaluated:
         attacks="fgsm,pgd",
         limit=60,
         output=root / "run",
-        measure=NOTHING_MORE,
+        measure=(),
     )
     evaluate(
         "zoo:tiny-digits",
@@ -34,7 +31,7 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Evaluated:
         attacks="fgsm",
         limit=60,
         output=root / "other",
-        measure=NOTHING_MORE,
+        measure=(),
     )
     publish(Request(runs=[root / "run"]), str(root / "published"))
     patch.undo()

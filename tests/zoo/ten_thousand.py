@@ -10,7 +10,6 @@ from torch import nn
 from zoo_collection import card_of, tiny_encoder
 
 from robrep_eval import evaluate
-from robrep_eval.measures.measure import MeasureSettings
 from zoo import datasets
 from zoo.classifier import Classifier, predict
 from zoo.collection.publish import Request, publish
@@ -171,7 +170,7 @@ def prepare(root: Path) -> Prepared:
             eps="8/255",
             attacks="none",
             limit=20,
-            measure=MeasureSettings(health="none", bound=False),
+            measure=(),
             output=root / "run",
         )
         result = attack_once(plain, root / "run")

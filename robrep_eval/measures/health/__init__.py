@@ -25,13 +25,10 @@ from robrep_eval.measures.health import (
 from robrep_eval.measures.health.subject import Subject
 from zoo.measurements import Flag, HealthReport, Status
 
-__all__ = ["DEFAULT", "FULL", "MAX_IMAGES", "Level", "Subject", "check_health"]
+__all__ = ["DEFAULT", "FULL", "Level", "Subject", "check_health"]
 
 Check = Callable[[Subject], Flag]
 Level = Literal["default", "full"]
-
-MAX_IMAGES = 256
-"""Images that the checks use, taken from the evaluated set as a limit takes them."""
 
 DEFAULT: tuple[Check, ...] = (
     model.deterministic,

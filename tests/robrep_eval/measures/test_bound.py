@@ -17,12 +17,11 @@ from robrep_eval.measures.bound import (
     cross_entropy,
     estimate_bound,
     halfway,
-    head_constants,
     limits,
-    margins,
     median_distance,
     reach,
 )
+from robrep_eval.measures.linear_head import head_constants, margins
 from zoo.classifier import Classifier, double
 from zoo.errors import UserError
 from zoo.measurements import Limit
@@ -154,6 +153,108 @@ def test_reach_names_the_attack_that_moved_farthest() -> None:
     found = reach(classifier, x, torch.tensor([0, 1]), {"near": near, "far": far})
     assert found.by.tolist() == [1, 1]
     assert found.displacement.tolist() == pytest.approx([0.5 * 4] * 2, rel=1e-6)
+
+
+def planar(weight: list[list[float]], bias: float = 0.0) -> Classifier:
+    """Two pixels are the two features; the bias is that of the first class."""
+    head = nn.Linear(2, len(weight))
+    with torch.no_grad():
+        head.weight.copy_(torch.tensor(weight))
+        head.bias.zero_()
+        head.bias[0] = bias
+    return Classifier(nn.Flatten(), head, classes=len(weight), shape=(1, 1, 2))
+
+
+def pictures(points: list[tuple[float, float]]) -> Tensor:
+    return torch.tensor(points).view(-1, 1, 1, 2)
+
+
+# Label, feature, moved to, what limits it: the head 2 (z_0, z_1) decides by the larger.
+PLANE = [
+    (0, (0.9, 0.1), (0.8, 0.1), Limit.NONE),
+    (1, (0.1, 0.9), (0.2, 0.9), Limit.NONE),
+    (1, (0.0, 0.9), (0.1, 0.9), Limit.NONE),
+    (0, (0.6, 0.5), (0.525, 0.5), Limit.HEAD),  # 0.075: margin 0.071, room 0.078
+    (1, (0.5, 0.62), (0.8, 0.62), Limit.ENCODER),
+    (1, (0.5, 0.7), (0.9, 0.7), Limit.ENCODER),
+    (0, (0.2, 0.5), (0.2, 0.5), Limit.FIT),
+]
+
+
+@pytest.mark.parametrize(
+    ("rows", "limited_by"),
+    [
+        (PLANE, Limit.ENCODER),
+        ([*PLANE[:3], *PLANE[6:] * 2], Limit.FIT),
+        ([*PLANE[:4], *PLANE[3:5]], Limit.HEAD),
+        (PLANE[:3], Limit.NONE),
+    ],
+)
+def test_an_encoder_is_limited_by_what_fails_most_of_those_that_fail(
+    rows: list[tuple[int, tuple[float, float], tuple[float, float], Limit]],
+    limited_by: Limit,
+) -> None:
+    y = torch.tensor([label for label, *_ in rows])
+    x, moved = pictures([r[1] for r in rows]), pictures([r[2] for r in rows])
+    found = estimate_bound(planar([[2.0, 0.0], [0.0, 2.0]]), x, y, {"moved": moved})
+    kinds = [kind for *_, kind in rows]
+    assert found.limits == {kind: kinds.count(kind) for kind in Limit}
+    assert found.estimated_robust.k == kinds.count(Limit.NONE)
+    assert found.limited_by is limited_by
+
+
+def test_the_columns_and_tightness_by_plain_arithmetic() -> None:
+    weight = [[2.0, 0.0], [0.0, 3.0], [-1.0, 1.0]]
+    features = [(0.9, 0.25), (0.25, 0.75), (0.5, 0.125)]
+    candidates = {
+        "a": [(0.75, 0.5), (0.5, 0.75), (0.5, 0.25)],
+        "b": [(0.875, 0.25), (0.25, 0.25), (0.0, 0.5)],
+    }
+    labels = [0, 1, 2]
+
+    def scores(z: tuple[float, float]) -> list[float]:
+        return [w[0] * z[0] + w[1] * z[1] for w in weight]
+
+    def loss(z: tuple[float, float], label: int) -> float:
+        s = scores(z)
+        return math.log(sum(math.exp(value) for value in s)) - s[label]
+
+    def apart(j: int, k: int) -> float:
+        return math.dist(weight[j], weight[k])
+
+    want: dict[str, list[float]] = {"margin": [], "adversarial_loss": [], "b2": []}
+    strongest = dict.fromkeys(candidates, 0)
+    for at, (z, label) in enumerate(zip(features, labels, strict=True)):
+        s = scores(z)
+        top = s.index(max(s))
+        others = [j for j in range(3) if j != top]
+        want["margin"].append(min((s[top] - s[j]) / apart(top, j) for j in others))
+        reached = [z, *(points[at] for points in candidates.values())]
+        want["adversarial_loss"].append(max(loss(point, label) for point in reached))
+        moved = {name: math.dist(points[at], z) for name, points in candidates.items()}
+        radius = max(moved.values())
+        strongest[max(moved, key=lambda name: moved[name])] += 1
+        terms = [s[j] - s[label] + apart(j, label) * radius for j in range(3)]
+        want["b2"].append(math.log(sum(map(math.exp, terms))))
+    images = {name: pictures(points) for name, points in candidates.items()}
+    found = estimate_bound(
+        planar(weight), pictures(features), torch.tensor(labels), images
+    )
+    for name, values in want.items():
+        assert found.examples[name] == pytest.approx(values, rel=1e-6), name
+    assert found.b2 == pytest.approx(sum(want["b2"]) / 3, rel=1e-6)
+    tightness = sum(want["adversarial_loss"]) / sum(want["b2"])
+    assert found.tightness == pytest.approx(tightness, rel=1e-6)
+    assert tightness < 0.9
+    assert found.strongest == strongest == {"a": 1, "b": 2}
+
+
+def test_a_margin_without_end_is_the_largest_number_of_a_record() -> None:
+    """Classes with equal rows have no boundary between them; JSON has no infinity."""
+    classifier = planar([[1.0, 0.0], [1.0, 0.0]], bias=1.0)
+    x = pictures([(0.5, 0.5)])
+    found = estimate_bound(classifier, x, torch.tensor([0]), {"still": x})
+    assert found.examples["margin"] == [torch.finfo(torch.float32).max]
 
 
 def test_a_ready_made_classifier_is_refused() -> None:

@@ -12,14 +12,20 @@ from imagecorruptions import corrupt as reference
 from torch import nn
 
 from robrep_eval import evaluate
-from robrep_eval.measures.corruptions import BLOCK, KINDS, corrupt, measure_corruptions
-from robrep_eval.measures.measure import MeasureSettings
+from robrep_eval.measures.corruptions import (
+    BLOCK,
+    KINDS,
+    CommonCorruptions,
+    corrupt,
+    measure_corruptions,
+)
 from robrep_eval.randomness import seeded
 from robrep_eval.run.plan import Request, prepare
 from zoo.classifier import Classifier
 from zoo.datasets.base import Dataset, from_array
 from zoo.errors import UserError
-from zoo.measurements import Measurements
+from zoo.measurements import Corruptions, Measurements
+from zoo.records import Result, with_measurements, write_record
 
 SIDE = 32
 
@@ -108,15 +114,18 @@ def test_full_reports_them_beside_and_never_in_the_robust_accuracy(
 ) -> None:
     data = photographs(4, name="own")
     request = Request(model=classifier, dataset=data, attacks="full", eps=0.01)
-    assert prepare(request).request.measure.corruptions == "generated"
+    brought = prepare(request).request.measure
+    assert brought == (*request.measure, CommonCorruptions())
+    own = replace(request, attacks="Full", measure=(CommonCorruptions(),))
+    assert prepare(own).request.measure == own.measure
     quick = replace(request, attacks="fgsm")
-    assert prepare(quick).request.measure.corruptions is None
+    assert prepare(quick).request.measure == request.measure
     result = evaluate(
         classifier,
         dataset=data,
         attacks="fgsm",
         eps=1e-6,
-        measure=MeasureSettings(health="none", bound=False, corruptions="generated"),
+        measure=(CommonCorruptions(),),
     )
     found = Measurements.of(result).corruptions
     assert found is not None
@@ -126,3 +135,42 @@ def test_full_reports_them_beside_and_never_in_the_robust_accuracy(
     # Corrupted images are misread, yet the adversarial figure does not know of them.
     assert found.mean < 1.0
     assert result.robust.value == result.clean.value == 1.0
+
+
+def test_other_images_are_measured_anew(classifier: Classifier, tmp_path: Path) -> None:
+    """Official arrays after generated ones, and arrays that were mended since."""
+    data = photographs(20).subset([3, 4, 7])
+    (tmp_path / "arrays").mkdir()
+    _official(tmp_path / "arrays", data)
+
+    def again(source: str) -> tuple[Result, Corruptions]:
+        result = evaluate(
+            classifier,
+            dataset=data,
+            attacks="none",
+            eps=0.01,
+            measure=(CommonCorruptions(source=source),),
+            output=tmp_path / "run",
+        )
+        found = Measurements.of(result).corruptions
+        assert found is not None
+        return result, found
+
+    generated, first = again("generated")
+    assert not first.official
+    assert again("generated")[0] == generated
+    official, second = again(str(tmp_path / "arrays"))
+    assert second.official
+    assert again(str(tmp_path / "arrays"))[0] == official
+    (tmp_path / "arrays").rename(tmp_path / "moved")
+    assert again(str(tmp_path / "moved"))[0] == official
+    array = np.load(tmp_path / "moved" / f"{KINDS[0]}.npy", mmap_mode="r+")
+    array[data.positions] = 0
+    array.flush()
+    third = again(str(tmp_path / "moved"))[1]
+    assert third.cells != second.cells
+    older = third.model_copy(update={"settings": {}})
+    unsaid = with_measurements(generated, {"corruptions": older})
+    write_record(tmp_path / "run" / "result.json", unsaid)
+    assert again(str(tmp_path / "moved"))[1] == third, "which arrays was not noted"
+    assert not again("generated")[1].official

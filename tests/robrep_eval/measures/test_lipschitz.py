@@ -12,8 +12,12 @@ from torch import nn
 from robrep_eval import evaluate
 from robrep_eval.attacks.pgd import ascend
 from robrep_eval.commands.display import footnotes
-from robrep_eval.measures.lipschitz import certify_lipschitz, lipschitz_constant
-from robrep_eval.measures.measure import MeasureSettings
+from robrep_eval.measures.bound import EstimatedBound
+from robrep_eval.measures.lipschitz import (
+    LipschitzMargins,
+    certify_lipschitz,
+    lipschitz_constant,
+)
 from robrep_eval.probes.linear import ProbeSettings
 from zoo.classifier import Classifier, predict
 from zoo.collection.store import load_encoder_by_name
@@ -151,7 +155,7 @@ def test_autoattack_fools_nothing_that_is_certified_on_either_task(
         eps=0.25,
         limit=40,
         probe=ProbeSettings(penalties=(0.1,)),
-        measure=MeasureSettings(health="none", certify=("lipschitz",)),
+        measure=(EstimatedBound(), LipschitzMargins()),
     )
     assert result.dataset.classes == classes
     measured = Measurements.of(result)

@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import toy_measurement
 from PIL import Image
 
 from robrep_eval import evaluate
-from robrep_eval.commands.cli import main
+from robrep_eval.commands.cli import cli, main
 from robrep_eval.commands.display import footnotes
-from robrep_eval.measures import health
-from robrep_eval.measures.certify import SmoothingSettings
-from robrep_eval.measures.measure import MeasureSettings
+from robrep_eval.measures.base import Finished, Measurement
+from robrep_eval.measures.bound import EstimatedBound
+from robrep_eval.measures.certify import Smoothing, SmoothingSettings
+from robrep_eval.measures.health.measurement import HealthChecks, RadiusCurve
+from robrep_eval.measures.label_free import WithoutLabels
+from robrep_eval.measures.measure import measure, missing
+from robrep_eval.measures.registry import read_options, usual
+from zoo import datasets
 from zoo.classifier import Classifier
 from zoo.datasets.base import Dataset
 from zoo.encoder import Encoder
 from zoo.errors import UserError
-from zoo.measurements import Measurements, Status
-from zoo.records import Result
-from zoo.verification import verify_folder
+from zoo.measurements import Measurements, Status, measurement
+from zoo.records import Result, read_record, with_measurements
+from zoo.verification import read_claims, verify_folder
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +74,7 @@ def test_more_is_measured_without_attacking_again(
         attacks="apgd-ce",
         limit=40,
         output=folder,
-        measure=MeasureSettings(label_free=True),
+        measure=(*usual(), WithoutLabels()),
     )
     found = Measurements.of(again)
     assert found.label_free is not None
@@ -73,7 +83,7 @@ def test_more_is_measured_without_attacking_again(
     assert f"universal quantile {found.label_free.universal_quantile:.3f}" in told
     assert again.examples == before.examples
     assert again.provenance.created == before.provenance.created
-    assert again.measurements.bound == before.measurements.bound
+    assert found.bound == before.measurements.bound
 
 
 def test_a_certificate_with_other_noise_is_made_anew_and_told(
@@ -90,9 +100,7 @@ def test_a_certificate_with_other_noise_is_made_anew_and_told(
             attacks="apgd-ce",
             limit=40,
             output=folder,
-            measure=MeasureSettings(
-                certify=("smoothing",), smoothing=SmoothingSettings(sigma=sigma, n=200)
-            ),
+            measure=(Smoothing(sampling=SmoothingSettings(sigma=sigma, n=200)),),
             on_work=shares.append,
         )
 
@@ -107,7 +115,7 @@ def test_a_certificate_with_other_noise_is_made_anew_and_told(
         assert result.robust == before.robust
         assert shares[-1] == 1.0
         shares.clear()
-    assert again(0.3).measurements.smoothing == result.measurements.smoothing
+    assert again(0.3) == result
     assert shares == [], "nothing was left to do"
 
 
@@ -115,7 +123,6 @@ def test_health_looks_at_every_class_of_a_folder_sorted_by_class(
     robust_classifier: Classifier,
     digits_test: Dataset,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Chance is then a tenth, not the share of the classes that come first."""
     for label in range(10):
@@ -124,12 +131,12 @@ def test_health_looks_at_every_class_of_a_folder_sorted_by_class(
         for at in (digits_test.labels == label).nonzero().flatten()[:8].tolist():
             pixels = (digits_test.images([at])[0, 0] * 255).round().byte()
             Image.fromarray(pixels.numpy()).save(folder / f"{at:03d}.png")
-    monkeypatch.setattr(health, "MAX_IMAGES", 40)
     result = evaluate(
         robust_classifier,
         dataset=f"imagefolder:{tmp_path / 'own'}",
         eps=0.1,
         attacks="apgd-ce",
+        measure=(HealthChecks(images=40),),
     )
     found = Measurements.of(result).health
     assert found is not None
@@ -137,11 +144,185 @@ def test_health_looks_at_every_class_of_a_folder_sorted_by_class(
     assert limit == pytest.approx(0.1 + 2 * (0.1 * 0.9 / 40) ** 0.5)
 
 
-def test_unknown_levels_and_certificates_give_the_nearest() -> None:
+def options(*words: str) -> dict[str, Any]:
+    """What `robrep-eval` reads from these words."""
+    run = cli.commands["run"]
+    return run.make_context("run", ["--model", "zoo:tarrl-digits", *words]).params
+
+
+def test_the_commands_words_become_measurements() -> None:
+    assert read_options(options()) == usual()
+    assert read_options(options("--health", "none")) == (EstimatedBound(),)
+    words = "--health full --label-free --certify smoothing --sigma 0.5 --samples 9"
+    sampling = SmoothingSettings(sigma=0.5, n=9, seed=4)
+    assert read_options(options(*words.split(), "--seed", "4")) == (
+        HealthChecks(level="full"),
+        RadiusCurve(),
+        Smoothing(sampling=sampling),
+        EstimatedBound(),
+        WithoutLabels(),
+    )
     with pytest.raises(UserError, match="did you mean 'full'"):
-        MeasureSettings(health="ful")  # type: ignore[arg-type]
+        read_options(options("--health", "ful"))
     with pytest.raises(UserError, match="did you mean 'smoothing'"):
-        MeasureSettings(certify=("smothing",))
+        read_options(options("--certify", "smothing"))
+
+
+def test_one_measurement_twice_is_refused(robust_classifier: Classifier) -> None:
+    with pytest.raises(UserError, match="'smoothing' is asked for twice"):
+        evaluate(
+            robust_classifier,
+            dataset="digits",
+            eps=0.1,
+            measure=(Smoothing(), Smoothing(images=3)),
+        )
+
+
+# --- what a result has already --------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def finished(
+    measured: tuple[Path, Result], robust_classifier: Classifier, digits_test: Dataset
+) -> Finished:
+    """That run, certified and measured without a probe as well."""
+    folder, _ = measured
+    result = read_record(folder / "result.json", Result)
+    found = Finished(
+        result=result,
+        classifier=robust_classifier,
+        data=digits_test.take(40),
+        claims=lambda: read_claims(folder, result),
+        train=lambda: datasets.load("digits", "train").subset(slice(200)),
+    )
+    more = (Smoothing(sampling=SmoothingSettings(n=100)), WithoutLabels(steps=4))
+    return replace(found, result=measure(found, more))
+
+
+def changed(one: Measurement[Any], **settings: Any) -> list[Measurement[Any]]:
+    """Each of these fields changed, one at a time: every field must be named."""
+    assert settings.keys() == {field.name for field in fields(one)}
+    return [replace(one, **{name: value}) for name, value in settings.items()]
+
+
+SAMPLING = SmoothingSettings(n=100)
+MADE: list[Measurement[Any]] = [
+    HealthChecks(),
+    RadiusCurve(),
+    EstimatedBound(),
+    WithoutLabels(steps=4),
+    Smoothing(sampling=SAMPLING),
+]
+OTHERS: list[Measurement[Any]] = [
+    *changed(HealthChecks(), level="full", images=30),
+    *changed(RadiusCurve(), images=30),
+    *changed(EstimatedBound(), images=30, restarts=1, steps=49, relative_step=0.2),
+    *changed(WithoutLabels(steps=4), steps=5),
+    *changed(Smoothing(sampling=SAMPLING), sampling=SmoothingSettings(), images=30),
+    Smoothing(sampling=replace(SAMPLING, sigma=0.2500001)),
+    Smoothing(sampling=replace(SAMPLING, n0=9)),
+    Smoothing(sampling=replace(SAMPLING, alpha=0.1)),
+    Smoothing(sampling=replace(SAMPLING, seed=1)),
+]
+
+
+@pytest.mark.parametrize("one", MADE, ids=lambda one: one.name)
+def test_what_was_made_is_there_wherever_it_is_computed(
+    one: Measurement[Any], finished: Finished
+) -> None:
+    assert missing([one], finished) == []
+    assert missing([one], replace(finished, batch_size=3, device="cuda")) == []
+
+
+@pytest.mark.parametrize("one", OTHERS, ids=repr)
+def test_what_was_made_with_other_settings_is_missing(
+    one: Measurement[Any], finished: Finished
+) -> None:
+    assert missing([one], finished) == [one]
+
+
+def test_another_seed_of_the_run_would_make_all_of_it_anew(finished: Finished) -> None:
+    other = finished.result.model_copy(update={"seed": 1})
+    seeded = [one for one in MADE if not isinstance(one, Smoothing)]
+    assert missing(MADE, replace(finished, result=other)) == seeded
+
+
+def test_full_health_checks_hold_the_default_ones(finished: Finished) -> None:
+    report = Measurements.of(finished.result).health
+    assert report is not None
+    settings = {**report.settings, "level": "full"}
+    full = report.model_copy(update={"level": "full", "settings": settings})
+    result = with_measurements(finished.result, {"health": full})
+    assert missing([HealthChecks()], replace(finished, result=result)) == []
+
+
+def test_older_records_were_made_with_the_defaults(finished: Finished) -> None:
+    """They note no settings but those that stand in them."""
+    older = {}
+    for one in MADE:
+        record = measurement(finished.result, one.name, one.record)
+        assert record is not None
+        kept = {} if one.name not in ("bound", "label_free") else record.settings
+        kept = {name: value for name, value in kept.items() if name != "images"}
+        older[one.name] = record.model_copy(update={"settings": kept})
+    before = replace(finished, result=with_measurements(finished.result, older))
+    assert missing(MADE, before) == []
+    assert missing(OTHERS, before) == OTHERS
+
+
+# --- a measurement is one file and one row --------------------------------------------
+
+TOY = """
+from robrep_eval.measures.registry import ROWS, Row
+import rich_click as click
+
+threshold = click.option("--brighter-than", type=float)
+ROWS["brightness"] = Row(
+    name="brightness", where="toy_measurement:Brightness", options=(threshold,)
+)
+from robrep_eval.commands.cli import cli, main
+main()
+"""
+
+
+def test_a_new_measurement_is_one_file_and_one_row(
+    tmp_path: Path, digits_test: Dataset
+) -> None:
+    folder = tmp_path / "run"
+    words = "--model zoo:tarrl-digits --attacks none --limit 20 --health none --report"
+    words += f" --brighter-than 0.25 --output {folder}"
+    own = [str(Path(toy_measurement.__file__).parent), *sys.path]
+    done = subprocess.run(
+        [sys.executable, "-c", TOY, *words.split()],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(own)},
+    )
+    means = digits_test.images(slice(20)).flatten(1).mean(dim=1)
+
+    def holds(limit: float) -> int:
+        result = read_record(folder / "result.json", Result)
+        found = measurement(result, "brightness", toy_measurement.Bright)
+        assert found is not None
+        assert found.count == int((means > limit).sum())
+        assert found.settings == {"limit": limit}
+        return found.count
+
+    assert "measuring: brightness" in done.stderr
+    assert f"{holds(0.25)} of 20 images are brighter than 0.25." in done.stdout
+    for limit, made in ((0.25, False), (0.3, True), (0.3, False)):
+        told: list[str] = []
+        evaluate(
+            "zoo:tarrl-digits",
+            attacks="none",
+            limit=20,
+            output=folder,
+            measure=(toy_measurement.Brightness(limit=limit),),
+            on_stage=told.append,
+        )
+        assert ("measuring: brightness" in told) is made
+        holds(limit)
 
 
 def test_a_result_compared_with_itself_differs_nowhere(

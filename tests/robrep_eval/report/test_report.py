@@ -32,7 +32,6 @@ from whole import read_whole
 
 from robrep_eval import evaluate
 from robrep_eval.commands.cli import main
-from robrep_eval.measures.measure import MeasureSettings
 from robrep_eval.report import write_report
 from robrep_eval.report.bars import attack_bars, bracket, ceiling
 from robrep_eval.report.contents import Contents, contents
@@ -416,7 +415,7 @@ def test_a_run_without_attacks_and_measurements_says_so(
         attacks="none",
         limit=20,
         output=tmp_path / "run",
-        measure=MeasureSettings(health="none", bound=False),
+        measure=(),
     )
     text = _page(tmp_path / "run", tmp_path / "r.html").text
     for sentence in (

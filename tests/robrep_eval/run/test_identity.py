@@ -12,7 +12,6 @@ import torch
 from torch import nn
 
 from robrep_eval import evaluate
-from robrep_eval.measures.measure import MeasureSettings
 from robrep_eval.probes.linear import ProbeSettings
 from robrep_eval.run.chunk import Settings
 from robrep_eval.run.identity import differences
@@ -25,7 +24,6 @@ from zoo.errors import UserError
 from zoo.files import read_json, write_json
 from zoo.records import Result
 
-BARE = MeasureSettings(health="none", bound=False)
 TRAIN = datasets.load("digits", "train")
 TEST = datasets.load("digits", "test")
 OWN = from_tensors(
@@ -47,7 +45,7 @@ def request_(plain_classifier: Classifier) -> Request:
         eps=0.1,
         attacks="none",
         limit=20,
-        measure=BARE,
+        measure=(),
     )
 
 
@@ -154,7 +152,7 @@ def test_the_same_weights_with_another_normalisation_are_another_model(
         eps=0.1,
         attacks="none",
         limit=20,
-        measure=BARE,
+        measure=(),
     )
     folder = tmp_path / "run"
     _run(request, folder)
@@ -175,7 +173,7 @@ def test_a_strangers_weights_in_other_modules_are_another_model(tmp_path: Path) 
         eps=0.1,
         attacks="none",
         limit=20,
-        measure=BARE,
+        measure=(),
     )
     first = prepare(request).identity
     assert (

@@ -16,7 +16,6 @@ from zoo_collection import ENTRY, Evaluated, add_encoder
 
 import zoo
 from robrep_eval import evaluate
-from robrep_eval.measures.measure import MeasureSettings
 from robrep_eval.probes import adversarial as adversarial_probes
 from robrep_eval.probes.linear import ProbeSettings
 from zoo.board.leaderboard import build
@@ -60,7 +59,7 @@ def tuned(evaluated: Evaluated, tmp_path_factory: pytest.TempPathFactory) -> Pat
         attacks="fgsm",
         limit=40,
         probe=ProbeSettings(protocol="AFF"),
-        measure=MeasureSettings(health="none", bound=False),
+        measure=(),
         output=root / "run",
     )
     publish(Request(runs=[root / "run", evaluated.run]), str(root / "published"))
