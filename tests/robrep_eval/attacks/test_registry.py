@@ -21,7 +21,6 @@ from robrep_eval.attacks.battery import ENGINES, build
 from robrep_eval.attacks.reference import Version
 from robrep_eval.attacks.registry import GROUP, known, registry
 from robrep_eval.commands.cli import cli
-from robrep_eval.measures.measure import MeasureSettings
 from robrep_eval.run.chunk import Settings
 from zoo.classifier import Classifier
 from zoo.collection.entries import read_entry
@@ -68,7 +67,7 @@ def test_an_attack_is_one_file_and_one_row(
         attacks="toy-darker,toy-corner",
         limit=16,
         settings=Settings(chunk_size=8, batch_size=6),
-        measure=MeasureSettings(health="none", bound=False),
+        measure=(),
         output=tmp_path / "run",
     )
     darker, corner = result.attacks

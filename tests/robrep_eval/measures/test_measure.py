@@ -29,7 +29,8 @@ from zoo.datasets.base import Dataset
 from zoo.encoder import Encoder
 from zoo.errors import UserError
 from zoo.measurements import Measurements, Status, measurement
-from zoo.records import Result, read_record, with_measurements
+from zoo.records import Result, with_measurements
+from zoo.result_file import read_result
 from zoo.verification import read_claims, verify_folder
 
 
@@ -187,7 +188,7 @@ def finished(
 ) -> Finished:
     """That run, certified and measured without a probe as well."""
     folder, _ = measured
-    result = read_record(folder / "result.json", Result)
+    result = read_result(folder)
     found = Finished(
         result=result,
         classifier=robust_classifier,
@@ -302,7 +303,7 @@ def test_a_new_measurement_is_one_file_and_one_row(
     means = digits_test.images(slice(20)).flatten(1).mean(dim=1)
 
     def holds(limit: float) -> int:
-        result = read_record(folder / "result.json", Result)
+        result = read_result(folder)
         found = measurement(result, "brightness", toy_measurement.Bright)
         assert found is not None
         assert found.count == int((means > limit).sum())
