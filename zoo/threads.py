@@ -58,7 +58,7 @@ def fitting_threads(work: float = inf) -> Iterator[None]:
 def wait_asleep() -> None:
     """OpenMP's threads are to sleep while they wait, unless the user said how to wait.
 
-    Spinning, two threads of torch took five times as long as one on busy cores. For
+    Spinning, two threads of torch took four times as long as one on busy cores. For
     the commands alone, and before torch is imported: it holds for the whole process.
     """
     if "torch" not in sys.modules and not _set(WAITING):
