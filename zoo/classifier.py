@@ -74,7 +74,8 @@ def predict(
 ) -> Tensor:
     """Logits of all of `x` on the CPU, computed batch by batch without gradients."""
     work = network_work(classifier, x.shape[1:])
-    with torch.inference_mode(), fitting_threads(work):
+    # Not inference mode: in it, some modules cannot take steps of their own.
+    with torch.no_grad(), fitting_threads(work):
         parts = [
             classifier(part.to(device)).float().cpu() for part in x.split(batch_size)
         ]

@@ -10,7 +10,7 @@ from benchmarks.autoattack import peers
 from benchmarks.autoattack.timing import bare_cost, passes_timed, stopwatch
 from robrep_eval.attacks.autoattack import members
 from robrep_eval.attacks.base import Context
-from robrep_eval.attacks.problem import prepare
+from robrep_eval.attacks.prepared import prepare
 from robrep_eval.run.chunk import Settings
 from zoo.classifier import Classifier
 from zoo.datasets.base import Dataset

@@ -29,12 +29,13 @@ def check_classifier(
     """Refuses what cannot be attacked soundly; returns warnings for the result.
 
     Raises:
-        UserError: training mode; logits that change from pass to pass, unless every
-            attack averages over passes; rows that influence each other; no gradient.
+        UserError: training mode; images overwritten; logits that change from pass to
+            pass, unless every attack averages over passes; rows that influence each
+            other; no gradient.
     """
     _check_mode(classifier)
     x = data.images(slice(SAMPLE)).to(device)
-    logits = _logits(classifier, x)
+    logits = _check_input(classifier, x)
     if logits.ndim != 2 or logits.shape[1] < 2:
         raise UserError(
             f"the classifier must give logits (n, classes) for at least 2 classes, "
@@ -48,6 +49,18 @@ def check_classifier(
     if any(attack.name != "square" for attack in battery.attacks):
         _check_gradient(classifier, x)
     return _looks_like_probabilities(logits)
+
+
+def _check_input(classifier: nn.Module, x: Tensor) -> Tensor:
+    """Logits; the images must be left as they are."""
+    given = x.clone()
+    logits = _logits(classifier, given)
+    if not torch.equal(given, x):
+        raise UserError(
+            "the classifier writes into the images that it is given; let it begin with "
+            "x = x.clone()"
+        )
+    return logits
 
 
 def _check_mode(classifier: nn.Module) -> None:
@@ -102,6 +115,13 @@ def _check_gradient(classifier: nn.Module, x: Tensor) -> None:
                 "step?); gradient attacks would report robustness that is not there; "
                 "attack it with --attacks square"
             )
+        try:
+            torch.autograd.grad(logits.sum(), leaf)
+        except RuntimeError as error:
+            raise UserError(
+                "the gradient of the logits by the images cannot be taken: "
+                f"{str(error).splitlines()[0]}; attack it with --attacks square"
+            ) from error
 
 
 def _looks_like_probabilities(logits: Tensor) -> list[str]:

@@ -1,15 +1,15 @@
-"""A copy of a classifier whose passes cost less, for proposing adversarials.
+"""Copies of a classifier whose passes cost less, for proposing adversarials.
 
 Frozen; batch norm folded into convolutions; ReLUs in place; memory channels last. On
 CPUs two gradients that torch computes slowly take another way: that of the first
 convolution, with its one to three input channels, and that of the final mean. Logits
-and gradients change by rounding only; `prepare` measures by how much.
+and gradients change by rounding only, if tracing saw all that the classifier does:
+`robrep_eval.attacks.likeness` tells.
 """
 
 from __future__ import annotations
 
 import copy
-import logging
 import operator
 from typing import Any
 
@@ -19,10 +19,6 @@ from torch import Tensor, fx, nn
 
 from zoo.nets.layout import layout
 
-log = logging.getLogger(__name__)
-
-FOLD_LIMIT = 1e-3
-"""Relative change of logits above which a folded copy is not used."""
 NARROW = 16
 """Output per input channel from which a convolution's gradient by columns is faster."""
 
@@ -30,44 +26,34 @@ _ACTIVATIONS = (F.relu, torch.relu)
 _FRESH = (operator.add, torch.add)
 
 
-def fast_copy(
-    classifier: nn.Module, sample: Tensor, want: Tensor
-) -> tuple[nn.Module, torch.memory_format]:
-    """The copy, and the layout in which it takes images.
+def folded_copy(classifier: nn.Module) -> nn.Module:
+    """With all that needs the graph; tracing foreign modules fails in many ways.
 
     Args:
         classifier: In eval mode; not changed.
-        sample: Images (n, C, H, W) to compare logits on.
-        want: The original's logits for them.
+
+    Raises:
+        Exception: of any type, if it cannot be copied or traced.
     """
-    quick = _traced(classifier, sample, want)
-    memory = layout(quick)
-    quick.to(memory_format=memory)
-    return quick, memory
-
-
-def _traced(classifier: nn.Module, sample: Tensor, want: Tensor) -> nn.Module:
-    """With all that needs the graph, if it can be traced and gives the same logits."""
     from torch.fx.experimental.optimization import fuse
 
+    graph = fuse(plain_copy(classifier))
+    assert isinstance(graph, fx.GraphModule)
+    _in_place(graph)
+    if all(weights.device.type == "cpu" for weights in graph.parameters()):
+        _narrow_convolutions(graph)
+        _lay_out_gradients(graph)
+    return graph.requires_grad_(False).to(memory_format=layout(graph))
+
+
+def plain_copy(classifier: nn.Module) -> nn.Module:
+    """Only its weights are laid out otherwise.
+
+    Raises:
+        Exception: of any type, if it cannot be copied.
+    """
     plain = copy.deepcopy(classifier).eval().requires_grad_(False)
-    try:
-        graph = fuse(plain)
-        if isinstance(graph, fx.GraphModule):
-            _in_place(graph)
-            if sample.device.type == "cpu":
-                _narrow_convolutions(graph)
-                _lay_out_gradients(graph)
-        graph.requires_grad_(False)
-        with torch.no_grad():
-            got = graph(sample).to(want.dtype)
-    except Exception as error:  # tracing foreign modules fails in many ways
-        log.debug("batch norm is not folded: %s", error)
-        return plain
-    scale = want.abs().max().clamp(min=1e-12)
-    if got.shape == want.shape and bool((got - want).abs().max() <= FOLD_LIMIT * scale):
-        return graph
-    return plain
+    return plain.to(memory_format=layout(plain))
 
 
 def _in_place(graph: fx.GraphModule) -> None:

@@ -1,27 +1,17 @@
-"""What an attack works on: the examples still standing, and a model made fast.
-
-`prepare` gives a fast copy for proposing. Its logits differ from the original's in the
-last bits; the difference is measured, an example retires only beyond a multiple of
-that, and every claim is checked again on the original.
-"""
+"""What an attack works on: the examples still standing, and a network to ask."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
-from robrep_eval.attacks.fast_copy import fast_copy
 from robrep_eval.attacks.losses import Loss, margin
-from robrep_eval.memory import keep_freed_memory
-from zoo.classifier import Classifier
 from zoo.threat import ThreatModel
 
-GUARD = 4.0
-"""The guard, in multiples of the largest change of a logit seen (two would do)."""
+ITSELF = "the classifier itself"
 CACHED_PIXELS = 96 * 28 * 28
 """Pixels per physical batch on a CPU: of four small ResNets at 28x28 and 32x32, on one
 and two cores, each was at its best here or within 5% of it (32 images of 28x28 cost
@@ -37,14 +27,23 @@ class Model:
         module: Images to logits; eval mode, frozen.
         memory: The layout in which images are handed over.
         guard: Margin within which a misclassification is not trusted.
+        kind: What the module is, for the record.
+        why: Why it is not a faster copy.
     """
 
     def __init__(
-        self, module: nn.Module, memory: torch.memory_format, guard: float = 0.0
+        self,
+        module: nn.Module,
+        memory: torch.memory_format,
+        guard: float = 0.0,
+        kind: str = ITSELF,
+        why: str = "",
     ) -> None:
         self.module = module
         self.format = memory
         self.guard = guard
+        self.kind = kind
+        self.why = why
         self.forward_rows = 0
         self.backward_rows = 0
 
@@ -56,7 +55,7 @@ class Model:
             outputs = [
                 self.module(p.contiguous(memory_format=self.format)) for p in parts
             ]
-        return _wide(torch.cat(outputs) if len(outputs) > 1 else outputs[0])
+        return wide(torch.cat(outputs) if len(outputs) > 1 else outputs[0])
 
     def gradient(
         self, x: Tensor, objective: Callable[[Tensor], Tensor]
@@ -66,7 +65,7 @@ class Model:
         self.backward_rows += len(x)
         with torch.enable_grad():
             leaf = x.detach().contiguous(memory_format=self.format).requires_grad_()
-            logits = _wide(self.module(leaf))
+            logits = wide(self.module(leaf))
             value = objective(logits)
             (gradient,) = torch.autograd.grad(value.sum(), leaf)
         return logits.detach(), value.detach(), gradient.contiguous()
@@ -80,7 +79,7 @@ class Model:
         self.backward_rows += classes.numel()
         with torch.enable_grad():
             leaf = x.detach().contiguous(memory_format=self.format).requires_grad_()
-            logits = _wide(self.module(leaf))
+            logits = wide(self.module(leaf))
             picked = logits.gather(1, classes)
             rows = [
                 torch.autograd.grad(column.sum(), leaf, retain_graph=True)[0]
@@ -123,51 +122,6 @@ def physical_batch(x: Tensor, batch_size: int) -> int:
     return max(1, min(batch_size, max(16, budget // pixels)))
 
 
-_prepared: WeakKeyDictionary[Classifier, Model] = WeakKeyDictionary()
-
-
-def prepare(classifier: Classifier, *, exact: bool = False) -> Model:
-    """A model for proposing, made once per classifier.
-
-    The guard is measured on fixed images, so that it does not depend on the examples.
-
-    Args:
-        classifier: The original; not changed.
-        exact: The original itself, without any rounding of its own: for replaying
-            the reference.
-    """
-    if exact:
-        return Model(classifier, torch.contiguous_format)
-    if classifier not in _prepared:
-        generator = torch.Generator().manual_seed(0)
-        noise = torch.rand((32, *classifier.shape), generator=generator)
-        shades = torch.linspace(0, 1, 32).view(-1, 1, 1, 1)
-        sample = (noise * shades).to(_device(classifier))
-        with torch.no_grad():
-            want = _wide(classifier(sample))
-        if sample.device.type == "cpu":
-            keep_freed_memory()
-        model = Model(*fast_copy(classifier, sample, want))
-        model.guard = GUARD * _spread(classifier, model, sample, want)
-        _prepared[classifier] = model
-    return _prepared[classifier]
-
-
-def _device(module: nn.Module) -> torch.device:
-    weights = next(module.parameters(), None)
-    return torch.device("cpu") if weights is None else weights.device
-
-
-def _wide(logits: Tensor) -> Tensor:
+def wide(logits: Tensor) -> Tensor:
     """Half-precision logits as float32: the losses need its range."""
     return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
-
-
-def _spread(classifier: Classifier, model: Model, x: Tensor, want: Tensor) -> float:
-    """Largest change of a logit by batch composition and preparation."""
-    parts = [want, model.logits(x), model.logits(x, max(1, len(x) // 3))]
-    with torch.no_grad():
-        alone = torch.cat([_wide(classifier(row[None])) for row in x[:4]])
-    changes = [float((part - want).abs().max()) for part in parts[1:]]
-    changes.append(float((alone - want[:4]).abs().max()))
-    return max(changes)

@@ -18,6 +18,9 @@ from torch import Tensor
 
 from robrep_eval.attacks.battery import Battery
 from robrep_eval.attacks.checks import check_classifier
+from robrep_eval.attacks.engine_attack import EngineAttack
+from robrep_eval.attacks.prepared import POINTS, prepare
+from robrep_eval.attacks.problem import ITSELF
 from robrep_eval.run.chunk import Chunk, ChunkResult, Settings, read_chunk
 from robrep_eval.run.shards import Shards
 from zoo.classifier import Classifier
@@ -57,6 +60,8 @@ class Run:
     """Where the adversarials lie, in this order."""
     warnings: list[str] = field(default_factory=list)
     """What the checks of the classifier say about all of it."""
+    network: dict[str, str] = field(default_factory=dict)
+    """What each attack of robrep's engine asked, by its name."""
 
     def parts(self) -> Iterator[Tensor]:
         """The counted adversarials, float32 (k, C, H, W), a file at a time."""
@@ -99,6 +104,7 @@ def run_battery(
     """
     shards = shards or Shards()
     warnings = check_classifier(classifier, data, battery, settings.device)
+    network, why = _networks(classifier, data, threat, battery)
     starts = range(0, len(data), settings.chunk_size)
     tally = _Tally(on_progress, len(data))
     for number in shards.chunks(len(starts)):
@@ -111,8 +117,26 @@ def run_battery(
         for start in (starts if shards.leader else ())
     )
     run = _merge(merged, battery)
-    run.warnings = warnings
+    run.warnings = [*warnings, *why]
+    run.network = network
     return run
+
+
+def _networks(
+    classifier: Classifier, data: Dataset, threat: ThreatModel, battery: Battery
+) -> tuple[dict[str, str], list[str]]:
+    """Makes ready what the engine's attacks ask; what that is, and what to say."""
+    ours = [a for a in battery.attacks if isinstance(a, EngineAttack)]
+    exact = {a.name: a.randomness == "official-rng" for a in ours}
+    if all(exact.values()):
+        return dict.fromkeys(exact, ITSELF), []
+    model = prepare(classifier, around=(data.images(slice(POINTS)), threat))
+    network = {name: ITSELF if exact[name] else model.kind for name in exact}
+    if not model.why:
+        return network, []
+    return network, [
+        f"robrep's engine attacked {ITSELF}, not a faster copy: {model.why}"
+    ]
 
 
 class _Tally:

@@ -335,12 +335,14 @@ def _attack_runs(battery: Battery, found: Run) -> list[AttackRun]:
     runs = []
     for at, attack in enumerate(battery.attacks):
         outcomes = found.examples.outcomes[attack.name]
+        network = found.network.get(attack.name)
         runs.append(
             AttackRun(
                 name=attack.name,
                 engine=attack.engine,
                 sequence=attack.sequence,
-                parameters=attack.parameters,
+                parameters=attack.parameters
+                | ({"network": network} if network else {}),
                 attempted=sum(o is not Outcome.SKIPPED for o in outcomes),
                 fooled=outcomes.count(Outcome.FOOLED),
                 refused=outcomes.count(Outcome.REFUSED),

@@ -14,7 +14,8 @@ from robrep_eval.attacks.autoattack import members
 from robrep_eval.attacks.base import Context
 from robrep_eval.attacks.noise import PerExample
 from robrep_eval.attacks.pool import Pool, State
-from robrep_eval.attacks.problem import Problem, prepare
+from robrep_eval.attacks.prepared import prepare
+from robrep_eval.attacks.problem import Problem
 from robrep_eval.attacks.square import SquareAttack, SquareLinf
 from robrep_eval.attacks.targets import Targets
 from zoo.ball import lengths

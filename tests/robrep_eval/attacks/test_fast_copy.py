@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from robrep_eval.attacks.fast_copy import fast_copy, laid_out
+from robrep_eval.attacks.fast_copy import laid_out
+from robrep_eval.attacks.prepared import prepare
 from zoo.classifier import Classifier
 from zoo.encoder import Encoder, EncoderSpec
 
@@ -46,17 +47,12 @@ def _assert_same(module: nn.Module, copied: nn.Module, x: Tensor) -> None:
         torch.testing.assert_close(got, want, rtol=0, atol=2e-5 * scale)
 
 
-def _copied(classifier: nn.Module, x: Tensor) -> nn.Module:
-    with torch.no_grad():
-        return fast_copy(classifier, x, classifier(x))[0]
-
-
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.arch)
 def test_networks_of_the_zoo_are_sped_up_and_stay_the_same(spec: EncoderSpec) -> None:
     encoder = Encoder(spec)
     classifier = _classifier(encoder, encoder.dim, spec.shape)
     x = torch.rand(6, *spec.shape)
-    copied = _copied(classifier, x)
+    copied = prepare(classifier).module
     assert isinstance(copied, fx.GraphModule)
     kinds = {type(module).__name__ for module in copied.modules()}
     assert "BatchNorm2d" not in kinds
@@ -83,7 +79,7 @@ def test_gradients_of_narrow_convolutions(
     net = nn.Sequential(convolution, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     classifier = _classifier(net, 32, (channels, 9, 11))
     x = torch.rand(3, channels, 9, 11)
-    copied = _copied(classifier, x)
+    copied = prepare(classifier).module
     assert "_NarrowConvolution" in {type(m).__name__ for m in copied.modules()}
     _assert_same(classifier, copied, x)
 
@@ -118,4 +114,4 @@ def test_strange_modules_are_left_as_they_are(kind: type[nn.Module]) -> None:
         encoder = Untraceable()
     classifier = _classifier(encoder, 32, (1, 8, 8))
     x = torch.rand(5, 1, 8, 8)
-    _assert_same(classifier, _copied(classifier, x), x)
+    _assert_same(classifier, prepare(classifier).module, x)
