@@ -186,5 +186,6 @@ def test_steepest_direction_has_unit_length(seed: int, norm: Norm) -> None:
     gradient = torch.randn(5, 1, 4, 4, generator=torch.Generator().manual_seed(seed))
     step = steepest(gradient, norm)
     torch.testing.assert_close(lengths(step, norm), torch.ones(5))
+    torch.testing.assert_close(steepest(gradient * 2.0**-30, norm), step)
     assert ((step * gradient).flatten(1).sum(dim=1) > 0).all()
     assert steepest(torch.zeros(1, 1, 4, 4), norm).abs().sum() == 0
