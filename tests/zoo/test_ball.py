@@ -126,6 +126,15 @@ def test_l1_projection_takes_a_radius_for_each_row(seed: int) -> None:
         torch.testing.assert_close(got[one], want, rtol=0, atol=1e-6)
 
 
+def test_l1_projection_of_a_photograph_uses_the_whole_ball() -> None:
+    """150,528 pixels: sums in single precision would miss the radius."""
+    rng = torch.Generator().manual_seed(0)
+    origin = torch.rand(1, 3, 224, 224, generator=rng)
+    far = torch.randn(origin.shape, generator=rng)
+    size = project_l1(far, origin, 12.0).double().abs().sum()
+    assert float(size) == pytest.approx(12, abs=1e-4)
+
+
 @given(st.integers(0, 10_000), norms)
 def test_lengths_are_norms(seed: int, norm: Norm) -> None:
     delta = torch.randn(5, 2, 3, 4, generator=torch.Generator().manual_seed(seed))
