@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-import zoo
 from zoo.collection.importers import FORMATS, import_checkpoint
+from zoo.collection.store import load_encoder_by_name
 from zoo.errors import UserError
 from zoo.records import Card, read_record
 
@@ -220,9 +220,7 @@ def test_an_imported_encoder_computes_what_the_authors_did(
     done = import_checkpoint(
         tmp_path / "checkpoint.pt", method, tmp_path / "zoo", name=f"{method}-test"
     )
-    encoder = zoo.collection.store.load_encoder_by_name(
-        f"{method}-test", tmp_path / "zoo"
-    )
+    encoder = load_encoder_by_name(f"{method}-test", tmp_path / "zoo")
     x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         torch.testing.assert_close(encoder(x), model(x), rtol=1e-4, atol=1e-5)
@@ -245,7 +243,7 @@ def test_the_bare_key_encoder_of_dynacl_is_read_too(tmp_path: Path) -> None:
     )
     x = torch.rand(1, 3, 32, 32)
     with torch.no_grad():
-        encoder = zoo.collection.store.load_encoder_by_name("bare", tmp_path / "zoo")
+        encoder = load_encoder_by_name("bare", tmp_path / "zoo")
         torch.testing.assert_close(encoder(x), model(x), rtol=1e-4, atol=1e-5)
 
 

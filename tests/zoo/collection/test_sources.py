@@ -18,12 +18,13 @@ from zoo_collection import ENTRY, Evaluated, add_encoder, tiny_encoder
 import zoo
 from zoo.collection.audit import audit, plan
 from zoo.collection.index import INDEX, Index, scan
+from zoo.collection.merge import Receipt
 from zoo.collection.opening import open_source
-from zoo.collection.publish import Receipt, Request, publish
+from zoo.collection.publish import Request, publish
 from zoo.collection.sources import FolderSource
 from zoo.collection.sources_hub import HubSource
 from zoo.collection.sources_web import WebSource
-from zoo.collection.store import card, names, weights
+from zoo.collection.store import card, load_encoder_by_name, names, weights
 from zoo.errors import RobrepError, UserError
 from zoo.records import Proportion, write_record
 
@@ -105,7 +106,7 @@ def test_a_damaged_cache_is_mended(server: serving.Server) -> None:
     path.write_bytes(path.read_bytes()[:-1] + b"!")
     assert weights("first-digits", server.url) == path
     assert torch.equal(
-        zoo.collection.store.load_encoder_by_name("first-digits", server.url).mean,
+        load_encoder_by_name("first-digits", server.url).mean,
         tiny_encoder(0).mean,
     )
 
@@ -186,7 +187,7 @@ def test_a_pickle_is_not_opened(root: Path, tmp_path: Path) -> None:
     (root / "first-digits" / "card.json").write_text(json.dumps(content))
     write_record(root / INDEX, scan(root))
     with pytest.raises(UserError, match="not a safetensors file"):
-        zoo.collection.store.load_encoder_by_name("first-digits", root)
+        load_encoder_by_name("first-digits", root)
     assert not marker.exists()
 
 
