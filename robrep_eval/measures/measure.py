@@ -29,6 +29,13 @@ def check(measurements: Measurements, encoder: nn.Module | None, data: Dataset) 
         encoder: To be probed, or None for a ready-made classifier.
         data: Images to be evaluated.
     """
+    if not isinstance(measurements, Sequence) or not all(
+        isinstance(one, Measurement) for one in measurements
+    ):
+        raise UserError(
+            "measure takes a tuple of measurements, such as (HealthChecks(),), not "
+            f"{measurements!r}"
+        )
     names = [one.name for one in measurements]
     twice = {name for name in names if names.count(name) > 1}
     if twice:

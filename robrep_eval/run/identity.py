@@ -2,8 +2,8 @@
 
 A run folder notes it, and is taken up again only where no key of it differs. Settings
 enter by their full dump, so a new one is part of it at once; model and images enter by
-what they are, not by what they are called. Device and batch size are no part of it:
-they are where and how much at once, and a run may go on with others.
+content, beside their names. Device and batch size are no part of it: they are where and
+how much at once, and a run may go on with others.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ def _from_first_form(
     norm, eps = known["threat"].split()
     settings = ProbeSettings(
         protocol=known["probe"],
-        labels=known["labels"],
+        labels=known.get("labels"),
         penalties=PENALTIES if known.get("l2") is None else (known["l2"],),
     )
     train = f"{known['dataset'].rpartition('/')[0]}/train"

@@ -57,8 +57,7 @@ class Request:
     settings: Settings = field(default_factory=Settings)
     probe: ProbeSettings = field(default_factory=ProbeSettings)
     measure: tuple[Measurement[Any], ...] = field(default_factory=usual)
-    """Beside the attacks; by default what `robrep_eval.measures.registry` calls usual.
-    """
+    """Beside the attacks; by default health checks, eps curve and estimated bound."""
     data_dir: Path | None = None
     arch: str | None = None
     arch_options: tuple[tuple[str, object], ...] = ()
@@ -122,8 +121,8 @@ def prepare(request: Request) -> Plan:
             train = training_images(request, data)
             few_labels(train, request.probe.labels, request.settings.seed)
     check_sources(battery, data)
-    request, notes = _with_full(request, battery, loaded.encoder, data)
     check_measurements(request.measure, loaded.encoder, data)
+    request, notes = _with_full(request, battery, loaded.encoder, data)
     output = _output(request, data, threat)
     if request.overwrite and output is not None and leading():
         model = request.model if isinstance(request.model, str) else None

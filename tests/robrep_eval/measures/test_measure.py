@@ -169,14 +169,19 @@ def test_the_commands_words_become_measurements() -> None:
         read_options(options("--certify", "smothing"))
 
 
-def test_one_measurement_twice_is_refused(robust_classifier: Classifier) -> None:
-    with pytest.raises(UserError, match="'smoothing' is asked for twice"):
-        evaluate(
-            robust_classifier,
-            dataset="digits",
-            eps=0.1,
-            measure=(Smoothing(), Smoothing(images=3)),
-        )
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        ((Smoothing(), Smoothing(images=3)), "'smoothing' is asked for twice"),
+        (Smoothing(), "takes a tuple of measurements"),
+        (("health",), "takes a tuple of measurements"),
+    ],
+)
+def test_what_cannot_be_measured_is_told_first(
+    wanted: Any, message: str, robust_classifier: Classifier
+) -> None:
+    with pytest.raises(UserError, match=message):
+        evaluate(robust_classifier, dataset="digits", eps=0.1, measure=wanted)
 
 
 # --- what a result has already --------------------------------------------------------
