@@ -10,6 +10,7 @@ rows of the batch), for comparing verdicts with the reference example by example
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 from collections.abc import Callable
 from typing import Literal, Protocol
@@ -26,7 +27,7 @@ Rows = Callable[[Tensor], Tensor]
 """Maps task numbers (n,) to their draws (n, *shape), float32 on the CPU."""
 
 SHARED_DRAWS = 128
-"""Most draws common to all examples in one step; a grid of tiles takes up to 81."""
+"""Draws common to all examples that are made at once; most steps need no more."""
 
 _Words = NDArray[np.uint64]
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)
@@ -114,7 +115,12 @@ class PerExample:
 
         def at(step: int) -> Callable[[], float]:
             key = _chain(of_run, np.uint64(step % 2**64))
-            numbers = iter(_uniforms(key, SHARED_DRAWS)[0].tolist())
+            blocks = itertools.count(step=SHARED_DRAWS)
+            numbers = (
+                number
+                for first in blocks
+                for number in _uniforms(key, SHARED_DRAWS, first)[0].tolist()
+            )
             return lambda: next(numbers)
 
         return at
@@ -194,10 +200,10 @@ def _chain(keys: _Words, more: _Words | np.uint64) -> _Words:
         return _mix(_mix(keys + _GAMMA) ^ _mix(np.atleast_1d(more) * _GAMMA + _MIX1))
 
 
-def _uniforms(keys: _Words, size: int) -> Tensor:
-    """(n, size) float64 numbers, multiples of 2^-24 in [0, 1)."""
+def _uniforms(keys: _Words, size: int, first: int = 0) -> Tensor:
+    """(n, size) float64 numbers from number `first`, multiples of 2^-24 in [0, 1)."""
     with np.errstate(over="ignore"):
-        counters = np.arange(1, size + 1, dtype=np.uint64) * _GAMMA
+        counters = np.arange(first + 1, first + size + 1, dtype=np.uint64) * _GAMMA
         words = _mix(keys[:, None] + counters)
     # 24 bits, as torch.rand gives for float32: all values are exact and below 1.
     return torch.from_numpy((words >> np.uint64(40)).astype(np.float64) * 2.0**-24)

@@ -110,7 +110,7 @@ class SquareWindows:
         delta = torch.zeros_like(x)
         height, width = x.shape[-2:]
         side = max(1, height // GRID)
-        first = (height - side * GRID) // 2
+        first = max(0, (height - side * GRID) // 2)
         number = -1
         self.uniform = self.uniforms(number)
         for row in range(height // side):
