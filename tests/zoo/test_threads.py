@@ -40,7 +40,7 @@ FIT = """
 import json
 import numpy, scipy.linalg, scipy.optimize, torch
 from threadpoolctl import threadpool_info
-from robrep_eval.logistic import fit_linear
+from robrep_eval.probes.logistic import fit_linear
 
 def blas():
     pools = threadpool_info()
@@ -59,7 +59,7 @@ print(json.dumps([before, inside, blas()]))
 COMMAND = """
 import json, os, sys
 import click
-from zoo.commands import run
+from zoo.commands.shell import run
 
 @click.command()
 def shown():
