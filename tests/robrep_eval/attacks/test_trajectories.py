@@ -8,27 +8,27 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 from pyautoattack.autopgd_base import APGDAttack
 from torch import Tensor, nn
 
-from robrep_eval.attacks.apgd import Apgd
+from robrep_eval.attacks.apgd import Apgd, ApgdAttack
 from robrep_eval.attacks.apgd_l1 import ApgdL1
+from robrep_eval.attacks.autoattack import members
 from robrep_eval.attacks.base import Context
+from robrep_eval.attacks.battery import Battery
 from robrep_eval.attacks.checks import check_classifier
+from robrep_eval.attacks.engine_attack import EngineAttack
 from robrep_eval.attacks.likeness import last_bits
-from robrep_eval.attacks.members import EngineAttack
+from robrep_eval.attacks.losses import LOSSES
 from robrep_eval.attacks.noise import Kind, Official, Rows
-from robrep_eval.attacks.own import members
 from robrep_eval.attacks.pool import State
 from robrep_eval.attacks.prepared import prepare
 from robrep_eval.attacks.problem import Problem
 from robrep_eval.attacks.reference import ReferenceAttack
-from robrep_eval.attacks.runs import LOSSES
-from robrep_eval.battery import Battery
 from robrep_eval.randomness import seeded
 from zoo.classifier import Classifier, predict
 from zoo.datasets.base import from_tensors
@@ -214,7 +214,7 @@ def test_rand_averages_as_the_reference_does(make: Any) -> None:
     assert (ours.name, dlr.name) == ("apgd-ce", "apgd-dlr")
     battery = Battery(name="rand", engine="robrep", attacks=(ours, dlr))
     check_classifier(classifier, data, battery, "cpu")
-    averaged, alone = fooled(ours), fooled(replace(ours, averaged=1))
+    averaged, alone = fooled(ours), fooled(replace(cast(ApgdAttack, ours), averaged=1))
     theirs = fooled(ReferenceAttack(member="apgd-ce", version="rand"))
     assert abs(averaged - theirs) <= 2
     assert alone < averaged - 2, "the case must need the average"
