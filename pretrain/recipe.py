@@ -15,6 +15,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pretrain.faults import explain
+from zoo import yaml_text
+from zoo.budgets import BudgetError
 from zoo.errors import UserError, nearest
 from zoo.threat import ThreatModel, parse_eps
 
@@ -189,10 +191,9 @@ def read_settings(path: Path) -> dict[str, Any]:
         UserError: not YAML, not a mapping.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        text = " ".join(str(error).split())
-        raise UserError(f"recipe {path} is not valid YAML: {text}") from None
+        content = yaml_text.read(path)
+    except UserError as error:
+        raise UserError(f"recipe {error}") from None
     if not isinstance(content, dict):
         raise UserError(f"recipe {path} must be a mapping of keys to values")
     return content
@@ -204,8 +205,10 @@ def parse_override(text: str) -> dict[str, Any]:
     if not equals or not key.strip():
         raise UserError(f"-o takes key=value, not '{text}'")
     try:
-        content: Any = yaml.safe_load(value)
-    except yaml.YAMLError:
+        content: Any = yaml_text.parse(value, f"-o {key}")
+    except BudgetError:
+        raise
+    except UserError:
         content = value
     for part in reversed(key.strip().split(".")):
         content = {part: content}

@@ -15,6 +15,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
+from zoo import budgets
 from zoo.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -159,8 +160,9 @@ def _check_values(name: str, options: dict[str, Any]) -> None:
     for key, value in options.items():
         if not _plain(value):
             raise UserError(
-                f"option '{key}' of architecture '{name}' must be a number, true, "
-                f"false, a word, or a list of at most {LONGEST} of those"
+                f"option '{key}' of architecture '{name}' must be a number of at "
+                f"most {budgets.OPTION}, true, false, a word, or a list of at most "
+                f"{LONGEST} of those"
             )
 
 
@@ -176,7 +178,9 @@ def _plain(value: object, depth: int = 2) -> bool:
         return WORD.fullmatch(value) is not None
     if isinstance(value, float):
         return math.isfinite(value)
-    return value is None or isinstance(value, bool | int)
+    if isinstance(value, int):
+        return abs(value) <= budgets.OPTION
+    return value is None
 
 
 def build(name: str, in_channels: int, options: dict[str, Any]) -> nn.Module:

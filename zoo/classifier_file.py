@@ -6,14 +6,23 @@ from the saved files alone.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import BaseModel, Field
-from torch import nn
+from torch import Tensor, nn
 
+from zoo import budgets
 from zoo.classifier import Classifier
-from zoo.encoder import Encoder, EncoderSpec, Side, describing, load_weights
+from zoo.encoder import (
+    Encoder,
+    EncoderSpec,
+    Side,
+    build_described,
+    describing,
+    load_weights,
+)
 from zoo.errors import UserError
 from zoo.files import read_tensors, write_tensors
 
@@ -68,19 +77,22 @@ def load_classifier(path: Path) -> Classifier:
     if METADATA_KEY not in metadata:
         raise UserError(f"{path} holds no classifier of robrep")
     with describing(path):
-        classifier = _build(Described.model_validate(metadata[METADATA_KEY]))
+        described = Described.model_validate(metadata[METADATA_KEY])
+        classifier = _build(described, tensors)
     load_weights(classifier, tensors, source=str(path))
     return classifier
 
 
-def _build(described: Described) -> Classifier:
+def _build(described: Described, tensors: Mapping[str, Tensor]) -> Classifier:
     shape, classes = described.shape, described.classes
+    budgets.check_shape(shape)
     head: nn.Module = nn.Identity()
     if described.features is not None:
-        head = nn.Linear(described.features, classes)
+        with budgets.building(sum(tensor.numel() for tensor in tensors.values())):
+            head = nn.Linear(described.features, classes)
     encoder: nn.Module
     if described.spec is not None:
-        encoder = Encoder(described.spec)
+        encoder = build_described(described.spec, tensors)
     else:
         encoder = _stranger(str(described.reference))
     return Classifier(encoder, head, classes=classes, shape=shape)

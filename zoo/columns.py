@@ -9,6 +9,7 @@ Imports no torch.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, get_args, get_origin
@@ -16,6 +17,7 @@ from typing import Any, NamedTuple, get_args, get_origin
 import numpy as np
 import numpy.typing as npt
 
+from zoo import budgets
 from zoo.errors import UserError
 from zoo.files import parse_json
 from zoo.schema import Column, Record
@@ -96,6 +98,8 @@ def put(content: dict[str, Any], kind: type[Record], file: Path) -> None:
     from safetensors import SafetensorError, safe_open
 
     known = list(places(kind))
+    budgets.check_header(file)
+    rows = 0
     try:
         with safe_open(file, framework="numpy") as stream:
             words = _words(stream.metadata() or {})
@@ -103,6 +107,8 @@ def put(content: dict[str, Any], kind: type[Record], file: Path) -> None:
                 path, column = _find(known, key)
                 part = stream.get_slice(key)
                 dtype, shape = part.get_dtype(), part.get_shape()
+                rows += math.prod(shape)
+                budgets.check(rows, budgets.VALUES, "values")
                 if dtype not in DTYPES[column] or len(shape) != 1:
                     raise ValueError(
                         f"column {key!r} is {dtype} of shape {shape}, not a vector of "

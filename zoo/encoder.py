@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,7 +13,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
-from zoo import architectures
+from zoo import architectures, budgets
 from zoo.errors import UserError
 from zoo.files import read_tensors, write_tensors
 
@@ -34,7 +34,7 @@ class EncoderSpec(BaseModel):
     """Channels, height and width of the images it was trained on."""
     mean: tuple[Annotated[float, Field(ge=0, le=1)], ...] = (0.0,)
     """Subtracted per channel (one number serves all channels); pixels in [0, 1]."""
-    std: tuple[Annotated[float, Field(gt=0)], ...] = (1.0,)
+    std: tuple[Annotated[float, Field(ge=1e-6, le=1e6)], ...] = (1.0,)
     """Divides per channel after the mean."""
 
 
@@ -138,10 +138,12 @@ def load_encoder(path: Path) -> Encoder:
         )
     with describing(path):
         described = Described.model_validate(metadata[METADATA_KEY])
-        encoder = Encoder(described.spec)
+        encoder = build_described(described.spec, tensors)
     load_weights(encoder, tensors, source=str(path))
     stored = torch.tensor(described.digest, dtype=torch.float64)
     found = torch.tensor(feature_digest(encoder), dtype=torch.float64)
+    if not bool(found.isfinite().all()):
+        raise UserError(f"{path}: the features of the encoder are not finite")
     if stored.shape != found.shape or not torch.allclose(
         stored, found, rtol=1e-3, atol=1e-3 * float(found.abs().max())
     ):
@@ -152,11 +154,28 @@ def load_encoder(path: Path) -> Encoder:
     return encoder.eval()
 
 
+def build_described(spec: EncoderSpec, tensors: Mapping[str, Tensor]) -> Encoder:
+    """The encoder of a description that came with these weights, not loaded yet.
+
+    Raises:
+        BudgetError: larger than its weights, or too large to run once.
+    """
+    budgets.check_shape(spec.shape)
+    with budgets.building(sum(tensor.numel() for tensor in tensors.values())):
+        encoder = Encoder(spec)
+    own = not spec.arch.startswith(architectures.TIMM)
+    if not (own and budgets.surely_small(encoder, spec.shape)):
+        budgets.check_activations(encoder, spec.shape)
+    return encoder
+
+
 @contextmanager
 def describing(path: Path) -> Iterator[None]:
     """Blames `path` if a module cannot be built as its description says."""
     try:
         yield
+    except budgets.BudgetError as error:
+        raise budgets.BudgetError(f"{path} is refused: {error}") from None
     except UserError:
         raise
     except ValidationError as error:
@@ -165,9 +184,9 @@ def describing(path: Path) -> Iterator[None]:
         raise UserError(
             f"{path} has a broken description: {where}: {first['msg']}"
         ) from None
-    except (RuntimeError, TypeError, ValueError, MemoryError) as error:
+    except Exception as error:
         # Sizes that no memory holds, numbers where texts belong: torch says it late.
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = budgets.plain_reason(error)
         raise UserError(f"{path} has a broken description: {reason}") from None
 
 

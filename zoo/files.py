@@ -11,10 +11,11 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zoo import budgets
 from zoo.errors import UserError
 
 if TYPE_CHECKING:
@@ -98,23 +99,32 @@ def write_json(path: Path, content: Any) -> None:
 
 def read_json(path: Path) -> Any:
     """Reads JSON; raises `UserError` that names the file if it is missing or broken."""
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise UserError(f"no file {path}") from None
-    return parse_json(content, str(path))
+    return parse_json(budgets.read_bytes(path, budgets.TEXT_BYTES), str(path))
 
 
 def parse_json(content: bytes, name: str) -> Any:
-    """Parses JSON; raises `UserError` that calls it `name` if it is broken.
+    """Parses JSON in UTF-8; raises `UserError` that calls it `name` if it is broken.
 
-    NaN, infinities, numbers of thousands of digits and nesting without end are refused
-    here, before anything computes with them.
+    NaN, infinities, what is no Unicode and all that passes a budget (`zoo.budgets`)
+    are refused here, before anything computes with them.
     """
     try:
-        return json.loads(content, parse_float=_finite, parse_constant=_finite)
+        with budgets.naming(name):
+            budgets.check_text(content)
+            parsed = json.loads(
+                content.decode("utf-8-sig"),
+                parse_int=budgets.integer,
+                parse_float=_finite,
+                parse_constant=_finite,
+            )
+            budgets.check_values(parsed)
+            return parsed
+    except UserError:
+        raise
     except RecursionError:
-        raise UserError(f"{name} is not valid JSON (nested too deeply)") from None
+        raise UserError(
+            f"{name} is refused: it is nested more than {budgets.DEPTH} deep"
+        ) from None
     except ValueError as error:
         raise UserError(f"{name} is not valid JSON ({error})") from None
 
@@ -207,19 +217,20 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     from safetensors import SafetensorError, safe_open
 
-    if not path.is_file():
-        raise UserError(f"no file {path}")
+    budgets.check_header(path)
     try:
         with safe_open(path, framework="pt") as stream:
             tensors = {key: stream.get_tensor(key) for key in stream.keys()}  # noqa: SIM118 - not a dict
             raw = stream.metadata() or {}
-    except SafetensorError as error:
-        raise UserError(f"{path} is not a safetensors file: {error}") from None
-    return tensors, {key: _decode(value) for key, value in raw.items()}
+    except (SafetensorError, RuntimeError, ValueError, TypeError) as error:
+        reason = budgets.plain_reason(error)
+        raise UserError(f"{path} is not a safetensors file: {reason}") from None
+    return tensors, {key: _decode(value, f"{path}: {key}") for key, value in raw.items()}
 
 
-def _decode(value: str) -> Any:
-    try:
-        return json.loads(value)
-    except json.JSONDecodeError:
+def _decode(value: str, name: str) -> Any:
+    if not value.startswith(("{", "[")):
+        with suppress(ValueError):
+            return json.loads(value, parse_int=budgets.integer, parse_constant=_finite)
         return value  # metadata that another program wrote as plain text
+    return parse_json(value.encode(), name)

@@ -14,7 +14,15 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import CoreSchema
 
 from zoo.errors import UserError
 from zoo.files import read_json, write_text
@@ -45,10 +53,30 @@ class Column(StrEnum):
     """One of a few words."""
 
 
+def _stop_at_first(schema: Any) -> None:
+    """Has every list checked up to its first error: a file may hold millions."""
+    if isinstance(schema, dict):
+        if schema.get("type") in ("list", "tuple", "set"):
+            schema["fail_fast"] = True
+        for part in schema.values():
+            _stop_at_first(part)
+    elif isinstance(schema, list):
+        for part in schema:
+            _stop_at_first(part)
+
+
 class Record(BaseModel):
     """Base of all records: immutable, unknown keys refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @classmethod
+    def __get_pydantic_core_schema__(
+        cls, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        schema = handler(source)
+        _stop_at_first(schema)
+        return schema
 
 
 class Proportion(Record):

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import yaml
-
 from robrep_eval.measures.registry import read_options
 from robrep_eval.probes.linear import PENALTIES, ProbeSettings
 from robrep_eval.run.chunk import Settings
 from robrep_eval.run.plan import Request
+from zoo import yaml_text
 from zoo.errors import UserError, nearest
 
 NORMALIZATIONS = {
@@ -80,7 +79,7 @@ def read_pair(text: str) -> tuple[str, object]:
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise UserError(f"'{text}' is not KEY=VALUE, such as stem_padding=2")
-    return key, yaml.safe_load(value)
+    return key, yaml_text.parse(value, f"option {key}")
 
 
 def read_normalization(text: str) -> tuple[tuple[float, ...], tuple[float, ...]]:

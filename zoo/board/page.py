@@ -107,10 +107,17 @@ def _encoder(card: Card, texts: dict[str, int]) -> dict[str, Any]:
         "name": card.name,
         "dim": card.dim,
         "labels": int(training.labels),
-        "link": int(urlsplit(card.source).scheme == "https"),
+        "link": int(_is_link(card.source)),
         "sha256": card.sha256,
         **{key: _text(value, texts) for key, value in told.items()},
     }
+
+
+def _is_link(text: str) -> bool:
+    try:
+        return urlsplit(text).scheme == "https"
+    except ValueError:  # "https://["
+        return False
 
 
 def _task(row: Row) -> str:

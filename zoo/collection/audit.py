@@ -84,17 +84,24 @@ def audit(
             if item.entry is None
             else _audit_entry(source, item.row, item.entry, data_dir, device)
         )
-    except RobrepError as error:
+    except Exception as error:  # one hostile item must not stop the rest
         return Audit(
             item=str(item),
             holds=False,
-            reason=str(error),
+            reason=_reason(error),
             unchecked=isinstance(error, MissingDatasetError),
             seconds=time.monotonic() - start,
         )
     return Audit(
         item=str(item), holds=True, findings=findings, seconds=time.monotonic() - start
     )
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, RobrepError):
+        return str(error)
+    text = " ".join(str(error).split())[:200]
+    return f"cannot be checked ({type(error).__name__}: {text})"
 
 
 def _audit_encoder(source: Source, row: EncoderRow) -> list[tuple[str, str]]:

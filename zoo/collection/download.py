@@ -59,7 +59,11 @@ class _InterruptedError(Exception):
 
 def check_url(url: str) -> None:
     """Raises `UserError` unless the address is https, or http on this machine."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError as error:
+        raise UserError(f"'{url}' is no address: {error}") from None
     safe = parts.scheme == "https" or (
         parts.scheme == "http" and parts.hostname in LOOPBACK
     )

@@ -191,7 +191,7 @@ def build(
         form: Its layout.
         source: Names the checkpoint in messages.
     """
-    from zoo.encoder import Encoder, EncoderSpec, load_weights
+    from zoo.encoder import Encoder, EncoderSpec, describing, load_weights
 
     kept = _encoder_part(state, form)
     kept, mean, std = _normalisation(kept)
@@ -201,11 +201,11 @@ def build(
     if stem == "cifar":
         options["stem_padding"] = form.stem_padding
     size = SIZES[stem]
-    encoder = Encoder(
-        EncoderSpec(
+    with describing(Path(source)):
+        spec = EncoderSpec(
             arch="resnet18", options=options, shape=(3, size, size), mean=mean, std=std
         )
-    )
+        encoder = Encoder(spec)
     load_weights(encoder.backbone, kept, source=source)
     return encoder.eval(), len(state) - len(kept)
 

@@ -49,7 +49,7 @@ class WebSource(Source):
         url = f"{self.uri}/{INDEX}"
         content = get_small(url, INDEX_LIMIT, self.patience)
         index = validated(parse_json(content, url), Index, url)
-        write_text(cached, content.decode())
+        write_text(cached, content.decode("utf-8-sig"))
         return index
 
     def _fetch(self, row: EncoderRow, file: FileRecord) -> Path:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from zoo import budgets
 from zoo.errors import UserError
 
 if TYPE_CHECKING:
@@ -36,8 +39,9 @@ def read_state(path: Path) -> dict[str, Tensor]:
         if isinstance(content, dict)
         else {}
     )
-    if not tensors:
-        raise UserError(f"{path} holds no state dict")
+    if not tensors or not all(isinstance(key, str) for key in tensors):
+        raise UserError(f"{path} holds no state dict (tensors by name)")
+    _check_tensors(path, list(tensors.values()))
     return {_plain_key(key): value for key, value in tensors.items()}
 
 
@@ -52,18 +56,51 @@ def _torch_load(path: Path) -> object:
 
     import torch
 
+    size = budgets.regular(path)
+    with budgets.naming(path):
+        budgets.check(size, budgets.TENSOR_BYTES, "bytes")
+        budgets.check(_unpacked(path), max(size, 1 << 16), "bytes when unpacked")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickle, of files that are none
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise UserError(
             f"{path} is not a plain state dict: it holds pickled objects or is damaged "
             "(loading those could run foreign code, so robrep refuses); save "
             "model.state_dict() instead"
         ) from None
-    except KeyError:  # an opcode that pickle does not have
+    except EOFError:
+        raise UserError(
+            f"{path} is not a readable checkpoint: it ends too early"
+        ) from None
+    except (RuntimeError, OSError, ValueError) as error:
+        reason = budgets.plain_reason(error)
+        raise UserError(f"{path} is not a readable checkpoint: {reason}") from None
+    except Exception:  # a damaged pickle fails in all ways there are
         raise UserError(
             f"{path} is not a readable checkpoint: torch.save did not write it"
         ) from None
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
-        reason = (str(error).splitlines() or ["it ends too early"])[0]
-        raise UserError(f"{path} is not a readable checkpoint: {reason}") from None
+
+
+def _unpacked(path: Path) -> int:
+    """Bytes of what lies in it, if it is a zip; torch itself never compresses."""
+    if not zipfile.is_zipfile(path):
+        return 0
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return sum(info.file_size for info in archive.infolist())
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError):
+        return 0  # torch says what is wrong with it
+
+
+def _check_tensors(path: Path, tensors: list[Tensor]) -> None:
+    """Refuses tensors that claim to be larger than their file."""
+    import torch
+
+    if any(tensor.layout is not torch.strided for tensor in tensors):
+        raise UserError(f"{path} holds sparse tensors; save a plain state dict")
+    size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    with budgets.naming(path):
+        limit = budgets.SLACK * path.stat().st_size
+        budgets.check(size, limit, "bytes of tensors in a small file")

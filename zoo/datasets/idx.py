@@ -7,15 +7,19 @@ of Debian's `dataset-fashion-mnist`; the format itself is a header and raw bytes
 from __future__ import annotations
 
 import gzip
+import math
 import zlib
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import numpy.typing as npt
 
+from zoo import budgets
 from zoo.errors import UserError
 
 UNSIGNED_BYTE = 8
+MAX_RANK = 8
 
 
 def read_idx(path: Path) -> npt.NDArray[np.uint8]:
@@ -25,22 +29,35 @@ def read_idx(path: Path) -> npt.NDArray[np.uint8]:
         UserError: truncated, not IDX, or not of bytes; names the file.
     """
     try:
-        raw = path.read_bytes()
-        if path.suffix == ".gz":
-            raw = gzip.decompress(raw)
+        budgets.regular(path)
+        opener = gzip.open if path.suffix == ".gz" else open
+        with opener(path, "rb") as stream, budgets.naming(path):
+            return _read(stream, path)
+    except UserError:
+        raise
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"cannot read {path}: {error}; get the file again") from None
-    if len(raw) < 4 or raw[:2] != b"\0\0" or raw[2] != UNSIGNED_BYTE:
+
+
+def _read(stream: IO[bytes], path: Path) -> npt.NDArray[np.uint8]:
+    """Reads no more than the header says, however much would come."""
+    magic = stream.read(4)
+    rank = magic[3] if len(magic) == 4 else 0
+    sides = stream.read(4 * rank)
+    known = magic[:3] == bytes((0, 0, UNSIGNED_BYTE)) and 0 < rank <= MAX_RANK
+    if not known or len(sides) != 4 * rank:
         raise UserError(f"{path} is not an IDX file of bytes; get the file again")
-    rank = raw[3]
-    shape = np.frombuffer(raw, ">u4", count=rank, offset=4).astype(np.int64)
-    start = 4 + 4 * rank
-    if len(raw) - start != shape.prod():
+    shape = [int(side) for side in np.frombuffer(sides, ">u4")]
+    size = math.prod(shape)
+    budgets.check(size, budgets.ARRAY_BYTES, "bytes by its header")
+    body = stream.read(size + 1)
+    if len(body) != size:
+        found = f"more than {size}" if len(body) > size else f"{len(body)}"
         raise UserError(
-            f"{path} holds {len(raw) - start} bytes where its header says "
-            f"{shape.prod()}; get the file again"
+            f"{path} holds {found} bytes where its header says {size}; get the file "
+            "again"
         )
-    return np.frombuffer(raw, np.uint8, offset=start).reshape(shape)
+    return np.frombuffer(body, np.uint8).reshape(shape)
 
 
 def find_idx(folders: list[Path], stem: str) -> Path | None:

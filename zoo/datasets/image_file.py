@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, ImageOps
 
+from zoo import budgets
 from zoo.errors import UserError
 
 SUFFIXES = frozenset(
@@ -76,20 +77,22 @@ def read_pixels(path: Path, channels: int) -> npt.NDArray[np.uint8]:
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
     try:
+        budgets.regular(path)
         with Image.open(path) as image:
+            with budgets.naming(path):
+                budgets.check(image.width * image.height, budgets.PIXELS, "pixels")
             _check_kind(image, path)
             yield image
     except UserError:
         raise
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        EOFError,
-        Image.DecompressionBombError,
-    ) as error:
+    except Image.DecompressionBombError:
+        raise budgets.BudgetError(
+            f"{path} is refused: it has more than {budgets.PIXELS:,} pixels"
+        ) from None
+    except Exception as error:  # a damaged file fails in all ways there are
         raise UserError(
-            f"cannot read image {path}: {error}; get it again, or remove it"
+            f"cannot read image {path}: {budgets.plain_reason(error)}; get it again, "
+            "or remove it"
         ) from None
 
 

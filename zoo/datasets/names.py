@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from zoo import budgets
 from zoo.errors import UserError
 
 FOLDER = "imagefolder:"
@@ -32,6 +33,8 @@ def split_name(name: str) -> tuple[str, Shape | None]:
             "channels, such as 3x32x32"
         )
     channels, height, width = map(int, found.groups())
+    with budgets.naming(f"dataset '{name}'"):
+        budgets.check_shape((channels, height, width))
     return base, (channels, height, width)
 
 

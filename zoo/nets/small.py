@@ -35,6 +35,8 @@ class SmallResNet(nn.Module):
             raise UserError(
                 f"widths {widths} and blocks {blocks} must have one number per stage"
             )
+        if type(stem_stride) is not int or not 1 <= stem_stride <= 8:
+            raise UserError(f"stem_stride must be 1 to 8, not {stem_stride}")
         if grid < 1:
             raise UserError(f"grid must be 1 or more cells per side, not {grid}")
         self.grid = grid
