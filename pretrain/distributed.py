@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from zoo.device import check_device
 from zoo.errors import UserError
 
 
@@ -51,6 +52,7 @@ def device(name: str) -> torch.device:
         if launched():
             found = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
             torch.cuda.set_device(found)
+    check_device(str(found))
     return found
 
 

@@ -25,10 +25,12 @@ from pretrain.recipe import Recipe, dump, read_settings, validate
 from zoo.collection.index import CARD
 from zoo.encoder import Encoder, save_encoder
 from zoo.errors import UserError
-from zoo.files import atomic, leftovers, naming, sha256_file, write_text
+from zoo.files import atomic, leftovers, naming, parse_json, sha256_file, write_text
 from zoo.records import WEIGHTS, Card, Training, write_record
 from zoo.settings import differing
 
+CHECKPOINT = {"epoch", "seconds", "best", "method", "optimizer", "average"}
+"""Keys of a checkpoint."""
 KINDS = ("best", "last")
 """Folders of a run that hold an encoder."""
 
@@ -114,6 +116,11 @@ class RunFolder:
                 f"{self.checkpoint_file} cannot be read "
                 f"({type(error).__name__}); remove it to start again"
             ) from None
+        if not isinstance(state, dict) or state.keys() != CHECKPOINT:
+            raise UserError(
+                f"{self.checkpoint_file} is no checkpoint of robrep-pretrain; remove "
+                "it to start again"
+            )
         if truncate:
             self._keep_metrics(before=state["epoch"])
         return state
@@ -151,9 +158,15 @@ class RunFolder:
         lines = []
         for text in self.metrics_file.read_text(encoding="utf-8").splitlines():
             try:
-                lines.append(json.loads(text))
-            except json.JSONDecodeError:
+                line = parse_json(text.encode(), "a line")
+            except UserError:
                 break
+            if not isinstance(line, dict) or type(line.get("epoch")) is not int:
+                raise UserError(
+                    f"{self.metrics_file} has a line that is no record of an epoch "
+                    f"({text[:60]!r}); remove that line"
+                )
+            lines.append(line)
         return lines
 
     def publish(

@@ -27,8 +27,9 @@ from pretrain.progress import Reporter, Silent
 from pretrain.randomness import generator
 from pretrain.recipe import Recipe
 from pretrain.run_folder import RunFolder
+from zoo.budgets import plain_reason
 from zoo.encoder import Encoder
-from zoo.errors import RobrepError
+from zoo.errors import RobrepError, UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,11 +236,20 @@ class Session:
         saved = self.run.load(truncate=distributed.rank() == 0)
         if saved is None:
             return
-        self.method.load_state_dict(saved["method"])
-        self.optimizer.load_state_dict(saved["optimizer"])
-        if self.average is not None:
-            self.average.module.load_state_dict(saved["average"])
-        self.state = State(saved["epoch"], saved["seconds"], saved["best"])
+        try:
+            self.method.load_state_dict(saved["method"])
+            self.optimizer.load_state_dict(saved["optimizer"])
+            if self.average is not None:
+                self.average.module.load_state_dict(saved["average"])
+            epoch, seconds, best = (saved[k] for k in ("epoch", "seconds", "best"))
+            if not 0 <= epoch <= self.plan.epochs:
+                raise ValueError(f"epoch {epoch} of {self.plan.epochs}")
+            self.state = State(int(epoch), float(seconds), float(best))
+        except Exception as error:  # torch and its optimisers fail in many ways
+            raise UserError(
+                f"{self.run.checkpoint_file} does not fit this run "
+                f"({plain_reason(error)}); remove it to start again"
+            ) from None
 
     def exported(self) -> Encoder:
         """The encoder as it would be published now."""

@@ -98,9 +98,9 @@ def put(content: dict[str, Any], kind: type[Record], file: Path) -> None:
     from safetensors import SafetensorError, safe_open
 
     known = list(places(kind))
-    budgets.check_header(file)
     rows = 0
     try:
+        budgets.check_header(file)
         with safe_open(file, framework="numpy") as stream:
             words = _words(stream.metadata() or {})
             for key in stream.keys():  # noqa: SIM118 - not a dict

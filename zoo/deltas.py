@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from zoo import budgets
 from zoo.ball import lengths
 from zoo.classifier import predict
 from zoo.datasets.base import Dataset
@@ -28,6 +29,16 @@ LEVELS = (1, 7, 127, 32767)
 """Largest integer of each grid: signs alone, then 4, 8 and 16 bits."""
 NARROW, WIDE, EXACT = 0, 1, 2
 """How an example is stored: 8-bit integers, 16-bit integers, or floats."""
+KINDS = {
+    "code": ((torch.uint8,), 1),
+    "scale": ((torch.float32,), 1),
+    "positions": ((torch.int32, torch.int64), 1),
+    "attack": ((torch.uint8, torch.int64), 1),
+    "narrow": ((torch.uint8,), 1),
+    "wide": ((torch.uint8,), 1),
+    "exact": ((torch.float32,), 4),
+}
+"""Dtypes and rank of each tensor."""
 MARGIN = 1e-3
 """By how much the wrong logit must win, as a share of the spread of the logits."""
 
@@ -95,6 +106,7 @@ def unpack(tensors: dict[str, Tensor], data: Dataset) -> Claims:
         VerificationError: tensors that are missing, damaged, or of another size.
     """
     try:
+        _check_kinds(tensors)
         code, scale = tensors["code"], tensors["scale"]
         count = len(code)
         positions = tensors["positions"].long()
@@ -109,9 +121,30 @@ def unpack(tensors: dict[str, Tensor], data: Dataset) -> Claims:
         return Claims(
             positions=positions, attack_index=tensors["attack"].long(), images=images
         )
-    except (KeyError, RuntimeError, IndexError, TypeError, zlib.error) as error:
-        first = str(error).splitlines()[0]
+    except (
+        KeyError,
+        RuntimeError,
+        IndexError,
+        TypeError,
+        ValueError,
+        zlib.error,
+    ) as error:
+        first = budgets.plain_reason(error)
         raise VerificationError(f"the perturbations are damaged: {first}") from None
+
+
+def _check_kinds(tensors: dict[str, Tensor]) -> None:
+    """Rank and dtype of each tensor, lengths, and that no claim is made twice."""
+    for name, (dtypes, rank) in KINDS.items():
+        found = tensors[name]
+        if found.dtype not in dtypes or found.ndim != rank:
+            raise ValueError(f"{name} is {tuple(found.shape)} of {found.dtype}")
+    rows = [tensors[name] for name in ("code", "scale", "positions", "attack")]
+    if len({len(column) for column in rows}) > 1:
+        raise ValueError("its tensors differ in length")
+    pairs = zip(tensors["positions"].tolist(), tensors["attack"].tolist(), strict=True)
+    if len(set(pairs)) != len(tensors["code"]):
+        raise ValueError("an adversarial is listed twice")
 
 
 def _pack_block(block: _Block) -> tuple[Tensor, Tensor, Tensor]:

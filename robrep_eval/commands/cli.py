@@ -259,8 +259,11 @@ def verify(result: Path, data_dir: Path | None, device: str) -> None:
 
     RESULT is a run folder or its result.json. Exit code 1 if a claim does not hold.
     """
+    from zoo.device import check_device
     from zoo.result_file import RESULT
     from zoo.verification import verify_folder
+
+    check_device(device)
 
     folder = result.parent if result.name == RESULT else result
     if not (folder / RESULT).is_file():

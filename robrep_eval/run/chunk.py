@@ -7,7 +7,8 @@ engine runs, its journal is written every few seconds.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +19,7 @@ from torch import Tensor
 from robrep_eval.attacks.base import Attack, Context
 from robrep_eval.attacks.battery import Battery
 from robrep_eval.attacks.pool import Journal, State
+from zoo.budgets import plain_reason
 from zoo.classifier import Classifier, predict
 from zoo.datasets.base import Dataset
 from zoo.errors import UserError
@@ -122,7 +124,10 @@ class Chunk:
         """Clean predictions, from the file of an earlier run if there is one."""
         path = self._path("clean")
         if path.exists():
-            return read_tensors(path)[0]["clean"]
+            with _undamaged(path):
+                saved = read_tensors(path)[0]["clean"]
+                _expect(saved, torch.int64, len(self.y))
+                return saved
         clean = clean_predictions(self.classifier, self.x, self.settings)
         write_tensors(path, {"clean": clean}, {})
         return clean
@@ -133,7 +138,7 @@ class Chunk:
         """From the file of an earlier run, or by running it now."""
         path = self._path(attack.name)
         if path.exists():
-            return replace(read_chunk(path), images=NOTHING)
+            return replace(read_chunk(path, len(self.y)), images=NOTHING)
         progress(0.0)
         if len(rows):
             result = self._propose(attack, rows, progress)
@@ -214,10 +219,10 @@ class _Journal:
             tensors, metadata = read_tensors(self.path)
         except UserError:
             return {}
-        rows = tensors.pop("rows")
-        if not torch.equal(rows, self.rows):
+        rows, seconds = tensors.pop("rows", None), metadata.get("seconds")
+        if rows is None or not torch.equal(rows, self.rows):
             return {}
-        self.before = float(metadata["seconds"])
+        self.before = seconds if isinstance(seconds, float) else 0.0
         return tensors
 
     def save(self, state: State) -> None:
@@ -265,12 +270,42 @@ def write_chunk(path: Path, part: ChunkAttack) -> None:
     )
 
 
-def read_chunk(path: Path) -> ChunkAttack:
-    tensors, metadata = read_tensors(path)
-    return ChunkAttack(
-        outcomes=[OUTCOMES[code] for code in tensors["outcomes"].tolist()],
-        rows=tensors["rows"],
-        images=tensors["images"],
-        seconds=metadata["seconds"],
-        notes=metadata["notes"],
-    )
+def read_chunk(path: Path, count: int | None = None) -> ChunkAttack:
+    """What an attack came to on a chunk of `count` images.
+
+    Raises:
+        UserError: damaged, or of another chunk.
+    """
+    with _undamaged(path):
+        tensors, metadata = read_tensors(path)
+        codes, rows, images = (tensors[k] for k in ("outcomes", "rows", "images"))
+        _expect(codes, torch.uint8, len(codes) if count is None else count)
+        outcomes = [OUTCOMES[code] for code in codes.tolist()]
+        fooled = [i for i, o in enumerate(outcomes) if o is Outcome.FOOLED]
+        _expect(rows, torch.int64, len(fooled))
+        if rows.tolist() != fooled or (fooled and len(images) != len(fooled)):
+            raise ValueError("its rows are not those that were fooled")
+        return ChunkAttack(
+            outcomes=outcomes,
+            rows=rows,
+            images=images,
+            seconds=float(metadata["seconds"]),
+            notes=[str(note) for note in metadata["notes"]],
+        )
+
+
+@contextmanager
+def _undamaged(path: Path) -> Iterator[None]:
+    """One error for all that can be wrong with a file of progress."""
+    try:
+        yield
+    except (UserError, ValueError, TypeError, KeyError, IndexError) as error:
+        raise UserError(
+            f"{path} is damaged or of another run ({plain_reason(error)}); remove it, "
+            "and this part is done again"
+        ) from None
+
+
+def _expect(tensor: Tensor, dtype: torch.dtype, count: int) -> None:
+    if tensor.dtype is not dtype or tuple(tensor.shape) != (count,):
+        raise ValueError(f"a tensor {tuple(tensor.shape)} of {tensor.dtype}")

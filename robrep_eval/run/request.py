@@ -10,8 +10,11 @@ from robrep_eval.probes.linear import PENALTIES, ProbeSettings
 from robrep_eval.run.chunk import Settings
 from robrep_eval.run.plan import Request
 from zoo import yaml_text
+from zoo.device import check_device
 from zoo.errors import UserError, nearest
 
+LARGEST = 2**31 - 1
+"""Of seeds and sizes: torch and numpy take no more."""
 NORMALIZATIONS = {
     "none": ((0.0,), (1.0,)),
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
@@ -33,6 +36,11 @@ def read_request(options: dict[str, Any], command: Sequence[str]) -> Request:
         if options[key] is not None and options[key] < 1:
             flag = key.replace("_", "-")
             raise UserError(f"--{flag} must be at least 1, not {options[key]}")
+        if options[key] is not None and options[key] > LARGEST:
+            flag = key.replace("_", "-")
+            raise UserError(f"--{flag} must be at most {LARGEST}, not {options[key]}")
+    if not 0 <= options["seed"] <= LARGEST:
+        raise UserError(f"--seed must be 0 to {LARGEST}, not {options['seed']}")
     check_device(options["device"])
     mean, std = read_normalization(options["normalize"] or "none")
     return Request(
@@ -93,14 +101,3 @@ def read_normalization(text: str) -> tuple[tuple[float, ...], tuple[float, ...]]
             f"--normalize '{text}' is not MEAN/STD; {nearest(text, NORMALIZATIONS)}"
         ) from None
     return mean, std
-
-
-def check_device(device: str) -> None:
-    """Raises `UserError` for a device that this machine or torch does not have."""
-    import torch
-
-    try:
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        first = str(error).splitlines()[0]
-        raise UserError(f"device '{device}' cannot be used: {first}") from None

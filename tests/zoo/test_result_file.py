@@ -285,7 +285,7 @@ SPOILT: dict[str, tuple[Callable[[Path], None], str]] = {
     "words that are none": (_words([1, 2]), "codes are no lists of words"),
     "deep words": (
         lambda f: _raw_words(f, "[" * 100_000),
-        "metadata is not valid JSON",
+        "metadata is (not valid JSON|refused)",
     ),
     "words of numbers": (_words({VERDICT: [1, 2]}), "codes are no lists of words"),
     "foreign words": (

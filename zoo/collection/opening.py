@@ -20,6 +20,7 @@ from zoo.collection.sources_embedded import EMBEDDED, EmbeddedSource
 from zoo.collection.sources_hub import HUB_ALIAS, HubSource
 from zoo.collection.sources_web import WebSource
 from zoo.errors import UserError
+from zoo.paths import user_path
 
 VARIABLE = "ROBREP_ZOO"
 
@@ -44,4 +45,4 @@ def open_source(uri: str | Path | None = None) -> Source:
             f"'{text}' is no source of a zoo; known forms: {EMBEDDED}, a folder, "
             "https://HOST/PATH, hf://ORG/REPO"
         )
-    return FolderSource(Path(text).expanduser())
+    return FolderSource(user_path(text))

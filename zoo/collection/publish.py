@@ -34,6 +34,7 @@ from zoo.collection.references import weights_file
 from zoo.collection.sources import FolderSource, Source
 from zoo.collection.store import check_encoder, load_encoder_by_name, opened
 from zoo.errors import UserError
+from zoo.paths import user_path
 from zoo.files import copy_together, leftovers, write_json
 from zoo.records import Card, read_record, write_record
 from zoo.result_file import RESULT, read_result
@@ -83,7 +84,7 @@ def publish(request: Request, to: str) -> Receipt:
                 f"cannot publish to '{to}': give a folder (and copy it to your server) "
                 "or hf://ORG/REPO"
             )
-        return _publish_to_folder(stage, card.name, Path(to).expanduser())
+        return _publish_to_folder(stage, card.name, user_path(to))
 
 
 def _stage(request: Request, stage: Path) -> Card:

@@ -20,6 +20,7 @@ from zoo.collection.state_file import read_state
 from zoo.encoder import Encoder, EncoderSpec, load_encoder, load_weights
 from zoo.errors import UserError, nearest
 from zoo.files import sha256_file
+from zoo.paths import user_path
 from zoo.records import WEIGHTS, Card, Training, read_record
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ def training_of(reference: str) -> Training | None:
 
 def weights_file(reference: str) -> Path:
     """The weights that a path leads to: itself, or those in the folder it names."""
-    path = Path(reference).expanduser()
+    path = user_path(reference)
     return path / WEIGHTS if (path / WEIGHTS).is_file() else path
 
 

@@ -85,9 +85,9 @@ def _torch_load(path: Path) -> object:
 
 def _unpacked(path: Path) -> int:
     """Bytes of what lies in it, if it is a zip; torch itself never compresses."""
-    if not zipfile.is_zipfile(path):
-        return 0
     try:
+        if not zipfile.is_zipfile(path):
+            return 0
         with zipfile.ZipFile(path) as archive:
             return sum(info.file_size for info in archive.infolist())
     except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError):

@@ -155,13 +155,17 @@ def verify(
     """
     from zoo.collection.audit import audit, plan
     from zoo.collection.opening import open_source
+    from zoo.device import check_device
     from zoo.errors import UserError
     from zoo.progress import activity
 
     if (name is None) != everything:
         raise UserError("give a NAME, or --all")
+    check_device(device)
     collection = open_source(source)
     items = plan(collection, name)
+    if not items:
+        raise UserError(f"there is nothing to verify in {collection.uri}")
     verdicts = []
     for at, item in enumerate(items, start=1):
         with activity(plain(f"checking {item} ({at} of {len(items)})")):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from zoo.datasets.names import FOLDER, split_name
 from zoo.errors import UserError, nearest
-from zoo.paths import home
+from zoo.paths import home, user_path
 from zoo.threat import Norm
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ def load(name: str, split: str, data_dir: Path | None) -> Dataset:
     if base.startswith(FOLDER):
         from zoo.datasets.folder import read as read_folder
 
-        return read_folder(Path(base.removeprefix(FOLDER)).expanduser(), split, shape)
+        return read_folder(user_path(base.removeprefix(FOLDER)), split, shape)
     if split not in SPLITS:
         raise UserError(f"unknown split '{split}'; {nearest(split, SPLITS)}")
     module, function = get(base).read.split(":")

@@ -1,0 +1,292 @@
+"""Malformed inputs from a seed: sound files that are damaged in all usual ways."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import random
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import save
+
+from zoo.collection.index import Index
+from zoo.collection.state_file import read_state
+from zoo.columns import put
+from zoo.datasets.idx import read_idx
+from zoo.datasets.image_file import read_header, read_pixels
+from zoo.datasets.names import split_name
+from zoo.datasets.registry import load
+from zoo.deltas import unpack
+from zoo.device import check_device
+from zoo.encoder import Encoder, EncoderSpec, load_encoder, save_encoder
+from zoo.files import read_json, read_tensors
+from zoo.records import Card, Result, read_record
+from zoo.result_file import read_result
+from zoo.threat import parse_eps, parse_norm
+from zoo.yaml_text import parse, read
+
+Reader = Callable[[Path], Any]
+ODD_VALUES: list[Any] = [
+    *(None, True, -1, 0, 2**63, -(10**40), 0.5, 1e308, 1e-320, "", "\ud800", "\x1b[2J"),
+    *("../../x", "https://[", "1" * 300, "\u202e", [], {}, [[]], [{}] * 50, {"": {}}),
+    *("2020-99-99", "nan", "a\x00b", "~nobodyx", "x" * 5000),
+]
+ODD_WORDS = [
+    *("", " ", "-", "nan", "inf", "-1", "1/0", "8/255/3", "1e999", "0x1", "9" * 400),
+    *("imagefolder:~nobodyx", "imagefolder:", "imagefolder:\x00", "digits@3x2000x2000"),
+    *("digits@0x0x0", "digits@", "@", "meta", "cuda:99999999999999999999", "cpu:-1"),
+    *("a=[1", "a=!!timestamp x", "a=2020-99-99", "\ud800", "[/x]", "zoo:", "hf://"),
+    *("http://[", "https://u:p@h", "timm:../x", "L\u0130nf", "\u0661/255", "a=&a *a"),
+]
+
+
+def card() -> dict[str, Any]:
+    """A card as JSON."""
+    training = {"method": "tarrl", "dataset": "digits", "recipe": {"a": [1, {"b": 2}]}}
+    return {
+        "schema_version": 1,
+        "name": "x",
+        "description": "d",
+        "arch": "resnet_s8",
+        "shape": [1, 8, 8],
+        "dim": 8,
+        "training": training,
+        "sha256": "0" * 64,
+        "licence": "MIT",
+    }
+
+
+def index() -> dict[str, Any]:
+    """An index as JSON."""
+    files = [
+        {"path": name, "sha256": "0" * 64, "size": 1}
+        for name in ("card.json", "model.safetensors")
+    ]
+    row = {"card": card(), "folder": "x", "files": files, "entries": []}
+    return {"schema_version": 1, "encoders": [row]}
+
+
+def encoder_file(folder: Path) -> bytes:
+    """A very small encoder."""
+    options = {"widths": [2, 2], "blocks": [1, 1], "stem_stride": 1}
+    path = folder / "sound.safetensors"
+    save_encoder(
+        Encoder(EncoderSpec(arch="resnet_s8", options=options, shape=(1, 4, 4))), path
+    )
+    return path.read_bytes()
+
+
+def picture(kind: str) -> bytes:
+    """Four by four pixels."""
+    pixels = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, kind)
+    return stream.getvalue()
+
+
+def state_file(*, old: bool) -> bytes:
+    """A state dict as torch saves it."""
+    stream = io.BytesIO()
+    state = {"state_dict": {"a": torch.ones(2), "b": torch.zeros(1, dtype=torch.int8)}}
+    torch.save(state, stream, _use_new_zipfile_serialization=not old)
+    return stream.getvalue()
+
+
+def deltas() -> dict[str, torch.Tensor]:
+    """Two claims as tensors."""
+    import zlib
+
+    def stream(body: bytes) -> torch.Tensor:
+        return torch.frombuffer(bytearray(zlib.compress(body)), dtype=torch.uint8)
+
+    return {
+        "code": torch.tensor([0, 1], dtype=torch.uint8),
+        "scale": torch.ones(2),
+        "positions": torch.tensor([0, 1], dtype=torch.int32),
+        "attack": torch.zeros(2, dtype=torch.uint8),
+        "narrow": stream(bytes(64)),
+        "wide": stream(bytes(128)),
+        "exact": torch.zeros(0, 1, 8, 8),
+    }
+
+
+def damaged(content: bytes, dice: random.Random) -> bytes:
+    """Cut, doubled, with bytes or blocks of it changed."""
+    found = bytearray(content)
+    for _ in range(dice.choice((1, 1, 2, 8))):
+        if not found:
+            break
+        at, kind = dice.randrange(len(found)), dice.randrange(6)
+        if kind == 0:
+            del found[at:]
+        elif kind == 1:
+            found[at] = dice.randrange(256)
+        elif kind == 2:
+            found[at] ^= 1 << dice.randrange(8)
+        elif kind == 3:
+            found[at:at] = dice.randbytes(dice.choice((1, 4, 100)))
+        elif kind == 4:
+            found[at : at + 4] = dice.choice((b"\xff" * 4, bytes(4), b"\x7f" + b"\xff" * 3))
+        else:
+            end = at + dice.randrange(64)
+            found[at:at] = found[at:end] * dice.choice((1, 50))
+    return bytes(found)
+
+
+def altered(content: Any, dice: random.Random) -> Any:
+    """Parsed JSON with one value, key or length of it changed, at any depth."""
+    if not isinstance(content, dict | list) or not content or dice.random() < 0.15:
+        if dice.random() < 0.05:
+            deep: Any = 0
+            for _ in range(dice.choice((70, 900))):
+                deep = [deep]
+            return deep
+        return dice.choice(ODD_VALUES)
+    if isinstance(content, list):
+        at = dice.randrange(len(content))
+        rest = [altered(v, dice) if i == at else v for i, v in enumerate(content)]
+        return rest * dice.choice((1, 1, 1, 0, 3))
+    key = dice.choice(list(content))
+    rest = {k: v for k, v in content.items() if k != key}
+    if dice.random() < 0.15:
+        return rest
+    name = str(dice.choice(ODD_VALUES)) if dice.random() < 0.1 else key
+    return {**rest, name: altered(content[key], dice)}
+
+
+def as_json(content: Any, dice: random.Random) -> bytes:
+    """As bytes, in an encoding that may be a wrong one."""
+    text = json.dumps(content)
+    if dice.random() < 0.1:
+        return text.encode(dice.choice(("utf-16", "utf-32", "utf-8-sig")))
+    return damaged(text.encode(), dice) if dice.random() < 0.2 else text.encode()
+
+
+def tampered(tensors: dict[str, torch.Tensor], dice: random.Random) -> bytes:
+    """Tensors of which one has another length, rank, dtype or name, as a file."""
+    name = dice.choice(list(tensors))
+    old = tensors[name]
+    new = dice.choice(
+        (
+            old[:1],
+            old.repeat(3, *[1] * (old.ndim - 1)),
+            old.unsqueeze(0),
+            old.flatten()[:0],
+            torch.tensor(1.0),
+            old.to(dice.choice((torch.float16, torch.bool, torch.int64, torch.float64))),
+            old + 200,
+            torch.full_like(old.float(), float("nan")),
+        )
+    )
+    found = {**tensors, name: new.contiguous().clone()}
+    if dice.random() < 0.2:
+        del found[name]
+    return save(found)
+
+
+def _columns(path: Path) -> None:
+    put({"examples": {}}, Result, path)
+
+
+def _described(body: bytes, dice: random.Random) -> bytes:
+    """An encoder's file with another description."""
+    length = int.from_bytes(body[:8], "little")
+    header = json.loads(body[8 : 8 + length])
+    described = json.loads(header["__metadata__"]["robrep.encoder"])
+    header["__metadata__"]["robrep.encoder"] = json.dumps(altered(described, dice))
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + body[8 + length :]
+
+
+Make = Callable[[random.Random], bytes]
+
+
+def readers(folder: Path) -> dict[str, tuple[str, Make, Reader]]:
+    """Name of a reader to (suffix, what makes an input, the reader)."""
+    weights, npy = encoder_file(folder), struct.pack(">BBBBII", 0, 0, 8, 2, 2, 3)
+    data = load("digits", "test", None).take(4)
+    yaml = b"method: tarrl\ndata: digits\nthreat: {norm: Linf, eps: 8/255}\nbatch: 2\n"
+    columns = {"examples/label": torch.zeros(3, dtype=torch.uint8)}
+    columns["examples/index"] = torch.arange(3)
+    found: dict[str, tuple[str, Make, Reader]] = {
+        "card": (
+            ".json",
+            lambda d: as_json(altered(card(), d), d),
+            lambda p: read_record(p, Card),
+        ),
+        "index": (
+            ".json",
+            lambda d: as_json(altered(index(), d), d),
+            lambda p: read_record(p, Index),
+        ),
+        "json": (".json", lambda d: damaged(json.dumps(index()).encode(), d), read_json),
+        "result": (".json", lambda d: as_json(altered(card(), d), d), read_result),
+        "tensors": (".safetensors", lambda d: damaged(weights, d), read_tensors),
+        "encoder": (".safetensors", lambda d: _described(weights, d), load_encoder),
+        "columns": (".safetensors", lambda d: tampered(columns, d), _columns),
+        "deltas": (
+            ".safetensors",
+            lambda d: tampered(deltas(), d),
+            lambda p: unpack(read_tensors(p)[0], data),
+        ),
+        "idx": (".idx", lambda d: damaged(npy + bytes(6), d), read_idx),
+        "idx.gz": (".gz", lambda d: damaged(gzip.compress(npy + bytes(6)), d), read_idx),
+        "yaml": (".yaml", lambda d: damaged(yaml, d), read),
+        "state": (".pt", lambda d: damaged(state_file(old=False), d), read_state),
+        "old state": (".pt", lambda d: damaged(state_file(old=True), d), read_state),
+    }
+    for kind in ("png", "jpeg", "ppm", "gif", "bmp", "tiff", "webp"):
+        found[kind] = (f".{kind}", _picture(kind), _pixels)
+    return found
+
+
+def _picture(kind: str) -> Make:
+    content = picture(kind)
+    return lambda dice: damaged(content, dice)
+
+
+def _pixels(path: Path) -> None:
+    read_header(path)
+    read_pixels(path, 3)
+
+
+def words(dice: random.Random) -> str:
+    """What somebody might type, or not."""
+    word = dice.choice(ODD_WORDS)
+    return word if dice.random() < 0.5 else word + dice.choice(ODD_WORDS)
+
+
+def arguments() -> dict[str, Callable[[str], Any]]:
+    """What reads the words of a command line, by flag."""
+    from pretrain.cli import assemble
+    from robrep_eval.attacks.battery import build
+    from robrep_eval.run.request import read_normalization, read_pair
+    from zoo.collection.opening import open_source
+    from zoo.collection.references import load as load_reference
+    from zoo.collection.references import LoadOptions
+
+    options = LoadOptions(shape=(1, 8, 8), classes=10)
+    return {
+        "--eps": parse_eps,
+        "--norm": parse_norm,
+        "--dataset": lambda t: load(t, "test", None),
+        "--device": check_device,
+        "--source": open_source,
+        "--attacks": lambda t: build(t, "robrep", norm="Linf", randomness="per-example"),
+        "--normalize": read_normalization,
+        "--arch-option": read_pair,
+        "--model": lambda t: load_reference(t, options),
+        "-o": lambda t: assemble("tarrl-digits", {}, (t,)),
+        "-o seed": lambda t: assemble("tarrl-digits", {}, (f"seed={t}",)),
+        "-o attack": lambda t: assemble("tarrl-digits", {}, (f"attack.steps={t}",)),
+        "shape": split_name,
+        "yaml": lambda t: parse(t, "x"),
+    }
+
