@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +13,12 @@ import rich_click as click
 
 from zoo.commands.shell import run
 from zoo.errors import UserError
+from zoo.plain_text import without_folders
 
 if TYPE_CHECKING:
     from pretrain.progress import Reporter
     from pretrain.recipe import Recipe
+    from pretrain.session import Surroundings
 
 EXAMPLES = """\b
 Examples:
@@ -58,6 +61,9 @@ Examples:
     "--data-dir", type=click.Path(path_type=Path), help="Where the dataset lies."
 )
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
+@click.option(
+    "--wait", is_flag=True, help="Wait for another process in the run folder."
+)
 @click.option("--explain", is_flag=True, help="Print the whole recipe and stop.")
 @click.option("--list", "show", is_flag=True, help="List methods and recipes.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
@@ -67,6 +73,7 @@ def command(
     output: Path | None,
     data_dir: Path | None,
     device: str,
+    wait: bool,
     explain: bool,
     show: bool,
     quiet: bool,
@@ -86,7 +93,15 @@ def command(
         _print_recipe(chosen)
         return
     folder = output or Path("runs") / chosen.name
-    _train(chosen, folder, data_dir, device, quiet, _command(recipe, flags, overrides))
+    from pretrain.session import Surroundings
+
+    around = Surroundings(
+        data_dir=data_dir,
+        device=device,
+        command=_command(recipe, flags, overrides),
+        wait=wait,
+    )
+    _train(chosen, folder, around, quiet=quiet)
 
 
 def assemble(
@@ -132,27 +147,15 @@ def _default_name(content: dict[str, Any]) -> str:
     return re.sub(r"[^a-z0-9._-]+", "-", text)
 
 
-def _train(
-    recipe: Recipe,
-    folder: Path,
-    data_dir: Path | None,
-    device: str,
-    quiet: bool,
-    text: str,
-) -> None:
+def _train(recipe: Recipe, folder: Path, around: Surroundings, *, quiet: bool) -> None:
     from pretrain import distributed
-    from pretrain.train import Surroundings, train
+    from pretrain.train import train
 
-    chosen = distributed.device(device)
+    chosen = distributed.device(around.device)
     with distributed.process_group(chosen), ExitStack() as stack:
-        silent = quiet or distributed.rank() > 0
-        around = Surroundings(
-            data_dir=data_dir,
-            device=str(chosen),
-            command=text,
-            report=_reporter(silent, stack),
-        )
-        result = train(recipe, folder, around)
+        report = _reporter(quiet or distributed.rank() > 0, stack)
+        here = replace(around, device=str(chosen), report=report)
+        result = train(recipe, folder, here)
         if distributed.rank() == 0:
             click.echo(str(result))
 
@@ -171,12 +174,12 @@ def _command(
     """The command that reproduces the run, without what is only local."""
     import shlex
 
-    words = ["robrep-pretrain", *([source] if source else [])]
+    words = ["robrep-pretrain", *([without_folders(source)] if source else [])]
     for key, value in flags.items():
         if value is not None:
-            words += [f"--{key}", str(value)]
+            words += [f"--{key}", without_folders(str(value))]
     for text in overrides:
-        words += ["-o", text]
+        words += ["-o", without_folders(text)]
     return shlex.join(words)
 
 

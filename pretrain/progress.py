@@ -10,6 +10,8 @@ from typing import Protocol, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from zoo.plain_text import plain
+
 PLAIN_SECONDS = 10.0
 """Between lines where there is no terminal."""
 
@@ -49,7 +51,7 @@ class Lines:
 
     def say(self, text: str) -> None:
         """One line."""
-        print(text, file=sys.stderr, flush=True)
+        print(plain(text), file=sys.stderr, flush=True)
 
     def begin(self, title: str, steps: int, done: int) -> None:
         """Starts the clock."""
@@ -74,7 +76,7 @@ class Live:
     def __init__(self) -> None:
         self.console = Console(stderr=True)
         self.bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             TextColumn("{task.percentage:>3.0f}%"),
             TimeRemainingColumn(),
@@ -97,7 +99,7 @@ class Live:
 
     def say(self, text: str) -> None:
         """A line above the bar."""
-        self.console.print(text, highlight=False)
+        self.console.print(plain(text), highlight=False, markup=False)
 
     def begin(self, title: str, steps: int, done: int) -> None:
         """A new bar."""

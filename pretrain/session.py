@@ -41,6 +41,8 @@ class Surroundings:
     command: str | None = None
     """Reproduces the run; noted on the card."""
     report: Reporter = field(default_factory=Silent)
+    wait: bool = False
+    """For another process that uses the run folder; otherwise that is an error."""
 
 
 @dataclass

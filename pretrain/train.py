@@ -5,8 +5,10 @@ The loop itself is `pretrain.session`.
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 
+from pretrain import distributed
 from pretrain.build import check, check_clusters, find_teacher
 from pretrain.data import divide
 from pretrain.recipe import Recipe, merge, validate
@@ -15,6 +17,7 @@ from pretrain.session import Session, Surroundings
 from zoo.datasets import load as load_dataset
 from zoo.encoder import Encoder
 from zoo.errors import UserError
+from zoo.locks import in_use
 from zoo.threads import fitting_threads, network_work
 
 __all__ = ["Surroundings", "train"]
@@ -38,6 +41,13 @@ def train(
         RobrepError: the loss is not finite; the last good checkpoint stays.
     """
     around = surroundings or Surroundings()
+    with ExitStack() as stack:
+        if distributed.rank() == 0:  # the others are of the same run
+            stack.enter_context(in_use(folder, wait=around.wait))
+        return _train(recipe, folder, around)
+
+
+def _train(recipe: Recipe, folder: Path, around: Surroundings) -> Path:
     data = load_dataset(recipe.data, "train", data_dir=around.data_dir)
     for note in data.notes:
         around.report.say(note)

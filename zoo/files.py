@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+UMASK = os.umask(0o077)
+"""Of this process: which permissions new files do not get."""
+os.umask(UMASK)
+
+
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """Yields a temporary neighbour of `path` and renames it when the block succeeds.
@@ -57,7 +62,7 @@ def _temporary(path: Path) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
-        temporary.chmod(0o644)
+        temporary.chmod(0o666 & ~UMASK)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -225,7 +230,9 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except (SafetensorError, RuntimeError, ValueError, TypeError) as error:
         reason = budgets.plain_reason(error)
         raise UserError(f"{path} is not a safetensors file: {reason}") from None
-    return tensors, {key: _decode(value, f"{path}: {key}") for key, value in raw.items()}
+    return tensors, {
+        key: _decode(value, f"{path}: {key}") for key, value in raw.items()
+    }
 
 
 def _decode(value: str, name: str) -> Any:

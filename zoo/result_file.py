@@ -13,6 +13,7 @@ Imports no torch.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from zoo.records import Result
 from zoo.schema import FileName, Record, Sha256, as_text, check_version, validated
 
 RESULT = "result.json"
+COLUMNS = re.compile(r"columns-[0-9a-f]{8}\.safetensors")
 PATTERN = f"columns-{'[0-9a-f]' * 8}.safetensors"
 """Of names of files of columns, as `Path.glob` takes it."""
 
@@ -38,7 +40,7 @@ class ColumnsFile(Record):
 
 
 def write_result(folder: Path, result: Result) -> str:
-    """Writes the record and its columns into a folder; what it held before goes.
+    """Writes the record and its columns into a folder; the columns before them go.
 
     Returns:
         Name of the file of columns.
@@ -52,13 +54,24 @@ def write_result(folder: Path, result: Result) -> str:
     path = folder / f"columns-{digest[:8]}.safetensors"
     with atomic(path) as temporary:
         temporary.write_bytes(body)
+    old = _columns_before(folder)
     beside = ColumnsFile(file=path.name, file_sha256=digest)
     content["columns"] = beside.model_dump(mode="json")
     write_text(folder / RESULT, as_text(content) + "\n")
-    for old in folder.glob(PATTERN):
-        if old != path:
-            old.unlink()
+    if old is not None and old != path:
+        old.unlink(missing_ok=True)
     return path.name
+
+
+def _columns_before(folder: Path) -> Path | None:
+    """The file of columns that the record in a folder names, if it is such a file."""
+    try:
+        named = read_json(folder / RESULT)["columns"]["file"]
+    except (UserError, LookupError, TypeError):
+        return None
+    return (
+        folder / named if isinstance(named, str) and COLUMNS.fullmatch(named) else None
+    )
 
 
 def read_result(path: Path, beside: Callable[[str], Path] | None = None) -> Result:

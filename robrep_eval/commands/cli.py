@@ -214,6 +214,9 @@ def _known(kind: str) -> list[str]:
     help="Replace the run in the folder; other files in it stay.",
 )
 @click.option(
+    "--wait", is_flag=True, help="Wait for another process in the run folder."
+)
+@click.option(
     "--report", is_flag=True, help="Also write report.html into the run folder."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the result, as JSON.")
@@ -321,13 +324,15 @@ def list_() -> None:
 def _encoders() -> list[tuple[str, str, str]]:
     """Rows of the zoo; if it cannot be reached, a note instead: the rest is here."""
     from zoo.collection.store import cards
-    from zoo.commands.options import plain
     from zoo.errors import RobrepError
+    from zoo.plain_text import plain, plain_line
 
     try:
         found = cards()
     except RobrepError as error:
-        click.echo(f"the encoders of the zoo are left out: {error}", err=True)
+        click.echo(
+            f"the encoders of the zoo are left out: {plain_line(str(error))}", err=True
+        )
         return []
     return [("model", f"zoo:{card.name}", plain(card.description)) for card in found]
 

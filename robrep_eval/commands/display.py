@@ -7,6 +7,8 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from zoo.plain_text import plain
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -35,7 +37,7 @@ class LiveProgress:
         self.console = Console(stderr=True, quiet=quiet)
         self.live = self.console.is_terminal and not quiet
         self.bars = Bars(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             TaskProgressColumn(),
             TextColumn("{task.fields[robust]}"),
@@ -60,7 +62,7 @@ class LiveProgress:
 
     def stage(self, text: str) -> None:
         """One line before each stage."""
-        self.console.print(text, highlight=False, soft_wrap=True, markup=False)
+        self.console.print(plain(text), highlight=False, soft_wrap=True, markup=False)
 
     def working(self, share: float) -> None:
         """How far a long fit or measurement is."""
@@ -93,10 +95,10 @@ def print_result(result: Result) -> None:
 
     # Wide enough for whole lines in a pipe or a log file.
     width = None if sys.stdout.isatty() else 100
-    console = Console(width=width, highlight=False)
+    console = Console(width=width, highlight=False, markup=False)
     console.print(result_table(result))
     for line in footnotes(result):
-        console.print(line, style="dim", soft_wrap=True)
+        console.print(plain(line), style="dim", soft_wrap=True)
 
 
 def result_table(result: Result) -> Table:
@@ -105,8 +107,10 @@ def result_table(result: Result) -> Table:
 
     data = result.dataset
     table = Table(
-        title=f"{result.model.reference} on {data.name}/{data.split}, {data.n} images, "
-        f"{result.threat}",
+        title=plain(
+            f"{result.model.reference} on {data.name}/{data.split}, {data.n} images, "
+            f"{result.threat}"
+        ),
         title_justify="left",
     )
     table.add_column("attack")
@@ -187,13 +191,13 @@ def print_transfer(table: TransferTable) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    shown = Table(title=f"{table.model}, {table.battery}", title_justify="left")
+    shown = Table(title=plain(f"{table.model}, {table.battery}"), title_justify="left")
     shown.add_column("dataset")
     for name in ("images", "threat", "probe", "clean", "robust", "seconds"):
         shown.add_column(name, justify="right")
     for row in table.rows:
         shown.add_row(
-            row.dataset,
+            plain(row.dataset),
             str(row.n),
             str(row.threat),
             f"{row.protocol} on {row.train_n}" if row.protocol else "",
@@ -202,7 +206,7 @@ def print_transfer(table: TransferTable) -> None:
             f"{row.seconds:.1f}",
         )
     width = None if sys.stdout.isatty() else 110
-    Console(width=width, highlight=False).print(shown)
+    Console(width=width, highlight=False, markup=False).print(shown)
 
 
 def print_comparison(comparison: Comparison) -> None:
@@ -212,7 +216,7 @@ def print_comparison(comparison: Comparison) -> None:
 
     c = comparison
     table = Table(
-        title=f"{c.shared} shared images of {c.dataset}, {c.threat}",
+        title=plain(f"{c.shared} shared images of {c.dataset}, {c.threat}"),
         title_justify="left",
     )
     for name in ("", "A", "B", "B - A [95% interval]", "p"):
@@ -226,7 +230,8 @@ def print_comparison(comparison: Comparison) -> None:
             f"{100 * row.difference:+.1f} {interval}",
             f"{row.p_value:.2g}",
         )
-    console = Console(width=None if sys.stdout.isatty() else 100, highlight=False)
+    width = None if sys.stdout.isatty() else 100
+    console = Console(width=width, highlight=False, markup=False)
     for caution in c.cautions:
         console.print(f"Beware: {caution}.", style="yellow", markup=False)
     console.print(table)

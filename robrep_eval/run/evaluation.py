@@ -27,6 +27,7 @@ from zoo.classifier import Classifier
 from zoo.classifier_file import parameter_count
 from zoo.collection.references import LoadOptions, load
 from zoo.encoder import Encoder, fingerprint
+from zoo.locks import in_use
 from zoo.records import (
     AttackRun,
     DatasetRecord,
@@ -101,9 +102,15 @@ def _carry_out(plan: Plan, tell: Callbacks) -> Result:
             return _run(plan, folder, Shards(), tell)
     if not shards.leader:
         return _assist(plan, plan.output, shards, tell)
+    with in_use(plan.output, wait=plan.request.wait):
+        return _lead(plan, plan.output, shards, tell)
+
+
+def _lead(plan: Plan, output: Path, shards: Shards, tell: Callbacks) -> Result:
+    """The part of the process that prepares, merges and reports."""
     if plan.request.overwrite and not shards.restarted:
-        overwrite(plan.output, plan.identity)
-    folder = RunFolder.open(plan.output, plan.identity)
+        overwrite(output, plan.identity)
+    folder = RunFolder.open(output, plan.identity)
     result = folder.finished()
     if result is not None:
         shards.announce("ready")
@@ -114,7 +121,7 @@ def _carry_out(plan: Plan, tell: Callbacks) -> Result:
     shards.announce("finished")
     if plan.request.report:
         device = plan.request.settings.device
-        report = write_report(plan.output, dataset=plan.data, device=device)
+        report = write_report(output, dataset=plan.data, device=device)
         tell.stage(f"report in {report}")
     return result
 

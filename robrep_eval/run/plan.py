@@ -67,6 +67,8 @@ class Request:
     """Run folder; "auto" derives one from the request, None keeps nothing but the
     returned result."""
     overwrite: bool = False
+    wait: bool = False
+    """For another process that uses the run folder; otherwise that is an error."""
     report: bool = False
     """Also writes report.html into the run folder."""
     command: tuple[str, ...] = ()

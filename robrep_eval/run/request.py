@@ -12,6 +12,7 @@ from robrep_eval.run.plan import Request
 from zoo import yaml_text
 from zoo.device import check_device
 from zoo.errors import UserError, nearest
+from zoo.plain_text import without_folders
 
 LARGEST = 2**31 - 1
 """Of seeds and sizes: torch and numpy take no more."""
@@ -71,8 +72,9 @@ def read_request(options: dict[str, Any], command: Sequence[str]) -> Request:
         std=std,
         output=options["output"] or "auto",
         overwrite=options["overwrite"],
+        wait=options["wait"],
         report=options["report"],
-        command=("robrep-eval", *command),
+        command=("robrep-eval", *map(without_folders, command)),
     )
 
 

@@ -17,6 +17,7 @@ import sys
 import traceback
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +48,11 @@ def main() -> None:
             suffix, make, read = files[kind]
             path = folder / f"input{suffix}"
             path.write_bytes(make(dice))
-            outcome = _try(lambda: read(path), f"{kind}: {path.read_bytes()[:300]!r}")
+            content = path.read_bytes()[:300]
+            outcome = _try(partial(read, path), f"{kind}: {content!r}")
         else:
             text = words(dice)
-            outcome = _try(lambda: flags[kind](text), f"{kind} {text!r}")
+            outcome = _try(partial(flags[kind], text), f"{kind} {text!r}")
         table[kind][outcome] += 1
     print(json.dumps(table))
     sys.exit(any(row["traceback"] for row in table.values()))

@@ -133,7 +133,9 @@ def damaged(content: bytes, dice: random.Random) -> bytes:
         elif kind == 3:
             found[at:at] = dice.randbytes(dice.choice((1, 4, 100)))
         elif kind == 4:
-            found[at : at + 4] = dice.choice((b"\xff" * 4, bytes(4), b"\x7f" + b"\xff" * 3))
+            found[at : at + 4] = dice.choice(
+                (b"\xff" * 4, bytes(4), b"\x7f" + b"\xff" * 3)
+            )
         else:
             end = at + dice.randrange(64)
             found[at:at] = found[at:end] * dice.choice((1, 50))
@@ -180,7 +182,9 @@ def tampered(tensors: dict[str, torch.Tensor], dice: random.Random) -> bytes:
             old.unsqueeze(0),
             old.flatten()[:0],
             torch.tensor(1.0),
-            old.to(dice.choice((torch.float16, torch.bool, torch.int64, torch.float64))),
+            old.to(
+                dice.choice((torch.float16, torch.bool, torch.int64, torch.float64))
+            ),
             old + 200,
             torch.full_like(old.float(), float("nan")),
         )
@@ -226,7 +230,11 @@ def readers(folder: Path) -> dict[str, tuple[str, Make, Reader]]:
             lambda d: as_json(altered(index(), d), d),
             lambda p: read_record(p, Index),
         ),
-        "json": (".json", lambda d: damaged(json.dumps(index()).encode(), d), read_json),
+        "json": (
+            ".json",
+            lambda d: damaged(json.dumps(index()).encode(), d),
+            read_json,
+        ),
         "result": (".json", lambda d: as_json(altered(card(), d), d), read_result),
         "tensors": (".safetensors", lambda d: damaged(weights, d), read_tensors),
         "encoder": (".safetensors", lambda d: _described(weights, d), load_encoder),
@@ -237,7 +245,11 @@ def readers(folder: Path) -> dict[str, tuple[str, Make, Reader]]:
             lambda p: unpack(read_tensors(p)[0], data),
         ),
         "idx": (".idx", lambda d: damaged(npy + bytes(6), d), read_idx),
-        "idx.gz": (".gz", lambda d: damaged(gzip.compress(npy + bytes(6)), d), read_idx),
+        "idx.gz": (
+            ".gz",
+            lambda d: damaged(gzip.compress(npy + bytes(6)), d),
+            read_idx,
+        ),
         "yaml": (".yaml", lambda d: damaged(yaml, d), read),
         "state": (".pt", lambda d: damaged(state_file(old=False), d), read_state),
         "old state": (".pt", lambda d: damaged(state_file(old=True), d), read_state),
@@ -269,8 +281,8 @@ def arguments() -> dict[str, Callable[[str], Any]]:
     from robrep_eval.attacks.battery import build
     from robrep_eval.run.request import read_normalization, read_pair
     from zoo.collection.opening import open_source
-    from zoo.collection.references import load as load_reference
     from zoo.collection.references import LoadOptions
+    from zoo.collection.references import load as load_reference
 
     options = LoadOptions(shape=(1, 8, 8), classes=10)
     return {
@@ -279,7 +291,9 @@ def arguments() -> dict[str, Callable[[str], Any]]:
         "--dataset": lambda t: load(t, "test", None),
         "--device": check_device,
         "--source": open_source,
-        "--attacks": lambda t: build(t, "robrep", norm="Linf", randomness="per-example"),
+        "--attacks": lambda t: build(
+            t, "robrep", norm="Linf", randomness="per-example"
+        ),
         "--normalize": read_normalization,
         "--arch-option": read_pair,
         "--model": lambda t: load_reference(t, options),
@@ -289,4 +303,3 @@ def arguments() -> dict[str, Callable[[str], Any]]:
         "shape": split_name,
         "yaml": lambda t: parse(t, "x"),
     }
-

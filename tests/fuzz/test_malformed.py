@@ -51,4 +51,3 @@ def test_the_child_would_see_a_traceback(tmp_path: Path) -> None:
     )
     assert done.returncode == 1
     assert "TypeError" in done.stderr
-

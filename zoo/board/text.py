@@ -105,7 +105,8 @@ def terminal(board: Board) -> Group:
     """Tables for rich, one per section, with columns of one width; 80 characters do."""
     from rich.console import Group
 
-    from zoo.commands.options import plain, plain_table
+    from zoo.commands.options import plain_table
+    from zoo.plain_text import plain
 
     shown = [HEADINGS.index(h) for h in ("rank", "encoder", *FIGURES)]
     lines = [cells(row) for row in board.rows]

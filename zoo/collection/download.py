@@ -25,6 +25,7 @@ from zoo._version import __version__
 from zoo.collection.index import FileRecord
 from zoo.errors import RobrepError, UserError
 from zoo.files import naming
+from zoo.plain_text import without_secrets
 
 Report = Callable[[int], None]
 """Told how many bytes are there so far."""
@@ -63,12 +64,15 @@ def check_url(url: str) -> None:
         parts = urlsplit(url)
         _ = parts.port
     except ValueError as error:
-        raise UserError(f"'{url}' is no address: {error}") from None
+        raise UserError(f"'{without_secrets(url)}' is no address: {error}") from None
     safe = parts.scheme == "https" or (
         parts.scheme == "http" and parts.hostname in LOOPBACK
     )
     if not safe or not parts.hostname or parts.username:
-        raise UserError(f"'{url}' is refused: a zoo is read over https only")
+        raise UserError(
+            f"'{without_secrets(url)}' is refused: a zoo is read over https only, "
+            "without a user's name"
+        )
 
 
 def download(
@@ -241,13 +245,17 @@ def _request(
     if start:
         headers["Range"] = f"bytes={start}-"
     try:
-        with requests.get(
-            url,
-            headers=headers,
-            stream=True,
-            timeout=(patience.connect, patience.read),
-            hooks={"response": _check_redirect},
-        ) as response:
+        with (
+            _Anonymous() as session,
+            session.get(
+                url,
+                auth=_nobody,
+                headers=headers,
+                stream=True,
+                timeout=(patience.connect, patience.read),
+                hooks={"response": _check_redirect},
+            ) as response,
+        ):
             _check_status(url, response)
             yield response
     except requests.TooManyRedirects:
@@ -263,9 +271,34 @@ def _request(
 
 
 def _check_redirect(response: requests.Response, **_: Any) -> None:
-    """Refuses to be led to an address that `check_url` refuses."""
-    if response.is_redirect:
-        check_url(urljoin(response.url, response.headers["Location"]))
+    """Refuses to be led to an address that `check_url` refuses, or to a lesser one.
+
+    Lesser: http where https was, and this machine where another one was.
+    """
+    if not response.is_redirect:
+        return
+    target = urljoin(response.url, response.headers["Location"])
+    check_url(target)
+    before, after = urlsplit(response.url), urlsplit(target)
+    inward = after.hostname in LOOPBACK and before.hostname not in LOOPBACK
+    if inward or (before.scheme, after.scheme) == ("https", "http"):
+        raise UserError(
+            f"{without_secrets(response.url)} leads to '{without_secrets(target)}', "
+            "which is refused: a server may lead to https addresses of other servers"
+        )
+
+
+class _Anonymous(requests.Session):
+    """Sends nobody's name: passwords in the user's .netrc are not for a zoo."""
+
+    def rebuild_auth(
+        self, prepared_request: requests.PreparedRequest, response: requests.Response
+    ) -> None:
+        prepared_request.headers.pop("Authorization", None)
+
+
+def _nobody(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    return request
 
 
 def _cause(error: BaseException) -> str:

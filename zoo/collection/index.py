@@ -123,6 +123,8 @@ class Index(Record):
     """All encoders of a collection."""
 
     schema_version: Literal[1] = 1
+    serial: Annotated[int, Field(ge=0)] = 0
+    """Grows with each change: an older index in place of a newer one is noticed."""
     encoders: list[EncoderRow]
 
     @model_validator(mode="after")
@@ -153,7 +155,8 @@ def write_index(path: Path, index: Index) -> None:
     cards themselves.
     """
     rows = ",\n".join(row.model_dump_json() for row in index.encoders)
-    head = f'{{"schema_version": {index.schema_version}, "encoders": ['
+    numbers = f'"schema_version": {index.schema_version}, "serial": {index.serial}'
+    head = f'{{{numbers}, "encoders": ['
     write_text(path, f"{head}\n{rows}\n]}}\n")
 
 

@@ -90,7 +90,10 @@ def merge(
     _write_pages(stage / name, new.card, published, shown)
     row = _joined(describe_folder(stage / name, place), old)
     return Merged(
-        index=Index(encoders=sorted([*others, row], key=lambda r: r.card.name)),
+        index=Index(
+            serial=target.index.serial + (row != old),
+            encoders=sorted([*others, row], key=lambda r: r.card.name),
+        ),
         row=row,
         new_files=tuple(f.path for f in row.files if (stage / name / f.path).is_file()),
         old_files=frozenset(file.path for file in old.files) if old else frozenset(),

@@ -6,6 +6,8 @@ anything leaves this machine. A published name never changes its content.
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -34,8 +36,8 @@ from zoo.collection.references import weights_file
 from zoo.collection.sources import FolderSource, Source
 from zoo.collection.store import check_encoder, load_encoder_by_name, opened
 from zoo.errors import UserError
-from zoo.paths import user_path
 from zoo.files import copy_together, leftovers, write_json
+from zoo.paths import user_path
 from zoo.records import Card, read_record, write_record
 from zoo.result_file import RESULT, read_result
 
@@ -44,6 +46,8 @@ if TYPE_CHECKING:
 
 CONFIG = "config.json"
 LOCK = ".publish.lock"
+SCRATCH = "robrep-publish-"
+"""Begins the name of the temporary folder of process N: robrep-publish-N-XXXX."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +78,8 @@ def publish(request: Request, to: str) -> Receipt:
         UserError: something is missing, or the name is taken by other content.
         VerificationError: the evidence of an entry does not hold.
     """
-    with tempfile.TemporaryDirectory(prefix="robrep-publish-") as scratch:
+    _sweep_scratch()
+    with tempfile.TemporaryDirectory(prefix=f"{SCRATCH}{os.getpid()}-") as scratch:
         stage = Path(scratch)
         card = _stage(request, stage)
         if to.startswith("hf://"):
@@ -85,6 +90,24 @@ def publish(request: Request, to: str) -> Receipt:
                 "or hf://ORG/REPO"
             )
         return _publish_to_folder(stage, card.name, user_path(to))
+
+
+def _sweep_scratch() -> None:
+    """Deletes the temporary folders of publishers that were killed."""
+    for left in Path(tempfile.gettempdir()).glob(f"{SCRATCH}*-*"):
+        found = re.fullmatch(rf"{SCRATCH}(\d+)-\w+", left.name)
+        if found and left.is_dir() and not left.is_symlink() and _ended(int(found[1])):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _ended(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:  # somebody else's
+        return False
+    return False
 
 
 def _stage(request: Request, stage: Path) -> Card:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
@@ -12,6 +13,7 @@ from zoo.collection.sources import Source, check_file
 from zoo.errors import UserError
 from zoo.files import parse_json, write_text
 from zoo.paths import home, offline
+from zoo.plain_text import without_secrets
 from zoo.progress import byte_bar
 from zoo.records import read_record, validated
 
@@ -29,6 +31,11 @@ class WebSource(Source):
 
     def __init__(self, uri: str, patience: Patience | None = None) -> None:
         check_url(uri)
+        if "?" in uri or "#" in uri:
+            raise UserError(
+                f"'{without_secrets(uri)}' is no address of a zoo: files lie below it, "
+                "so it can have no query"
+            )
         super().__init__(uri.rstrip("/"))
         self.patience = patience or Patience()
 
@@ -49,8 +56,22 @@ class WebSource(Source):
         url = f"{self.uri}/{INDEX}"
         content = get_small(url, INDEX_LIMIT, self.patience)
         index = validated(parse_json(content, url), Index, url)
-        write_text(cached, content.decode("utf-8-sig"))
+        if self._is_older(index, cached):
+            warnings.warn(
+                f"the index of {self.uri} is older than the one that was there before "
+                "(its serial number went back): something was withdrawn, or somebody "
+                "shows you an old state",
+                stacklevel=2,
+            )
+        else:
+            write_text(cached, content.decode("utf-8-sig"))
         return index
+
+    def _is_older(self, index: Index, cached: Path) -> bool:
+        try:
+            return index.serial < read_record(cached, Index).serial
+        except UserError:  # the first time, or written by another version
+            return False
 
     def _fetch(self, row: EncoderRow, file: FileRecord) -> Path:
         target = self.cache / row.located(file.path)

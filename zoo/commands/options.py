@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import rich_click as click
 
 from zoo.collection.opening import VARIABLE
+from zoo.plain_text import plain
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -39,11 +40,6 @@ def complete_name(
 PIPE = 1000
 """Characters; wider than any table."""
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON only.")
-
-
-def plain(text: str) -> str:
-    """Without control characters, which could steer the terminal."""
-    return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text)
 
 
 def plain_table(title: str) -> Table:

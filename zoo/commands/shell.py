@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import rich_click as click
 
 from zoo.errors import RobrepError
+from zoo.plain_text import plain_line
 from zoo.threads import wait_asleep
 
 
@@ -46,6 +48,7 @@ def run(command: Callable[..., Any], name: str) -> None:
     except RobrepError as error:
         sys.exit(_fail(str(error), error.exit_code))
     except (click.Abort, KeyboardInterrupt):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # once is enough
         sys.exit(_fail("interrupted; the same command again goes on from here", 130))
     except OSError as error:
         sys.exit(_fail(_describe(error), 1))
@@ -59,5 +62,5 @@ def _describe(error: OSError) -> str:
 
 
 def _fail(message: str, code: int) -> int:
-    click.echo(f"Error: {message}", err=True)
+    click.echo(f"Error: {plain_line(message)}", err=True)
     return code

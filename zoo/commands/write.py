@@ -6,7 +6,8 @@ from pathlib import Path
 
 import rich_click as click
 
-from zoo.commands.options import DATA_DIR, SOURCE, plain
+from zoo.commands.options import DATA_DIR, SOURCE
+from zoo.plain_text import plain
 
 
 @click.command()

@@ -116,7 +116,7 @@ def test_a_damaged_cache_is_mended(server: serving.Server) -> None:
     [
         (b"<html>not found</html>", "not valid JSON"),
         (b"\xff\xfe", "not valid JSON"),
-        (b"[" * 100_000, "nested too deeply"),
+        (b"[" * 100_000, "nested more than 64 deep"),
         (b"9" * 10_000, "not valid JSON"),
         (b'{"schema_version": 2, "encoders": []}', "schema version 2"),
         (b'{"schema_version": 1}', "encoders"),
