@@ -36,7 +36,7 @@ class Settings(BaseModel):
 class AttackSettings(Settings):
     """The inner maximisation that every adversarial method shares."""
 
-    steps: Annotated[int, Field(ge=1)] = 5
+    steps: Annotated[int, Field(ge=1, le=2**31)] = 5
     """Each costs one forward and one backward pass of every attacked image."""
     step_size: Positive | None = None
     """In pixels of [0, 1]; by default 2 eps / steps, at most eps."""

@@ -301,5 +301,5 @@ def arguments() -> dict[str, Callable[[str], Any]]:
         "-o seed": lambda t: assemble("tarrl-digits", {}, (f"seed={t}",)),
         "-o attack": lambda t: assemble("tarrl-digits", {}, (f"attack.steps={t}",)),
         "shape": split_name,
-        "yaml": lambda t: parse(t, "x"),
+        "yaml text": lambda t: parse(t, "x"),
     }

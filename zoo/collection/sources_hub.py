@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from zoo import budgets
 from zoo.collection.index import INDEX, EncoderRow, FileRecord, Index
 from zoo.collection.sources import Source, check_file
 from zoo.errors import RobrepError, UserError
@@ -89,6 +90,8 @@ def hub_errors(what: str) -> Iterator[None]:
         raise UserError(
             f"{what} is not there, or not public (then log in with `hf auth login`)"
         ) from None
+    except errors.HFValidationError as error:
+        raise UserError(f"{what}: {budgets.plain_reason(error)}") from None
     except transport as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise RobrepError(f"{what}: {first}") from None
