@@ -13,8 +13,8 @@ import zoo
 
 ROOT = Path(zoo.__file__).parents[1]
 OURS = ("zoo", "robrep_eval", "pretrain")
-ONLY_AT_RUN_TIME = {"autoattack", "check"}
-"""Names that robrep lends, or that a RobustBench bundle carries."""
+NOT_INSTALLED = {"autoattack", "_typeshed"}
+"""Lent by robrep itself; for type checkers alone."""
 
 
 def imported() -> set[str]:
@@ -27,7 +27,7 @@ def imported() -> set[str]:
                     names |= {name.name.split(".")[0] for name in node.names}
                 elif isinstance(node, ast.ImportFrom):
                     names.add(str(node.module).split(".")[0])
-    return names - {*OURS, *sys.stdlib_module_names, "__future__"} - ONLY_AT_RUN_TIME
+    return names - {*OURS, *sys.stdlib_module_names, "__future__"} - NOT_INSTALLED
 
 
 def declared() -> set[str]:

@@ -45,7 +45,7 @@ def report(run: Path, **options: Any) -> None:
     """
     from robrep_eval.report import write_report
     from robrep_eval.report.material import finished_folder
-    from robrep_eval.run.request import check_device
+    from zoo.device import check_device
 
     finished_folder(run)  # before torch looks at devices
     check_device(options["device"])

@@ -104,7 +104,7 @@ def read_normalization(text: str) -> tuple[tuple[float, ...], tuple[float, ...]]
         ) from None
     if not all(0 <= m <= 1 for m in mean) or not all(1e-6 <= s <= 1e6 for s in std):
         raise UserError(
-            f"--normalize '{text}': means lie in [0, 1], deviations above 0, for pixels "
-            "in [0, 1]"
+            f"--normalize '{text}': means lie in [0, 1], deviations above 0, for "
+            "pixels in [0, 1]"
         )
     return mean, std

@@ -13,11 +13,11 @@ from zoo.commands.options import (
     DATA_DIR,
     SOURCE,
     complete_name,
-    plain,
     plain_table,
     show_table,
 )
 from zoo.files import copy_file
+from zoo.plain_text import plain
 from zoo.records import Card, Training
 
 if TYPE_CHECKING:

@@ -30,13 +30,16 @@ def read_idx(path: Path) -> npt.NDArray[np.uint8]:
     """
     try:
         budgets.regular(path)
-        opener = gzip.open if path.suffix == ".gz" else open
-        with opener(path, "rb") as stream, budgets.naming(path):
+        with _opened(path) as stream, budgets.naming(path):
             return _read(stream, path)
     except UserError:
         raise
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"cannot read {path}: {error}; get the file again") from None
+
+
+def _opened(path: Path) -> IO[bytes]:
+    return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
 
 
 def _read(stream: IO[bytes], path: Path) -> npt.NDArray[np.uint8]:
