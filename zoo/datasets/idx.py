@@ -10,7 +10,7 @@ import gzip
 import math
 import zlib
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -39,7 +39,8 @@ def read_idx(path: Path) -> npt.NDArray[np.uint8]:
 
 
 def _opened(path: Path) -> IO[bytes]:
-    return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
+    opened = gzip.open if path.suffix == ".gz" else open
+    return cast(IO[bytes], opened(path, "rb"))
 
 
 def _read(stream: IO[bytes], path: Path) -> npt.NDArray[np.uint8]:
