@@ -47,7 +47,7 @@ class Measured(Record):
 
 
 class BoundEstimate(Measured):
-    """The bound of `robrep_eval.measures.bound`. R comes from attacks: no proof."""
+    """The bound of `zoo.bound`. R comes from attacks: no proof."""
 
     clean_loss: float
     """Mean cross-entropy, nats."""
@@ -227,6 +227,10 @@ class Corruptions(Measured):
     mean: float
     """Mean of all cells."""
     cells: list[CorruptionCell]
+
+
+EPS_FACTORS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
+"""Radii of an `EpsCurve` as multiples of the result's eps."""
 
 
 class EpsPoint(Record):

@@ -61,6 +61,26 @@ def robust_against(
     return np.equal(found, _VERDICTS.index(Verdict.ROBUST))
 
 
+def attacked(examples: Examples, name: str) -> Column:
+    """Which the attack of that name was tried on."""
+    return ~_among(examples.outcomes[name], Outcome.SKIPPED)
+
+
+def attackable(
+    examples: Examples, names: Sequence[str], sequence: Sequence[bool], at: int
+) -> Column:
+    """Which attack number `at` has to be tried on; arguments as `robust_against`.
+
+    Those that are correct without attack and, in a sequence, not fooled by the attacks
+    of the sequence before it.
+    """
+    standing = correct(examples)
+    for before in range(at):
+        if sequence[at] and sequence[before]:
+            standing &= ~_among(examples.outcomes[names[before]], Outcome.FOOLED)
+    return standing
+
+
 def clean_accuracy(examples: Examples) -> Proportion:
     """Share classified correctly without attack."""
     return share(correct(examples))

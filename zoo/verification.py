@@ -6,10 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from zoo import datasets
 from zoo.arithmetic import full_float32
+from zoo.batteries import CUSTOM, shown
 from zoo.classifier import Classifier, predict
 from zoo.classifier_file import load_classifier
 from zoo.datasets.base import Dataset
@@ -17,11 +19,18 @@ from zoo.encoder import fingerprint
 from zoo.errors import UserError, VerificationError
 from zoo.evidence import check_adversarials
 from zoo.files import read_tensors, sha256_file
+from zoo.label_budget import LabelBudget
 from zoo.records import Outcome, Result
+from zoo.recount import agree, check_figures, check_measurements
+from zoo.remeasure import check_bound, check_lipschitz
 from zoo.result_file import read_result
-from zoo.verdicts import attack_robust, clean_accuracy, robust_accuracy, verdicts
+from zoo.selection import SELECTED, as_limit
 
 BLOCK = 1024
+SIZES = (100, 37)
+"""Of the batches of the two passes over clean images."""
+TIE = 1e-5
+"""Share of the spread of logits by which rounding may move one."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +66,7 @@ def verify_folder(
     classifier = load_named_classifier(folder, result).to(device)
     claims = read_claims(folder, result)
     data = load_named_dataset(result, data_dir)
-    return verify(result, classifier, claims, data, device=device)
+    return verify(result, classifier, claims, data, data_dir=data_dir, device=device)
 
 
 def load_named_classifier(folder: Path, result: Result) -> Classifier:
@@ -112,14 +121,20 @@ def verify(
     claims: Claims,
     data: Dataset,
     *,
+    data_dir: Path | None = None,
     device: str = "cpu",
 ) -> list[Finding]:
     """All checks, in order; see `verify_folder` for what is raised."""
     steps: list[Callable[[], Finding]] = [
+        lambda: _check_dataset(result, classifier, data),
+        lambda: _check_selection(result, data),
         lambda: _check_clean(result, classifier, data, device),
         lambda: _check_completeness(result, claims),
         lambda: _check_claims(result, classifier, claims, data, device),
-        lambda: _check_figures(result, data),
+        lambda: _check_figures(result),
+        lambda: _check_battery(result),
+        lambda: _check_measurements(result, classifier, data, device),
+        lambda: _check_labels(result, data_dir),
     ]
     return [step() for step in steps]
 
@@ -131,29 +146,54 @@ def _same_hash(path: Path, expected: str, what: str) -> None:
         raise VerificationError(f"{what}, {path}, is not the file the result names")
 
 
+def _check_dataset(result: Result, classifier: Classifier, data: Dataset) -> Finding:
+    """Classes and shape are those of the images and of the classifier."""
+    stated = (result.dataset.classes, result.dataset.shape)
+    agree("classes and image shape", stated, (len(data.classes), data.shape))
+    agree("of the classifier", stated, (classifier.classes, classifier.shape))
+    if data.labels.tolist() != result.examples.label:
+        raise VerificationError("the stated labels are not those of the dataset")
+    return Finding("dataset", f"{data.name}/{data.split}, {len(data.classes)} classes")
+
+
 def _check_clean(
     result: Result, classifier: Classifier, data: Dataset, device: str
 ) -> Finding:
-    """Labels and clean predictions, by fresh forward passes."""
-    if data.labels.tolist() != result.examples.label:
-        raise VerificationError("the stated labels are not those of the dataset")
-    found: list[int] = []
+    """Clean predictions, by fresh forward passes at two batch sizes.
+
+    Where logits are not finite the prediction is undecided; where rounding could decide
+    between two classes it is either of them, or undecided.
+    """
+    wrong: list[int] = []
+    stated = torch.tensor(result.examples.clean_prediction)
     for start in range(0, len(data), BLOCK):
         x = data.images(slice(start, start + BLOCK))
-        logits = predict(classifier, x, device=device)
-        found += logits.argmax(dim=1).tolist()
-    stated = result.examples.clean_prediction
-    wrong = [
-        i
-        for i, (s, f) in enumerate(zip(stated, found, strict=True))
-        if s not in (f, -1)
-    ]
+        part = stated[start : start + BLOCK]
+        possible = _possible(classifier, x, device)
+        column = (part + 1).clamp(max=result.dataset.classes).unsqueeze(1)
+        agrees = possible.gather(1, column).squeeze(1) & (part < result.dataset.classes)
+        wrong += (start + (~agrees).nonzero().flatten()).tolist()
     if wrong:
         raise VerificationError(
-            f"clean predictions differ for {len(wrong)} of {len(found)} examples, "
+            f"clean predictions differ for {len(wrong)} of {len(stated)} examples, "
             f"first for image {result.examples.index[wrong[0]]}"
         )
-    return Finding("clean predictions", f"{len(found)} recomputed")
+    return Finding("clean predictions", f"{len(stated)} recomputed")
+
+
+def _possible(classifier: Classifier, x: Tensor, device: str) -> Tensor:
+    """Bool (n, 1 + classes): which clean predictions an honest evaluation may state;
+    column 0 is "undecided"."""
+    passes = torch.stack(
+        [predict(classifier, x, batch_size=size, device=device) for size in SIZES]
+    )
+    finite = passes.isfinite().all(dim=2).all(dim=0)
+    logits = passes.nan_to_num()
+    top = logits.amax(dim=2, keepdim=True)
+    spread = top - logits.amin(dim=2, keepdim=True)
+    possible = (logits >= top - TIE * spread).any(dim=0) & finite.unsqueeze(1)
+    undecided = possible.sum(dim=1) != 1
+    return torch.cat([undecided.unsqueeze(1), possible], dim=1)
 
 
 def _check_completeness(result: Result, claims: Claims) -> Finding:
@@ -205,42 +245,77 @@ def _check_claims(
     )
 
 
-def _check_figures(result: Result, data: Dataset) -> Finding:
+def _check_selection(result: Result, data: Dataset) -> Finding:
+    """The whole split, what a limit takes of it, or images of somebody's choice."""
+    index, whole = result.examples.index, data.whole()
+    name = f"{data.name}/{data.split}"
+    if index == list(range(len(whole))):
+        return Finding("images", f"all {len(whole)} of {name}")
+    if index == whole.take(len(index)).positions.tolist():
+        return Finding("images", f"{len(index)} of {len(whole)} of {name}, by --limit")
+    if as_limit(index, result.examples.label):
+        raise VerificationError(
+            f"the {len(index)} images look like what --limit takes, but of {name} it "
+            "takes others"
+        )
+    return Finding("images", f"{SELECTED}: not ranked with other results")
+
+
+def _check_figures(result: Result) -> Finding:
     """Verdicts follow from outcomes, figures from verdicts."""
-    examples = result.examples
-    if {run.name for run in result.attacks} != examples.outcomes.keys():
-        raise VerificationError("the attacks listed are not those with outcomes")
-    if verdicts(examples) != examples.verdict:
-        raise VerificationError("a stated verdict does not follow from the outcomes")
-    undecided = sum(v == "undecided" for v in examples.verdict)
-    expected = {
-        "clean accuracy": (result.clean, clean_accuracy(examples)),
-        "robust accuracy": (result.robust, robust_accuracy(examples)),
-        "undecided": (result.undecided, undecided),
-        "number of images": (result.dataset.n, len(data)),
-        "size of the evidence": (
-            result.evidence.count,
-            sum(run.fooled for run in result.attacks),
-        ),
-    }
-    for at, run in enumerate(result.attacks):
-        outcomes = examples.outcomes[run.name]
-        expected[f"robust accuracy under {run.name}"] = (
-            run.robust,
-            attack_robust(examples, result.attacks, at),
-        )
-        expected[f"attempted by {run.name}"] = (
-            run.attempted,
-            len(outcomes) - outcomes.count(Outcome.SKIPPED),
-        )
-        for name, outcome in (
-            ("fooled", Outcome.FOOLED),
-            ("refused", Outcome.REFUSED),
-            ("undecided", Outcome.UNDECIDED),
-        ):
-            stated = getattr(run, name)
-            expected[f"{name} by {run.name}"] = stated, outcomes.count(outcome)
-    for what, (stated, found) in expected.items():
-        if stated != found:
-            raise VerificationError(f"{what}: stated {stated}, recomputed {found}")
+    check_figures(result)
     return Finding("figures", f"clean {result.clean}, robust {result.robust}")
+
+
+def _check_battery(result: Result) -> Finding:
+    """What its name stands for; `check_figures` refused what it does not."""
+    if shown(result) == CUSTOM:
+        return Finding(
+            "battery",
+            f"{CUSTOM}: '{result.battery}' ({result.engine}) is no battery of "
+            "robrep's; not ranked with other results",
+        )
+    names = ", ".join(run.name for run in result.attacks) or "no attack"
+    return Finding("battery", f"{result.battery} ({result.engine}): {names}")
+
+
+def _check_measurements(
+    result: Result, classifier: Classifier, data: Dataset, device: str
+) -> Finding:
+    """What follows from columns, and what forward passes give again."""
+    found = result.measurements
+    report, curve = found.health, found.eps_curve
+    used = curve.points[0].robust.n if curve and curve.points else len(data)
+    used = min(used, report.n) if report else used
+    positions = data.take(max(used, 1)).positions.tolist()
+    rows = {index: row for row, index in enumerate(data.positions.tolist())}
+    check_measurements(result, [rows[position] for position in positions])
+    if found.bound:
+        check_bound(result, found.bound, classifier, data, device=device)
+    if found.lipschitz:
+        check_lipschitz(result, found.lipschitz, classifier, data, device=device)
+    names = [name for name, value in found if value is not None]
+    return Finding("measurements", ", ".join(names) or "none")
+
+
+def _check_labels(result: Result, data_dir: Path | None) -> Finding:
+    """The share of labels follows from how many training images the head was fitted
+    on."""
+    probe = result.probe
+    if probe is None:
+        return Finding("labels", "no head was fitted")
+    name, _, split = probe.train.rpartition("/")
+    try:
+        total = len(datasets.load(name, split, data_dir=data_dir))
+    except UserError:
+        return Finding("labels", f"not checked: {probe.train} is not here")
+    agree("dataset of the head", name, result.dataset.name)
+    stated = (
+        total if probe.labels is None else LabelBudget.parse(probe.labels).count(total)
+    )
+    agree(
+        f"images that the head was fitted on ({probe.labels or 'all'} labels)",
+        probe.train_n,
+        stated,
+    )
+    return Finding("labels", f"{probe.labels or 'all'}: {stated} of {total} images")

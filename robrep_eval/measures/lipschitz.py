@@ -1,40 +1,18 @@
-"""Certificates of Lipschitz encoders: proofs without sampling, for any linear head.
-
-If ||g(x) - g(x')||_2 <= L ||x - x'||_2 for all images, no perturbation of L2 length
-eps moves a feature by more than L eps; a prediction whose margin, measured in feature
-space, exceeds that cannot change. L is computed here from the weights and never taken
-from a card.
-"""
+"""The Lipschitz certificate as a measurement; `zoo.lipschitz` proves it."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from robrep_eval.measures.base import Finished, Measurement
-from robrep_eval.measures.linear_head import (
-    features_and_logits,
-    linear_head,
-    margins,
-)
-from zoo.classifier import Classifier
 from zoo.datasets.base import Dataset
-from zoo.encoder import Encoder
-from zoo.errors import UserError
-from zoo.measurements import LipschitzCertificate, Radii
-from zoo.nets.lipschitz import LipschitzNet
-from zoo.records import Proportion, Result
-from zoo.threat import ThreatModel
-
-CURVE_POINTS = 21
-ROUNDING = 1e-5
-"""Share of its length by which float32 may misplace a feature of a shallow network
-(some 2^-24 per operation); the margin gives up twice that, for x and for x'."""
+from zoo.lipschitz import certify_lipschitz, lipschitz_constant
+from zoo.measurements import LipschitzCertificate
+from zoo.records import Result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,101 +50,3 @@ class LipschitzMargins(Measurement[LipschitzCertificate]):
             f"Certified: {record.certified} within {result.threat}, for every possible "
             f"attack (Lipschitz constant {record.constant:.4g} in {record.norm})."
         )
-
-
-def lipschitz_constant(encoder: nn.Module) -> float:
-    """Upper bound on the L2 Lipschitz constant of an encoder, from its weights.
-
-    The product of the spectral norms of the layers (singular values in float64) and of
-    the largest 1/std; activations that permute are 1-Lipschitz.
-
-    Raises:
-        UserError: not an encoder whose layers have a known constant.
-    """
-    if not isinstance(encoder, Encoder) or not isinstance(
-        encoder.backbone, LipschitzNet
-    ):
-        kind = encoder.spec.arch if isinstance(encoder, Encoder) else "this model"
-        raise UserError(
-            f"no Lipschitz constant is known for {kind}; margin certificates need an "
-            "encoder of architecture 'lipschitz_dense' (randomised smoothing certifies "
-            "any encoder: --certify smoothing)"
-        )
-    constant = float((1 / encoder.std.double()).abs().max())
-    for layer in encoder.backbone.linears():
-        constant *= float(
-            torch.linalg.matrix_norm(layer.weight.detach().double(), ord=2)
-        )
-    return constant
-
-
-def to_norm(constant: float, threat: ThreatModel, shape: tuple[int, ...]) -> float:
-    """The constant when images are measured in the norm of the threat model.
-
-    ||d||_2 <= ||d||_1, and ||d||_2 <= sqrt(D) ||d||_inf for D pixels.
-    """
-    return constant * (math.sqrt(math.prod(shape)) if threat.norm == "Linf" else 1.0)
-
-
-def certified_radii(
-    classifier: Classifier,
-    x: Tensor,
-    y: Tensor,
-    constant: float,
-    *,
-    batch_size: int = 256,
-    device: str = "cpu",
-) -> Tensor:
-    """Per example the largest radius with a proof, 0 where misclassified; (N,)."""
-    z, logits = features_and_logits(classifier, x, batch_size, device)
-    weight = linear_head(classifier).weight.detach().cpu()
-    slack = 2 * ROUNDING * z.norm(dim=1)
-    radius = (margins(logits, weight) - slack).clamp(min=0) / constant
-    return torch.where(logits.argmax(dim=1) == y, radius, torch.zeros_like(radius))
-
-
-def certify_lipschitz(
-    classifier: Classifier,
-    x: Tensor,
-    y: Tensor,
-    threat: ThreatModel,
-    *,
-    batch_size: int = 256,
-    device: str = "cpu",
-) -> LipschitzCertificate:
-    """Certified accuracy at `threat.eps` and against radius.
-
-    Args:
-        classifier: A Lipschitz encoder with any linear head.
-        x: Clean images (N, C, H, W).
-        y: Labels (N,).
-        threat: Norm and eps.
-        batch_size: Images per forward pass.
-        device: Where the classifier lives.
-
-    Raises:
-        UserError: no linear head, or no known constant.
-    """
-    constant = to_norm(
-        lipschitz_constant(classifier.encoder), threat, tuple(x.shape[1:])
-    )
-    radii = certified_radii(
-        classifier, x, y, constant, batch_size=batch_size, device=device
-    )
-    return LipschitzCertificate(
-        norm=threat.norm,
-        constant=constant,
-        method="spectral norms of all layers in float64",
-        certified=Proportion.of(int((radii > threat.eps).sum()), len(y)),
-        curve=radius_curve(radii, threat.eps),
-        radius=radii.clamp(max=torch.finfo(torch.float32).max).tolist(),
-    )
-
-
-def radius_curve(radii: Tensor, eps: float) -> Radii:
-    """Share of examples certified beyond each radius from 0 to 2 eps."""
-    grid = [2 * eps * step / (CURVE_POINTS - 1) for step in range(CURVE_POINTS)]
-    return Radii(
-        radius=grid,
-        certified=[Proportion.of(int((radii > r).sum()), len(radii)) for r in grid],
-    )

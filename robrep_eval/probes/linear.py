@@ -14,13 +14,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from robrep_eval.probes.few_labels import LabelBudget
 from robrep_eval.probes.logistic import fit_linear
 from zoo.classifier import Classifier
 from zoo.datasets.base import Dataset, check_same_classes
 from zoo.datasets.names import shaped_name
 from zoo.encoder import Encoder
 from zoo.errors import UserError, nearest
+from zoo.label_budget import LabelBudget
 from zoo.records import ProbeRecord
 from zoo.threads import fitting_threads, network_work
 

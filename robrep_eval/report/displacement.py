@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from robrep_eval.measures.bound import median_distance
 from robrep_eval.probes.linear import features
 from robrep_eval.report.figures import Figure, Key
 from robrep_eval.report.material import Material
@@ -22,6 +21,7 @@ from robrep_eval.report.svg import (
     Rect,
     frame,
 )
+from zoo.bound import median_distance
 from zoo.pages.axis import Axis, nice_step
 from zoo.records import Verdict
 

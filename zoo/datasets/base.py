@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from zoo.errors import UserError
+from zoo.selection import spaced
 
 Pixels = npt.NDArray[Any]
 Fetch = Callable[[npt.NDArray[np.int64]], Pixels]
@@ -91,6 +92,12 @@ class Dataset:
         )
         return part
 
+    def whole(self) -> Dataset:
+        """The published split that this is a part of."""
+        part = self.subset(slice(0))
+        part.positions = np.arange(len(self._labels))
+        return part
+
     def take(self, limit: int | None) -> Dataset:
         """The first `limit` images; evenly spaced ones where the split is sorted.
 
@@ -102,8 +109,7 @@ class Dataset:
         if limit < 1:
             raise UserError(f"the number of examples must be positive, not {limit}")
         if bool((self.labels.diff() >= 0).all()) and len(self.classes) > 1:
-            spaced = np.linspace(0, len(self) - 1, limit).round().astype(np.int64)
-            return self.subset(spaced.tolist())
+            return self.subset(spaced(len(self), limit).tolist())
         return self.subset(slice(limit))
 
     def fingerprint(self) -> str:

@@ -16,13 +16,12 @@ from torch.nn.functional import cross_entropy
 from robrep_eval.attacks.pgd import ascend, ascend_each
 from robrep_eval.measures.health.subject import Subject, margin
 from zoo.ball import random_start
-from zoo.measurements import EpsCurve, EpsPoint, Flag, Status
+from zoo.measurements import EPS_FACTORS, EpsCurve, EpsPoint, Flag, Status
 from zoo.records import Proportion
 from zoo.threat import ThreatModel
 
 STEPS = 40
 RELATIVE_STEP = 0.1
-FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
 RANDOM_DRAWS = 20
 PLANTED_IMAGES = 64
 PLANTED_LIMIT = 0.05
@@ -98,7 +97,7 @@ def eps_curve(subject: Subject) -> EpsCurve:
     if "curve" not in subject.cache:
         correct = held(subject, subject.x)
         points = [EpsPoint(eps=0.0, robust=_share(correct))]
-        for factor in FACTORS:
+        for factor in EPS_FACTORS[1:]:
             if factor == 1:
                 robust = _pgd_at_eps(subject)
             else:

@@ -13,16 +13,13 @@ from robrep_eval import evaluate
 from robrep_eval.attacks.pgd import ascend
 from robrep_eval.commands.display import footnotes
 from robrep_eval.measures.bound import EstimatedBound
-from robrep_eval.measures.lipschitz import (
-    LipschitzMargins,
-    certify_lipschitz,
-    lipschitz_constant,
-)
+from robrep_eval.measures.lipschitz import LipschitzMargins
 from robrep_eval.probes.linear import ProbeSettings
 from zoo.classifier import Classifier, predict
 from zoo.collection.store import load_encoder_by_name
 from zoo.encoder import Encoder, EncoderSpec
 from zoo.errors import UserError
+from zoo.lipschitz import certify_lipschitz, lipschitz_constant
 from zoo.measurements import Measurements
 from zoo.nets.lipschitz import MaxMin
 from zoo.records import Verdict

@@ -11,17 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from robrep_eval.measures.bound import (
+from zoo.bound import (
     bound_b1,
     bound_b2,
     cross_entropy,
     estimate_bound,
     halfway,
+    head_constants,
     limits,
+    margins,
     median_distance,
     reach,
 )
-from robrep_eval.measures.linear_head import head_constants, margins
 from zoo.classifier import Classifier, double
 from zoo.errors import UserError
 from zoo.measurements import Limit

@@ -1,0 +1,37 @@
+"""Which images of a split an evaluation may choose without choosing its figure.
+
+The whole split, its first n images, or evenly spaced ones where it is sorted by class:
+what `--limit` takes. Anything else is a selection of somebody's, and its figure is not
+compared with others. Imports no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+SELECTED = "selected images"
+"""What is said of a result on any others."""
+
+Integers = npt.NDArray[np.int64]
+
+
+def spaced(total: int, count: int) -> Integers:
+    """`count` positions in a split of `total` images, the first and last among them."""
+    return np.linspace(0, total - 1, count).round().astype(np.int64)
+
+
+def as_limit(index: Sequence[int], labels: Sequence[int]) -> bool:
+    """Whether these may be what a limit takes, as far as they themselves tell.
+
+    Args:
+        index: Positions in the split, in the order of evaluation.
+        labels: Of those images.
+    """
+    found = np.asarray(index, dtype=np.int64)
+    if np.array_equal(found, np.arange(len(found))):
+        return True
+    ascending = bool((np.diff(labels) >= 0).all())
+    return ascending and np.array_equal(found, spaced(int(found[-1]) + 1, len(found)))
