@@ -21,6 +21,8 @@ CUSTOM = "custom"
 """What a battery is called whose name says nothing about its attacks."""
 ROBREP, PYAUTOATTACK, ART = "robrep", "pyautoattack", "art"
 """Whose code an attack is."""
+PACKAGES = {ART: "adversarial-robustness-toolbox"}
+"""Whose names differ from what results call them."""
 REPLAYED = "robrep (official-rng)"
 """robrep's engine on the reference's random draws."""
 Parameters = dict[str, Any]
@@ -255,13 +257,11 @@ def fault(result: Result) -> str | None:
 def _compared(
     result: Result, run: AttackRun, member: Member
 ) -> dict[str, tuple[object, object]]:
-    code = run.engine
-    if member.code == ROBREP:
-        meant = f"{ROBREP} {result.provenance.robrep}"
-    else:
-        meant = f"{member.code} {code.partition(' ')[2]}"
+    made, version = result.provenance, run.engine.partition(" ")[2]
+    versions = {ROBREP: made.robrep, **made.versions}
+    meant = versions.get(PACKAGES.get(member.code, member.code), version)
     return {
-        "the code": (code, meant),
+        "the code": (run.engine, f"{member.code} {meant}"),
         "sequence": (run.sequence, member.sequence),
         "parameters": (run.parameters, member.parameters),
     }

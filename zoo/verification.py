@@ -287,9 +287,9 @@ def _check_measurements(
     report, curve = found.health, found.eps_curve
     used = curve.points[0].robust.n if curve and curve.points else len(data)
     used = min(used, report.n) if report else used
-    positions = data.take(max(used, 1)).positions.tolist()
     rows = {index: row for row, index in enumerate(data.positions.tolist())}
-    check_measurements(result, [rows[position] for position in positions])
+    taken = [rows[position] for position in data.take(max(used, 1)).positions.tolist()]
+    check_measurements(result, [taken, range(len(taken))])
     if found.bound:
         check_bound(result, found.bound, classifier, data, device=device)
     if found.lipschitz:

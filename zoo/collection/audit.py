@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from zoo.claims import UNPROVEN, Basis, names
 from zoo.collection.index import EncoderRow
 from zoo.collection.sources import Source
 from zoo.errors import MissingDatasetError, RobrepError
@@ -35,6 +36,10 @@ class Audit:
     """Why it does not hold, or could not be checked."""
     unchecked: bool = False
     """The images that it speaks of are not here."""
+    stated: str | None = None
+    """Of an entry that holds: the fields that rest on its publisher's word alone."""
+    unproven: str | None = None
+    """Of an entry that holds: what no check without an attack can tell."""
     seconds: float
 
     def __str__(self) -> str:
@@ -92,8 +97,14 @@ def audit(
             unchecked=isinstance(error, MissingDatasetError),
             seconds=time.monotonic() - start,
         )
+    of_entry = item.entry is not None
     return Audit(
-        item=str(item), holds=True, findings=findings, seconds=time.monotonic() - start
+        item=str(item),
+        holds=True,
+        findings=findings,
+        stated=names(Basis.STATED) if of_entry else None,
+        unproven=UNPROVEN if of_entry else None,
+        seconds=time.monotonic() - start,
     )
 
 

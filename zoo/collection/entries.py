@@ -12,13 +12,24 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
+
+from pydantic import model_validator
 
 from zoo.collection.index import ENTRIES, ENTRY, EncoderRow, FileRecord
 from zoo.collection.sources import Source
 from zoo.errors import VerificationError
 from zoo.files import read_tensors, write_tensors
-from zoo.records import Card, Name, Record, Result, Sha256, read_record, write_record
+from zoo.records import (
+    Card,
+    Name,
+    Record,
+    Result,
+    Sha256,
+    Training,
+    read_record,
+    write_record,
+)
 from zoo.result_file import RESULT, read_result, write_result
 from zoo.threat import ThreatModel
 
@@ -53,6 +64,12 @@ class Entry(Record):
     classifier: FileRecord
     """The head, or the whole classifier where fine-tuning changed the encoder."""
     deltas: FileRecord
+
+    @model_validator(mode="after")
+    def _columns_since_schema_2(self) -> Self:
+        if (self.schema_version >= 2) != (self.columns is not None):
+            raise ValueError("an entry names a file of columns from schema 2 on")
+        return self
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,7 +200,8 @@ def _assemble(encoder: Encoder, path: Path, result: Result) -> Classifier:
 
     from zoo import classifier_file
     from zoo.classifier import Classifier
-    from zoo.encoder import load_weights
+    from zoo.encoder import Encoder, load_weights
+    from zoo.recount import agree
 
     if (path.name == WHOLE) != (protocol(result) in OWN_WEIGHTS):
         raise VerificationError(
@@ -191,13 +209,12 @@ def _assemble(encoder: Encoder, path: Path, result: Result) -> Classifier:
         )
     if path.name == WHOLE:
         classifier = classifier_file.load_classifier(path)
+        if isinstance(classifier.encoder, Encoder):
+            agree("architecture", result.model.arch, classifier.encoder.spec.arch)
         if protocol(result) == "aff":
             _check_fine_tuned(classifier.encoder, encoder)
         return classifier
-    if result.model.arch != encoder.spec.arch:
-        raise VerificationError(
-            f"architecture: stated {result.model.arch}, found {encoder.spec.arch}"
-        )
+    agree("architecture", result.model.arch, encoder.spec.arch)
     tensors, _ = read_tensors(path)
     head = nn.Linear(encoder.dim, result.dataset.classes)
     load_weights(head, tensors, source=str(path))
@@ -253,6 +270,12 @@ def verify_entry(
         raise VerificationError(
             f"protocol: stated {entry.protocol}, the result says {protocol(result)}"
         )
+    trained, card = result.model.training, published.row.card
+    if trained is not None and trained != card.training:
+        raise VerificationError(
+            f"the result says {_difference(trained, card.training)} of the training, "
+            "which the card says otherwise"
+        )
     classifier = load_classifier(source, published)
     data = verification.load_named_dataset(result, data_dir)
     path = f"{ENTRIES}/{entry.name}/{entry.deltas.path}"
@@ -271,6 +294,16 @@ def verify_entry(
         device=device,
     )
     return [weights, *found]
+
+
+def _difference(training: Training, other: Training) -> str:
+    """The first field in which they differ, with its value in the first."""
+    name = next(
+        name
+        for name in Training.model_fields
+        if getattr(training, name) != getattr(other, name)
+    )
+    return f"{name} = {getattr(training, name)!r}"
 
 
 def build_entry(

@@ -175,7 +175,17 @@ def verify(
             show_table(plain(str(verdict)))
     if as_json:
         click.echo(json.dumps([verdict.as_json() for verdict in verdicts], indent=2))
+    else:
+        show_table(plain(_unchecked(verdicts)))
     _conclude(verdicts, strict=not everything)
+
+
+def _unchecked(verdicts: list[Audit]) -> str:
+    """What rests on the word of the publishers; nothing if no entry was checked."""
+    entry = next((verdict for verdict in verdicts if verdict.stated), None)
+    if entry is None:
+        return ""
+    return f"stated by publishers alone: {entry.stated}\nnot proven: {entry.unproven}"
 
 
 def _conclude(verdicts: list[Audit], *, strict: bool) -> None:

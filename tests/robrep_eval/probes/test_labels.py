@@ -8,9 +8,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robrep_eval.probes.few_labels import LabelBudget, balanced_shares, few_labels
+from robrep_eval.probes.few_labels import balanced_shares, few_labels
 from zoo.datasets.base import Dataset, from_array
 from zoo.errors import UserError
+from zoo.label_budget import LabelBudget
 
 SIZES = st.lists(st.integers(1, 40), min_size=2, max_size=12)
 
