@@ -64,8 +64,7 @@ def check_figures(result: Result) -> None:
         VerificationError: the first that does not follow.
     """
     examples, names = result.examples, [run.name for run in result.attacks]
-    holds("an image is listed twice", len(set(examples.index)) == len(examples.index))
-    holds("an attack is listed twice", len(set(names)) == len(names))
+    holds("an attack is listed twice", _distinct(names))
     holds(
         "the attacks listed are not those with outcomes",
         set(names) == examples.outcomes.keys(),

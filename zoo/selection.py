@@ -33,5 +33,6 @@ def as_limit(index: Sequence[int], labels: Sequence[int]) -> bool:
     found = np.asarray(index, dtype=np.int64)
     if np.array_equal(found, np.arange(len(found))):
         return True
-    ascending = bool((np.diff(labels) >= 0).all())
-    return ascending and np.array_equal(found, spaced(int(found[-1]) + 1, len(found)))
+    total = int(found[-1]) + 1
+    ascending = bool((np.diff(labels) >= 0).all()) and len(found) <= total
+    return ascending and np.array_equal(found, spaced(total, len(found)))

@@ -21,7 +21,7 @@ from zoo.evidence import check_adversarials
 from zoo.files import read_tensors, sha256_file
 from zoo.label_budget import LabelBudget
 from zoo.records import Outcome, Result
-from zoo.recount import agree, check_figures, check_measurements
+from zoo.recount import agree, check_figures, check_measurements, holds
 from zoo.remeasure import check_bound, check_lipschitz
 from zoo.result_file import read_result
 from zoo.selection import SELECTED, as_limit
@@ -248,6 +248,7 @@ def _check_claims(
 def _check_selection(result: Result, data: Dataset) -> Finding:
     """The whole split, what a limit takes of it, or images of somebody's choice."""
     index, whole = result.examples.index, data.whole()
+    holds("an image is listed twice", len(set(index)) == len(index))
     name = f"{data.name}/{data.split}"
     if index == list(range(len(whole))):
         return Finding("images", f"all {len(whole)} of {name}")
@@ -309,13 +310,14 @@ def _check_labels(result: Result, data_dir: Path | None) -> Finding:
         total = len(datasets.load(name, split, data_dir=data_dir))
     except UserError:
         return Finding("labels", f"not checked: {probe.train} is not here")
-    agree("dataset of the head", name, result.dataset.name)
-    stated = (
-        total if probe.labels is None else LabelBudget.parse(probe.labels).count(total)
-    )
-    agree(
-        f"images that the head was fitted on ({probe.labels or 'all'} labels)",
-        probe.train_n,
-        stated,
-    )
-    return Finding("labels", f"{probe.labels or 'all'}: {stated} of {total} images")
+    budget = LabelBudget.parse(probe.labels) if probe.labels else None
+    used = budget.count(total) if budget else total
+    words = f"{probe.labels or 'all'} labels"
+    agree(f"images that the head was fitted on ({words})", probe.train_n, used)
+    if budget and (budget.text != probe.labels or used == total):
+        # Each spelling would be a ranking of its own.
+        raise VerificationError(
+            f"labels: '{probe.labels}' of {total} images is written "
+            f"{'null' if used == total else budget.text}"
+        )
+    return Finding("labels", f"{probe.labels or 'all'}: {used} of {total} images")

@@ -2,7 +2,7 @@
 
 It reads records and nothing else. Results are comparable that share dataset, split,
 threat model, protocol (with its labels) and battery; how ranks are found is told in
-`zoo.board.ranking`.
+`zoo.board.ranking`. Custom batteries and selected images are shown, and not ranked.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from zoo.board.ranking import Keys, Sample, places
+from zoo.batteries import CUSTOM
+from zoo.board.ranking import Keys, Place, Sample, places
 from zoo.collection.entries import Entry, Published, read_entry
 from zoo.collection.index import EncoderRow, only
 from zoo.collection.sources import Source
@@ -34,13 +35,16 @@ class Row(Record):
     """ENCODER/ENTRY."""
     rank: int = 1
     """1 plus the number of rows shown to be more robust, among those with the same
-    dataset, split, threat model, protocol and battery."""
+    dataset, split, threat model, protocol and battery; 0: not ranked (`ranked`)."""
     last: int = 1
     """The rank if every row that is not shown to differ stood before it."""
     dataset: str
     split: str
     threat: ThreatModel
     battery: str
+    """Its name, if that says which attacks these were; else "custom"."""
+    images: str = ""
+    """"selected images" if they may have been chosen for the figure."""
     engine: str
     protocol: str
     clean: Proportion
@@ -55,10 +59,16 @@ class Row(Record):
     """Whether every claim was just recomputed; null if it was not tried."""
 
     @property
+    def ranked(self) -> bool:
+        """Whether its figure can be compared: named attacks, images not selected."""
+        return self.battery != CUSTOM and not self.images
+
+    @property
     def group(self) -> str:
         """What it is ranked among, for people."""
         split = "" if self.split == "test" else f"/{self.split}"
-        return f"{self.dataset}{split}, {self.threat}, {self.protocol}, {self.battery}"
+        words = [f"{self.dataset}{split}", str(self.threat), self.protocol]
+        return ", ".join(filter(None, [*words, self.battery, self.images]))
 
     @property
     def method(self) -> str:
@@ -68,7 +78,9 @@ class Row(Record):
 
     @property
     def place(self) -> str:
-        """The ranks that the tests leave open: "2", or "3 to 5"."""
+        """The ranks that the tests leave open: "2", or "3 to 5"; "-": not ranked."""
+        if not self.ranked:
+            return "-"
         return (
             str(self.rank) if self.rank == self.last else f"{self.rank} to {self.last}"
         )
@@ -169,13 +181,15 @@ def _groups(entries: Sequence[_Candidate]) -> dict[Key, list[_Candidate]]:
         row = each.row
         ball = (row.threat.norm, f"{row.threat.eps:.9f}")
         probe = ("" if row.protocol == "SLF" else row.protocol,)
-        key = (row.dataset, row.split, *ball, *probe, row.battery)
+        key = (row.dataset, row.split, *ball, *probe, row.battery, row.images)
         groups.setdefault(key, []).append(each)
     return dict(sorted(groups.items()))
 
 
 def _rank(group: Sequence[_Candidate], *, verified: bool) -> list[Row]:
     found = places([each.sample for each in group])
+    if not group[0].row.ranked:
+        found = [Place(0, 0)] * len(group)
     rows = [
         each.row.model_copy(
             update={
@@ -196,7 +210,8 @@ def _row(entry: Published) -> Row:
         dataset=result.dataset.name,
         split=result.dataset.split,
         threat=result.threat,
-        battery=result.battery,
+        battery=entry.battery,
+        images=entry.images,
         engine=result.engine,
         protocol=entry.protocol,
         clean=result.clean,

@@ -123,8 +123,9 @@ def _is_link(text: str) -> bool:
 def _task(row: Row) -> str:
     """What the page shows at a time: "cifar10, Linf 8/255"."""
     split = "" if row.split == "test" else f"/{row.split}"
-    battery = "" if row.battery == "standard" else f", {row.battery}"
-    return f"{row.dataset}{split}, {row.threat}{battery}"
+    battery = "" if row.battery == "standard" else row.battery
+    words = [f"{row.dataset}{split}", str(row.threat), battery, row.images]
+    return ", ".join(filter(None, words))
 
 
 def _option(board: Board) -> str:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import model_validator
 
+from zoo.batteries import shown
 from zoo.collection.index import ENTRIES, ENTRY, EncoderRow, FileRecord
 from zoo.collection.sources import Source
 from zoo.errors import VerificationError
@@ -31,6 +32,7 @@ from zoo.records import (
     write_record,
 )
 from zoo.result_file import RESULT, read_result, write_result
+from zoo.selection import SELECTED, as_limit
 from zoo.threat import ThreatModel
 
 if TYPE_CHECKING:
@@ -91,6 +93,17 @@ class Published:
         probe = self.result.probe
         labels = f", {probe.labels} labels" if probe and probe.labels else ""
         return f"{self.entry.protocol.upper()}{labels}"
+
+    @property
+    def battery(self) -> str:
+        """Its name; "custom" if that says nothing about the attacks."""
+        return shown(self.result)
+
+    @property
+    def images(self) -> str:
+        """ "", or "selected images" if they may have been chosen for the figure."""
+        examples = self.result.examples
+        return "" if as_limit(examples.index, examples.label) else SELECTED
 
 
 def entry_name(result: Result) -> str:

@@ -108,7 +108,7 @@ def _model_index(entry: Published) -> dict[str, Any]:
             {"type": "accuracy", "name": "clean accuracy", "value": result.clean.value},
             {
                 "type": "accuracy",
-                "name": f"robust accuracy ({result.threat}, {result.battery}, "
+                "name": f"robust accuracy ({result.threat}, {entry.battery}, "
                 f"{entry.protocol})",
                 "value": result.robust.value,
             },
@@ -144,7 +144,7 @@ def _eval_rows(entry: Published, source: str | None) -> list[dict[str, Any]]:
                 task_id=task,
                 value=figure.value,
                 date=result.provenance.created.isoformat(),
-                notes=f"{result.threat}, {result.battery}, "
+                notes=f"{result.threat}, {entry.battery}, "
                 f"{entry.protocol}, n={figure.n}, "
                 f"95% [{figure.low:.4f}, {figure.high:.4f}]; "
                 f"check it: robrep-zoo verify {entry.reference}{where}",

@@ -28,7 +28,7 @@
       ...row, at, e, method: e.method, arch: e.arch, labels: e.labels ? "yes" : "no",
       kind: e.labels ? `${e.method}, with labels` : e.method,
       checks: row.doubts === null ? "not run" : row.doubts ? "doubtful" : "sound",
-      place: row.last > row.rank ? `${row.rank} to ${row.last}` : `${row.rank}`,
+      place: row.last > row.rank ? `${row.rank} to ${row.last}` : `${row.rank || "-"}`,
       text: `${row.name} ${e.method} ${e.labels ? "with labels " : ""}${e.arch} ${e.description}`.toLowerCase(),
     };
   });
@@ -185,8 +185,8 @@
     const link = () => make("a", { href: e.source, rel: "noopener noreferrer nofollow", textContent: e.source });
     const facts = [
       ["entry", row.name + (row.verified ? ", just verified" : "")],
-      ["rank", `${row.place} of ${row.rivals} (shown to be more robust: ${row.rank - 1}; ` +
-        `less robust: ${worse}; not told apart: ${ties})`],
+      ["rank", row.rank ? `${row.place} of ${row.rivals} (shown to be more robust: ${row.rank - 1}; ` +
+        `less robust: ${worse}; not told apart: ${ties})` : "not ranked: its attacks or images cannot be compared with others"],
       ["clean", counted("clean")],
       ["robust", `${counted("robust")}, ${row.battery}${row.undecided ? `, ${row.undecided} undecided` : ""}`],
       ["health checks", row.doubts === null ? "not run" : row.doubts || "all passed"],
