@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zoo.claims import UNPROVEN, Basis, names
 from zoo.collection.index import EncoderRow
 from zoo.collection.sources import Source
 from zoo.errors import MissingDatasetError, RobrepError
+
+if TYPE_CHECKING:
+    from zoo.collection.reattack import Attack, Sampled
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +25,23 @@ class Item:
 
     def __str__(self) -> str:
         return "/".join(filter(None, (self.row.card.name, self.entry)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Again:
+    """A re-attack, after everything else holds; see `zoo.collection.reattack`."""
+
+    count: int
+    """Images of each entry."""
+    seed: int
+    attack: Attack
+    strict: bool = False
+    """An entry fails if one image falls; else if more do than a second run of its
+    battery explains."""
+
+    def fails(self, found: Sampled) -> bool:
+        """Whether what was found speaks against the entry."""
+        return found.refuted or (self.strict and bool(found.fallen))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +60,8 @@ class Audit:
     """Of an entry that holds: the fields that rest on its publisher's word alone."""
     unproven: str | None = None
     """Of an entry that holds: what no check without an attack can tell."""
+    reattacked: Sampled | None = None
+    """What a re-attack found, if one was asked for."""
     seconds: float
 
     def __str__(self) -> str:
@@ -47,12 +69,15 @@ class Audit:
             return f"not checked  {self.item}: {self.reason}"
         if not self.holds:
             return f"FAILS  {self.item}: {self.reason}"
-        checks = "\n".join(f"       {check}: {found}" for check, found in self.findings)
+        found = list(self.findings)
+        if self.reattacked:
+            found.append(("re-attack", str(self.reattacked)))
+        checks = "\n".join(f"       {check}: {text}" for check, text in found)
         return f"holds  {self.item} ({self.seconds:.1f} s)\n{checks}"
 
     def as_json(self) -> dict[str, Any]:
         """For programs."""
-        return {**self.__dict__, "findings": dict(self.findings)}
+        return {**asdict(self), "findings": dict(self.findings)}
 
 
 def plan(source: Source, name: str | None) -> list[Item]:
@@ -79,16 +104,30 @@ def plan(source: Source, name: str | None) -> list[Item]:
 
 
 def audit(
-    source: Source, item: Item, *, data_dir: Path | None, device: str = "cpu"
+    source: Source,
+    item: Item,
+    *,
+    data_dir: Path | None,
+    device: str = "cpu",
+    again: Again | None = None,
 ) -> Audit:
-    """Checks one item; a failure is reported, not raised."""
+    """Checks one item; a failure is reported, not raised.
+
+    Args:
+        source: The collection.
+        item: What to check.
+        data_dir: Where the datasets lie.
+        device: Where to run classifiers.
+        again: Also attack entries that hold.
+    """
     start = time.monotonic()
+    sampled = None
     try:
-        findings = (
-            _audit_encoder(source, item.row)
-            if item.entry is None
-            else _audit_entry(source, item.row, item.entry, data_dir, device)
-        )
+        if item.entry is None:
+            findings = _audit_encoder(source, item.row)
+        else:
+            findings = _audit_entry(source, item.row, item.entry, data_dir, device)
+            sampled = again and _attack_again(source, item, again, data_dir, device)
     except Exception as error:  # one hostile item must not stop the rest
         return Audit(
             item=str(item),
@@ -97,13 +136,16 @@ def audit(
             unchecked=isinstance(error, MissingDatasetError),
             seconds=time.monotonic() - start,
         )
+    failed = bool(again and sampled and again.fails(sampled))
     of_entry = item.entry is not None
     return Audit(
         item=str(item),
-        holds=True,
+        holds=not failed,
         findings=findings,
+        reason=f"re-attack: {sampled}" if failed else None,
         stated=names(Basis.STATED) if of_entry else None,
         unproven=UNPROVEN if of_entry else None,
+        reattacked=sampled,
         seconds=time.monotonic() - start,
     )
 
@@ -113,6 +155,24 @@ def _reason(error: Exception) -> str:
         return str(error)
     text = " ".join(str(error).split())[:200]
     return f"cannot be checked ({type(error).__name__}: {text})"
+
+
+def _attack_again(
+    source: Source, item: Item, again: Again, data_dir: Path | None, device: str
+) -> Sampled:
+    from zoo.collection.entries import read_entry
+    from zoo.collection.reattack import reattack
+
+    assert item.entry is not None
+    return reattack(
+        source,
+        read_entry(source, item.row, item.entry),
+        again.count,
+        seed=again.seed,
+        attack=again.attack,
+        data_dir=data_dir,
+        device=device,
+    )
 
 
 def _audit_encoder(source: Source, row: EncoderRow) -> list[tuple[str, str]]:

@@ -11,6 +11,7 @@ from zoo._version import __version__
 from zoo.commands import read as cli_read
 from zoo.commands import write as cli_write
 from zoo.commands.shell import run
+from zoo.commands.verify import verify
 
 EPILOG = """
 Examples:
@@ -24,6 +25,8 @@ Examples:
   robrep-zoo publish runs/NAME/digits-linf-0.1 --to hf://ORG/REPO
 
   robrep-zoo verify --all --source hf://ORG/REPO
+
+  robrep-zoo verify tarrl-digits --attack 50
 
   robrep-zoo leaderboard --html leaderboard.html
 """
@@ -45,7 +48,7 @@ for _command in (
     cli_read.list_,
     cli_read.show,
     cli_read.download,
-    cli_read.verify,
+    verify,
     cli_read.leaderboard,
     cli_write.publish,
     cli_write.submit,

@@ -1,4 +1,4 @@
-"""Commands of `robrep-zoo` that read: list, show, download, verify, leaderboard."""
+"""Commands of `robrep-zoo` that read: list, show, download, leaderboard."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ from zoo.records import Card, Training
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from zoo.collection.audit import Audit
     from zoo.collection.index import EncoderRow
 
 
@@ -131,82 +130,6 @@ def download(name: str, to: Path | None, source: str | None) -> None:
             copy_file(path, to / file.path)
     weights = collection.fetch(row, row.card.weights)
     click.echo(weights if to is None else to / row.card.weights)
-
-
-@click.command()
-@click.argument("name", required=False, shell_complete=complete_name)
-@click.option("--all", "everything", is_flag=True, help="Every encoder and entry.")
-@click.option("--device", default="cpu", show_default=True)
-@DATA_DIR
-@SOURCE
-@AS_JSON
-def verify(
-    name: str | None,
-    everything: bool,
-    device: str,
-    data_dir: Path | None,
-    source: str | None,
-    as_json: bool,
-) -> None:
-    """Recompute the claims of NAME from what is published, by forward passes alone.
-
-    NAME is an encoder, or ENCODER/ENTRY. With --all, entries whose images are not
-    here are named and left out; the rest must hold.
-    """
-    from zoo.collection.audit import audit, plan
-    from zoo.collection.opening import open_source
-    from zoo.device import check_device
-    from zoo.errors import UserError
-    from zoo.progress import activity
-
-    if (name is None) != everything:
-        raise UserError("give a NAME, or --all")
-    check_device(device)
-    collection = open_source(source)
-    items = plan(collection, name)
-    if not items:
-        raise UserError(f"there is nothing to verify in {collection.uri}")
-    verdicts = []
-    for at, item in enumerate(items, start=1):
-        with activity(plain(f"checking {item} ({at} of {len(items)})")):
-            verdict = audit(collection, item, data_dir=data_dir, device=device)
-        verdicts.append(verdict)
-        if not as_json:
-            show_table(plain(str(verdict)))
-    if as_json:
-        click.echo(json.dumps([verdict.as_json() for verdict in verdicts], indent=2))
-    else:
-        show_table(plain(_unchecked(verdicts)))
-    _conclude(verdicts, strict=not everything)
-
-
-def _unchecked(verdicts: list[Audit]) -> str:
-    """What rests on the word of the publishers; nothing if no entry was checked."""
-    entry = next((verdict for verdict in verdicts if verdict.stated), None)
-    if entry is None:
-        return ""
-    return f"stated by publishers alone: {entry.stated}\nnot proven: {entry.unproven}"
-
-
-def _conclude(verdicts: list[Audit], *, strict: bool) -> None:
-    """The last line, or the error; `strict`: what could not be checked is one too."""
-    from zoo.errors import UserError, VerificationError
-
-    unchecked = [verdict.item for verdict in verdicts if verdict.unchecked]
-    held = sum(verdict.holds for verdict in verdicts)
-    failed = [v.item for v in verdicts if not v.holds and not v.unchecked]
-    if failed:
-        names = plain(", ".join(failed))
-        raise VerificationError(
-            f"{len(failed)} of {len(verdicts)} do not hold: {names}"
-        )
-    left = f"not checked, for their images are not here: {plain(', '.join(unchecked))}"
-    if unchecked and strict:
-        raise UserError(left)
-    seconds = sum(verdict.seconds for verdict in verdicts)
-    click.echo(f"{held} of {len(verdicts)} hold ({seconds:.1f} s)", err=True)
-    if unchecked:
-        click.echo(f"{len(unchecked)} {left}", err=True)
 
 
 @click.command()

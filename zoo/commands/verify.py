@@ -1,0 +1,134 @@
+"""`robrep-zoo verify`: whether what a collection publishes holds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import rich_click as click
+
+from zoo.commands.options import (
+    AS_JSON,
+    DATA_DIR,
+    SOURCE,
+    complete_name,
+    show_table,
+)
+from zoo.plain_text import plain
+
+if TYPE_CHECKING:
+    from zoo.collection.audit import Again, Audit
+
+
+@click.command()
+@click.argument("name", required=False, shell_complete=complete_name)
+@click.option("--all", "everything", is_flag=True, help="Every encoder and entry.")
+@click.option(
+    "--attack",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Attack N images said to be robust, of each entry.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**31 - 1),
+    help="Which images, and the attack's draws; by default fresh, and printed.",
+)
+@click.option("--strict", is_flag=True, help="An entry fails if one image falls.")
+@click.option("--device", default="cpu", show_default=True)
+@DATA_DIR
+@SOURCE
+@AS_JSON
+def verify(
+    name: str | None,
+    everything: bool,
+    attack: int | None,
+    seed: int | None,
+    strict: bool,
+    device: str,
+    data_dir: Path | None,
+    source: str | None,
+    as_json: bool,
+) -> None:
+    """Recompute the claims of NAME from what is published, by forward passes alone.
+
+    NAME is an encoder, or ENCODER/ENTRY. With --all, entries whose images are not
+    here are named and left out; the rest must hold. That attacks were run on the images
+    that held, forward passes cannot tell: --attack tries some of these again.
+    """
+    from zoo.collection.audit import audit, plan
+    from zoo.collection.opening import open_source
+    from zoo.device import check_device
+    from zoo.errors import UserError
+    from zoo.progress import activity
+
+    if (name is None) != everything:
+        raise UserError("give a NAME, or --all")
+    check_device(device)
+    again = _again(attack, seed, strict=strict)
+    collection = open_source(source)
+    items = plan(collection, name)
+    if not items:
+        raise UserError(f"there is nothing to verify in {collection.uri}")
+    verdicts = []
+    for at, item in enumerate(items, start=1):
+        with activity(plain(f"checking {item} ({at} of {len(items)})")):
+            verdict = audit(
+                collection, item, data_dir=data_dir, device=device, again=again
+            )
+        verdicts.append(verdict)
+        if not as_json:
+            show_table(plain(str(verdict)))
+    if as_json:
+        click.echo(json.dumps([verdict.as_json() for verdict in verdicts], indent=2))
+    else:
+        show_table(plain(_unchecked(verdicts)))
+    _conclude(verdicts, strict=not everything)
+
+
+def _again(count: int | None, seed: int | None, *, strict: bool) -> Again | None:
+    """The re-attack that was asked for."""
+    from zoo.collection.audit import Again
+    from zoo.collection.reattack import find_attack, fresh_seed
+    from zoo.errors import UserError
+
+    if count is None:
+        if seed is not None or strict:
+            raise UserError("--seed and --strict belong to --attack N")
+        return None
+    return Again(
+        count=count,
+        seed=fresh_seed() if seed is None else seed,
+        attack=find_attack(),
+        strict=strict,
+    )
+
+
+def _unchecked(verdicts: list[Audit]) -> str:
+    """What rests on the word of the publishers; nothing if no entry was checked."""
+    entry = next((verdict for verdict in verdicts if verdict.stated), None)
+    if entry is None:
+        return ""
+    return f"stated by publishers alone: {entry.stated}\nnot proven: {entry.unproven}"
+
+
+def _conclude(verdicts: list[Audit], *, strict: bool) -> None:
+    """The last line, or the error; `strict`: what could not be checked is one too."""
+    from zoo.errors import UserError, VerificationError
+
+    unchecked = [verdict.item for verdict in verdicts if verdict.unchecked]
+    held = sum(verdict.holds for verdict in verdicts)
+    failed = [v.item for v in verdicts if not v.holds and not v.unchecked]
+    if failed:
+        names = plain(", ".join(failed))
+        raise VerificationError(
+            f"{len(failed)} of {len(verdicts)} do not hold: {names}"
+        )
+    left = f"not checked, for their images are not here: {plain(', '.join(unchecked))}"
+    if unchecked and strict:
+        raise UserError(left)
+    seconds = sum(verdict.seconds for verdict in verdicts)
+    click.echo(f"{held} of {len(verdicts)} hold ({seconds:.1f} s)", err=True)
+    if unchecked:
+        click.echo(f"{len(unchecked)} {left}", err=True)
