@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from safetensors.torch import save_file
-from torch import nn
+from forging import rehash, save_no_adversarials
 from whole import read_whole, write_whole
 
 from zoo import datasets
 from zoo.board.leaderboard import build
-from zoo.classifier import Classifier
 from zoo.collection import sources_embedded
 from zoo.collection.audit import audit, plan
-from zoo.collection.index import INDEX, FileRecord, scan
+from zoo.collection.index import INDEX, scan
 from zoo.collection.sources import FolderSource
-from zoo.deltas import pack
 from zoo.records import Proportion, write_record
-from zoo.result_file import PATTERN
 from zoo.selection import SELECTED
 from zoo.threat import ThreatModel
-from zoo.verification import Claims
 
 NAME, ENTRY = "tarrl-digits", "digits-linf-0.1-slf"
 REFERENCE = f"{NAME}/{ENTRY}"
@@ -50,13 +43,7 @@ def forge(root: Path, change: Callable[[Content], None]) -> None:
     content["measurements"] = {}  # which say more than a forger wants to be asked
     change(content)
     write_whole(place, content)
-    entry = json.loads((place / "entry.json").read_text())
-    for key in ("result", "columns", "classifier", "deltas"):
-        path = entry[key]["path"]
-        path = next(place.glob(PATTERN)).name if key == "columns" else path
-        entry[key] = FileRecord.of(place, path).model_dump(mode="json")
-    (place / "entry.json").write_text(json.dumps(entry))
-    write_record(root / INDEX, scan(root))
+    rehash(root, place)
 
 
 def reason(root: Path) -> str | None:
@@ -110,16 +97,7 @@ def rows_of(content: Content, rows: list[int]) -> None:
 
 def drop_adversarials(root: Path) -> None:
     """An evidence file that holds none."""
-    path = root / NAME / "entries" / ENTRY / "deltas.safetensors"
-    none = Claims(
-        positions=torch.zeros(0, dtype=torch.int64),
-        attack_index=torch.zeros(0, dtype=torch.int64),
-        images=torch.zeros(0, 1, 8, 8),
-    )
-    unused = Classifier(nn.Flatten(), nn.Linear(64, 10), classes=10, shape=(1, 8, 8))
-    data = datasets.load("digits", "test")
-    packed = pack(unused, none, data, ThreatModel(norm="Linf", eps=0.1))
-    save_file(packed, path, metadata={"version": "1"})
+    save_no_adversarials(root / NAME / "entries" / ENTRY / "deltas.safetensors")
 
 
 def test_the_entry_is_sound_and_ranked(root: Path) -> None:

@@ -1,0 +1,204 @@
+"""The re-attack tells what no forward pass can: whether attacks were run."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from forging import rehash, save_no_adversarials
+from whole import read_whole, write_whole
+from zoo_collection import ENTRY, Evaluated
+
+from robrep_eval.run.audit import attack_again
+from zoo.batteries import members
+from zoo.board.leaderboard import build
+from zoo.collection.reattack import GROUP, STRONG, Sampled, draw, find_attack
+from zoo.collection.sources import FolderSource
+from zoo.commands.cli import cli
+from zoo.commands.shell import run
+from zoo.errors import UserError
+from zoo.records import Proportion, Verdict
+
+ROOT = Path(__file__).parents[3]
+PLACE = f"tiny-digits/entries/{ENTRY}"
+Ran = tuple[int, str, str]
+
+
+def install(folder: Path, value: str) -> None:
+    """What installing a package with such an entry point leaves."""
+    place = folder / "some_audit-1.0.dist-info"
+    place.mkdir(parents=True)
+    (place / "METADATA").write_text("Metadata-Version: 2.1\nName: some-audit\n")
+    (place / "entry_points.txt").write_text(f"[{GROUP}]\nstandard = {value}\n")
+
+
+@pytest.fixture
+def declared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The entry point that robrep declares, as installing robrep leaves it."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    (value,) = project["entry-points"][GROUP].values()
+    install(tmp_path / "installed", value)
+    monkeypatch.syspath_prepend(str(tmp_path / "installed"))
+
+
+@pytest.fixture
+def command(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Ran]:
+    """Runs the command as its entry point does."""
+
+    def call(*args: object) -> Ran:
+        monkeypatch.setattr("sys.argv", ["robrep-zoo", *map(str, args)])
+        with pytest.raises(SystemExit) as left:
+            run(cli, "robrep-zoo")
+        out, err = capsys.readouterr()
+        return int(str(left.value.code or 0)), out, err
+
+    return call
+
+
+def pretend(root: Path) -> None:
+    """`standard` with every attack said to have found nothing: none was run."""
+    place = root / PLACE
+    content: dict[str, Any] = read_whole(place)
+    examples = content["examples"]
+    pairs = zip(examples["label"], examples["clean_prediction"], strict=True)
+    correct = [label == guess for label, guess in pairs]
+    held = Proportion.of(sum(correct), len(correct)).model_dump()
+    content |= {"battery": "standard", "robust": held}
+    examples["verdict"] = ["robust" if ok else "misclassified" for ok in correct]
+    names = [member.name for member in members("standard", "robrep", "Linf") or []]
+    outcomes = ["held" if ok else "skipped" for ok in correct]
+    examples["outcomes"] = {name: list(outcomes) for name in names}
+    version = content["provenance"]["robrep"]
+    content["attacks"] = [
+        {
+            "name": member.name,
+            "engine": f"{member.code} {version}",
+            "sequence": True,
+            "parameters": member.parameters,
+            "attempted": sum(correct),
+            "fooled": 0,
+            "refused": 0,
+            "undecided": 0,
+            "robust": held,
+            "seconds": 1.0,
+            "notes": [],
+        }
+        for member in members("standard", "robrep", "Linf") or []
+    ]
+    content["evidence"]["count"] = 0
+    write_whole(place, content)
+    save_no_adversarials(place / "deltas.safetensors")
+    rehash(root, place)
+
+
+def test_attacks_that_were_never_run_are_found_out(
+    declared: None, command: Callable[..., Ran], evaluated: Evaluated, tmp_path: Path
+) -> None:
+    root = evaluated.copy(tmp_path / "zoo")
+    pretend(root)
+    name = f"tiny-digits/{ENTRY}"
+    source = ["--source", root]
+    code, out, _ = command("verify", name, *source)
+    assert code == 0  # nothing that forward passes can tell is wrong with it
+    assert "not proven: that an attack which fooled nothing was really run" in out
+    (row,) = build(FolderSource(root)).rows
+    assert (row.rank, row.battery) == (1, "standard")
+    again = ["verify", name, *source, "--attack", 25, "--seed", 3]
+    code, out, err = command(*again)
+    assert code == 1
+    assert "of 25 images fell" in " ".join(out.split())
+    assert "1 of 1 do not hold" in err
+    code, out, _ = command(*again, "--json")
+    (found,) = json.loads(out)
+    assert (code, found["holds"]) == (1, False)
+    told = found["reattacked"]
+    assert (told["seed"], told["attacked"]) == (3, 25)
+    fallen = len(told["fallen"])
+    assert fallen > 5
+    assert told["low"] >= fallen
+    assert set(told["fallen"].values()) <= STRONG
+
+
+def test_a_weaker_battery_is_told_and_fails_only_if_strict(
+    declared: None, command: Callable[..., Ran], evaluated: Evaluated
+) -> None:
+    name = ["tiny-digits", "--source", evaluated.published, "--attack", 100]
+    code, out, err = command("verify", *name, "--seed", 1)
+    assert code == 0, err
+    robust = evaluated.result.robust.k
+    assert f"of {robust} images fell, drawn from {robust}" in " ".join(out.split())
+    fell = int(out.split("re-attack: ")[1].split()[0])
+    code, _, _ = command("verify", *name, "--seed", 1, "--strict")
+    assert code == (1 if fell else 0)
+
+
+def test_the_seed_chooses_and_a_fresh_one_is_told(
+    declared: None, command: Callable[..., Ran], evaluated: Evaluated
+) -> None:
+    result = evaluated.result
+    robust = [v is Verdict.ROBUST for v in result.examples.verdict]
+    drawn = [draw(result, 8, seed) for seed in range(20)]
+    assert len(set(map(tuple, drawn))) > 10
+    assert all(len(set(rows)) == 8 and all(robust[r] for r in rows) for rows in drawn)
+    assert draw(result, 8, 3) == drawn[3]
+    assert len(draw(result, 10_000, 0)) == sum(robust)
+    args = ["tiny-digits", "--source", evaluated.published, "--attack", 1]
+    seeds = {
+        command("verify", *args)[1].split("(seed ")[1].split(")")[0] for _ in range(2)
+    }
+    assert len(seeds) == 2
+
+
+def test_options_that_belong_together(
+    command: Callable[..., Ran], evaluated: Evaluated
+) -> None:
+    source = ["--source", evaluated.published]
+    for extra in (["--seed", 1], ["--strict"]):
+        code, _, err = command("verify", "tiny-digits", *source, *extra)
+        assert (code, "belong to --attack N" in err) == (2, True)
+    assert command("verify", "tiny-digits", *source, "--attack", 0)[0] == 2
+
+
+def test_the_attack_is_found_where_it_is_declared(declared: None) -> None:
+    assert find_attack() is attack_again
+
+
+def test_no_package_offers_an_attack(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [])
+    with pytest.raises(UserError, match=f"an entry point {GROUP}, found none"):
+        find_attack()
+
+
+def test_a_package_that_cannot_be_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(tmp_path, "no_such_module_here:attack")
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    with pytest.raises(UserError, match="no_such_module_here.*cannot be imported"):
+        find_attack()
+
+
+def test_when_a_sample_refutes() -> None:
+    def found(low: int, *, strong: bool = True) -> Sampled:
+        return Sampled(
+            seed=0,
+            attacked=50,
+            robust=1000,
+            fallen={},
+            low=low,
+            high=900,
+            images=2000,
+            strong=strong,
+        )
+
+    assert not found(20).refuted
+    assert found(21).refuted
+    assert not found(21, strong=False).refuted
+    assert "robust accuracy is 5.0% to 49.0% by this attack" in str(found(20))
