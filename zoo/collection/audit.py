@@ -121,13 +121,14 @@ def audit(
         again: Also attack entries that hold.
     """
     start = time.monotonic()
-    sampled = None
+    sampled: Sampled | None = None
     try:
         if item.entry is None:
             findings = _audit_encoder(source, item.row)
         else:
             findings = _audit_entry(source, item.row, item.entry, data_dir, device)
-            sampled = again and _attack_again(source, item, again, data_dir, device)
+            if again is not None:
+                sampled = _attack_again(source, item, again, data_dir, device)
     except Exception as error:  # one hostile item must not stop the rest
         return Audit(
             item=str(item),
