@@ -87,3 +87,19 @@ def test_logits_that_are_not_finite_are_undecided() -> None:
 
     check = check_adversarials(Broken(), CLEAN, CLEAN, torch.tensor([0]), THREAT)
     assert check.outcome == [Outcome.UNDECIDED]
+
+
+@pytest.mark.parametrize("finite_above", [True, False])
+def test_logits_have_to_be_finite_at_both_batch_sizes(finite_above: bool) -> None:
+    class SometimesBroken(nn.Module):
+        """Wrong for label 1 at either size: of NaN alone the first is the largest."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            finite = (len(x) > 40) is finite_above
+            logits = torch.tensor([[1.0, 0.0]]).expand(len(x), 2)
+            return logits if finite else logits * torch.nan
+
+    x = torch.rand(60, 1, 2, 2)  # a batch of 60, then of 37 and 23
+    labels = torch.ones(60).long()
+    check = check_adversarials(SometimesBroken(), x, x, labels, THREAT)
+    assert set(check.outcome) == {Outcome.UNDECIDED}
