@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from zoo.classifier import Classifier
 from zoo.errors import UserError
+from zoo.margins import cross_entropy
 from zoo.measurements import BoundEstimate, Limit
 from zoo.records import Proportion
 
@@ -46,11 +47,6 @@ def head_constants(weight: Tensor, y: Tensor) -> Tensor:
     return head_distances(weight).amax(dim=1)[y]
 
 
-def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
-    """Per example, nats, float64 (N,)."""
-    return nn.functional.cross_entropy(logits.double(), y, reduction="none")
-
-
 def bound_b1(logits: Tensor, y: Tensor, weight: Tensor, displacement: Tensor) -> Tensor:
     """(B1) for each example, float64 (N,).
 
@@ -61,7 +57,7 @@ def bound_b1(logits: Tensor, y: Tensor, weight: Tensor, displacement: Tensor) ->
         displacement: R(x), L2 in feature space (N,).
     """
     reach = head_constants(weight, y) * displacement.double()
-    return cross_entropy(logits, y) + reach
+    return cross_entropy(logits.double(), y) + reach
 
 
 def bound_b2(logits: Tensor, y: Tensor, weight: Tensor, displacement: Tensor) -> Tensor:
@@ -169,12 +165,12 @@ def reach(
         device: Where the classifier lives.
     """
     z, logits = features_and_logits(classifier, x, batch_size, device)
-    loss = cross_entropy(logits, y)
+    loss = cross_entropy(logits.double(), y)
     moved = [loss.new_zeros(len(x))]
     for images in candidates.values():
         z_adv, logits_adv = features_and_logits(classifier, images, batch_size, device)
         moved.append((z_adv - z).square().sum(dim=1).sqrt())
-        loss = torch.maximum(loss, cross_entropy(logits_adv, y))
+        loss = torch.maximum(loss, cross_entropy(logits_adv.double(), y))
     displacement, by = torch.stack(moved).max(dim=0)
     return Reached(displacement, loss, by - 1)
 
@@ -274,7 +270,7 @@ def from_reached(
     correct = logits.argmax(dim=1) == y
     margin = margins(logits, weight)
     columns = {
-        "clean_loss": cross_entropy(logits, y),
+        "clean_loss": cross_entropy(logits.double(), y),
         "adversarial_loss": loss,
         "b1": bound_b1(logits, y, weight, displacement),
         "b2": bound_b2(logits, y, weight, displacement),

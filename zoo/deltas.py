@@ -22,6 +22,7 @@ from zoo.classifier import predict
 from zoo.datasets.base import Dataset
 from zoo.errors import VerificationError
 from zoo.evidence import check_adversarials
+from zoo.margins import margin, spread
 from zoo.threat import ThreatModel
 from zoo.verification import BLOCK, Claims
 
@@ -188,10 +189,7 @@ def _convincing(block: _Block, rows: Tensor, q: Tensor, s: Tensor) -> Tensor:
     rebuilt = _rebuild(x, q, s)
     fooled = check_adversarials(block.classifier, x, rebuilt, y, block.threat).fooled
     logits = predict(block.classifier, rebuilt)
-    own = logits.gather(1, y.unsqueeze(1)).squeeze(1)
-    lead = logits.amax(dim=1) - own
-    spread = logits.amax(dim=1) - logits.amin(dim=1)
-    return fooled & (lead > MARGIN * spread)
+    return fooled & (-margin(logits, y) > MARGIN * spread(logits))
 
 
 def _rebuild(x: Tensor, q: Tensor, scale: Tensor) -> Tensor:

@@ -40,7 +40,11 @@ class Context:
 
 @runtime_checkable
 class Attack(Protocol):
-    """One attack with its settings."""
+    """One attack with its settings.
+
+    One that never asks for a gradient of the attacked classifier says so by a further
+    attribute, `gradients = False`, and may attack what has none.
+    """
 
     @property
     def name(self) -> str:
@@ -80,3 +84,8 @@ class Attack(Protocol):
             Rows where the attack failed may be anything allowed, such as the clean
             image; `zoo.evidence.check_adversarials` decides what counts.
         """
+
+
+def needs_gradients(attack: Attack) -> bool:
+    """Whether it takes gradients of the attacked classifier; so unless it says no."""
+    return bool(getattr(attack, "gradients", True))

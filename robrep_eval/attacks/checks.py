@@ -6,12 +6,21 @@ et al. 2019, arXiv 1902.06705; Croce et al. 2022, arXiv 2202.13711.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from robrep_eval.attacks.base import needs_gradients
 from zoo.errors import UserError
+from zoo.soundness import (
+    REFUSED,
+    in_other_company,
+    input_gradient,
+    probabilities,
+    repeated,
+)
 
 if TYPE_CHECKING:
     from robrep_eval.attacks.battery import Battery
@@ -19,8 +28,6 @@ if TYPE_CHECKING:
 
 SAMPLE = 32
 """Examples looked at."""
-TOLERANCE = 1e-3
-"""Largest change of a logit, relative to the largest, that rounding may cause."""
 
 
 def check_classifier(
@@ -44,9 +51,9 @@ def check_classifier(
     if not bool(logits.isfinite().all()):
         return ["some clean logits are NaN or infinite: those examples are undecided"]
     if not _stochastic_allowed(battery):
-        _check_repeatable(classifier, x, logits)
-        _check_rows(classifier, x, logits)
-    if any(attack.name != "square" for attack in battery.attacks):
+        _check_repeatable(classifier, x)
+        _check_rows(classifier, x)
+    if any(needs_gradients(attack) for attack in battery.attacks):
         _check_gradient(classifier, x)
     return _looks_like_probabilities(logits)
 
@@ -83,50 +90,47 @@ def _stochastic_allowed(battery: Battery) -> bool:
     )
 
 
-def _check_repeatable(classifier: nn.Module, x: Tensor, want: Tensor) -> None:
-    change = max(_change(_logits(classifier, x), want) for _ in range(2))
-    if change > TOLERANCE:
+def _check_repeatable(classifier: nn.Module, x: Tensor) -> None:
+    change = repeated(partial(_logits, classifier), x, passes=3)
+    if bool((change > REFUSED).any()):
         raise UserError(
-            f"the classifier is stochastic: the same images gave logits that differ by "
-            f"{change:.1%}; attack it with --attacks rand, which averages gradients"
+            "the classifier is stochastic: the same images gave logits that differ by "
+            f"{float(change.max()):.1%} of their spread; attack it with --attacks "
+            "rand, which averages gradients"
         )
 
 
-def _check_rows(classifier: nn.Module, x: Tensor, want: Tensor) -> None:
+def _check_rows(classifier: nn.Module, x: Tensor) -> None:
     """Each row alone, and all in reverse order, must give what the batch gave."""
-    backwards = _logits(classifier, x.flip(0)).flip(0)
-    few = torch.cat([_logits(classifier, x[i : i + 1]) for i in range(min(4, len(x)))])
-    change = max(_change(backwards, want), _change(few, want[: len(few)]))
-    if change > TOLERANCE:
+    order = torch.arange(len(x)).flip(0)
+    change = in_other_company(partial(_logits, classifier), x, order, alone=4)
+    if bool((change > REFUSED).any()):
         raise UserError(
-            f"rows of a batch influence each other: logits differ by {change:.1%} with "
-            "the company they are computed in (batch statistics?); the classifier must "
-            "treat each image by itself"
+            "rows of a batch influence each other: logits differ by "
+            f"{float(change.max()):.1%} of their spread with the company they are "
+            "computed in (batch statistics?); the classifier must treat each image by "
+            "itself"
         )
 
 
 def _check_gradient(classifier: nn.Module, x: Tensor) -> None:
-    with torch.enable_grad():
-        leaf = x[:2].clone().requires_grad_()
-        logits = classifier(leaf)
-        if not logits.requires_grad:
-            raise UserError(
-                "no gradient reaches the images (a detached or non-differentiable "
-                "step?); gradient attacks would report robustness that is not there; "
-                "attack it with --attacks square"
-            )
-        try:
-            torch.autograd.grad(logits.sum(), leaf)
-        except RuntimeError as error:
-            raise UserError(
-                "the gradient of the logits by the images cannot be taken: "
-                f"{str(error).splitlines()[0]}; attack it with --attacks square"
-            ) from error
+    try:
+        gradient = input_gradient(classifier, x[:2], lambda logits: logits)
+    except RuntimeError as error:
+        raise UserError(
+            "the gradient of the logits by the images cannot be taken: "
+            f"{str(error).splitlines()[0]}; attack it with --attacks square"
+        ) from error
+    if gradient is None:
+        raise UserError(
+            "no gradient reaches the images (a detached or non-differentiable "
+            "step?); gradient attacks would report robustness that is not there; "
+            "attack it with --attacks square"
+        )
 
 
 def _looks_like_probabilities(logits: Tensor) -> list[str]:
-    sums = logits.sum(dim=1)
-    if bool((logits >= 0).all()) and bool((sums - 1).abs().max() < 1e-5):
+    if bool(probabilities(logits).all()):
         return ["the outputs look like probabilities; attacks expect logits"]
     return []
 
@@ -134,9 +138,3 @@ def _looks_like_probabilities(logits: Tensor) -> list[str]:
 def _logits(classifier: nn.Module, x: Tensor) -> Tensor:
     with torch.no_grad():
         return classifier(x).float()  # type: ignore[no-any-return]
-
-
-def _change(got: Tensor, want: Tensor) -> float:
-    """Largest change, relative to the largest logit."""
-    scale = want.abs().max().clamp(min=1e-12)
-    return float((got - want).abs().max() / scale)

@@ -147,6 +147,7 @@ class ArtAttack:
     """Images per call, between which progress is told and kept; None for all at
     once."""
     sequence: bool = False
+    gradients: bool = True
 
     @property
     def engine(self) -> str:
@@ -234,6 +235,7 @@ HOPSKIPJUMP = ArtAttack(
     settings={"max_iter": 30, "max_eval": 1000, "init_eval": 50, "init_size": 100},
     takes_norm=True,
     block=4,
+    gradients=False,
 )
 BOUNDARY = ArtAttack(
     name="boundary",
@@ -247,6 +249,7 @@ BOUNDARY = ArtAttack(
         "epsilon": 0.05,
     },
     block=4,
+    gradients=False,
 )
 UNIVERSAL = ArtAttack(
     name="universal",

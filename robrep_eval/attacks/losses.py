@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch.nn.functional as F
 from torch import Tensor
+
+from zoo import margins
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -19,7 +20,7 @@ _TINY = 1e-12  # as in the reference implementation of DLR
 
 def cross_entropy(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
     """Cross-entropy with the true label."""
-    return F.cross_entropy(logits, y, reduction="none")
+    return margins.cross_entropy(logits, y)
 
 
 def dlr(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
@@ -61,15 +62,7 @@ def probability_margin(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
 
     Source: Xie et al. 2024, arXiv 2411.15210.
     """
-    probabilities = logits.softmax(dim=1)
-    wrong = probabilities.scatter(1, y.unsqueeze(1), -1.0).amax(dim=1)
-    return wrong - _pick(probabilities, y)
-
-
-def margin(logits: Tensor, y: Tensor) -> Tensor:
-    """Logit of the label minus the largest other one; negative: misclassified."""
-    others = logits.scatter(1, y.unsqueeze(1), -float("inf")).amax(dim=1)
-    return _pick(logits, y) - others
+    return -margins.probability_margin(logits, y)
 
 
 LOSSES: dict[str, Loss] = {

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from robrep_eval.attacks.losses import Loss, margin
+from robrep_eval.attacks.losses import Loss
+from zoo.margins import margin
 from zoo.threat import ThreatModel
 
 ITSELF = "the classifier itself"

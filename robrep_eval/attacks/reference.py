@@ -49,6 +49,10 @@ class ReferenceAttack:
         return engine_name()
 
     @property
+    def gradients(self) -> bool:
+        return self.member != "square"
+
+    @property
     def parameters(self) -> dict[str, Any]:
         return {"version": self.version, "batch": "the survivors of the chunk"}
 

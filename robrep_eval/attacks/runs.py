@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from robrep_eval.attacks.base import Context
-from robrep_eval.attacks.losses import margin
 from robrep_eval.attacks.noise import noise_of
 from robrep_eval.attacks.pool import Pool, State
 from robrep_eval.attacks.prepared import prepare
@@ -23,6 +22,7 @@ from robrep_eval.attacks.problem import Problem, physical_batch
 from robrep_eval.attacks.targets import by_distance, by_logit
 from robrep_eval.attacks.turn import Programmed, Turn
 from zoo.classifier import Classifier
+from zoo.margins import margin
 from zoo.threat import ThreatModel
 
 TELL_SECONDS = 0.5

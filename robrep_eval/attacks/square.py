@@ -12,19 +12,20 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from robrep_eval.attacks.engine_attack import EngineAttack
-from robrep_eval.attacks.losses import margin
 from robrep_eval.attacks.noise import Noise
 from robrep_eval.attacks.pool import Program, State
 from robrep_eval.attacks.problem import Problem
 from robrep_eval.attacks.square_schedule import sides
 from robrep_eval.attacks.square_windows import SquareWindows
 from robrep_eval.attacks.turn import Turn
+from zoo.margins import margin
 
 LOOK_AHEAD = (8, 32, 128)
 """Queries examined at once for one that may change anything: at first, then, later."""
@@ -40,6 +41,7 @@ class SquareAttack(EngineAttack):
 
     steps: int = 5000
     """Queries."""
+    gradients: ClassVar[bool] = False
 
     def program(self, turn: Turn) -> Program:
         problem, noise, run = turn.problem, turn.noise, turn.runs[0]

@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robrep_eval.attacks.losses import margin
 from robrep_eval.attacks.noise import Noise
 from robrep_eval.attacks.pool import State
 from robrep_eval.attacks.problem import Problem
 from robrep_eval.attacks.square_schedule import sides
 from zoo.ball import lengths, project_l1
+from zoo.margins import margin
 
 _TINY = 1e-12
 GRID = 5

@@ -7,7 +7,7 @@ defence hides its gradient and holds nothing.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -36,6 +36,8 @@ class TransferAttack:
     steps: int = 50
     relative_step: float = 0.1
     """Length of a step as a share of eps."""
+    gradients: ClassVar[bool] = False
+    """Those of the source alone."""
     name: str = "transfer"
     engine: str = field(default=f"robrep {__version__}", init=False)
     sequence: bool = False

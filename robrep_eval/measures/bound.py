@@ -7,12 +7,13 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from robrep_eval.attacks.displacement import FeatureAttackSettings, displace
 from robrep_eval.attacks.pgd import ascend_each
 from robrep_eval.measures.base import Finished, Measurement
 from zoo.bound import BOUND_IMAGES, estimate_bound
+from zoo.margins import cross_entropy
 from zoo.measurements import BoundEstimate, Limit
 from zoo.records import Result
 
@@ -82,7 +83,7 @@ class EstimatedBound(Measurement[BoundEstimate]):
     def _cross_entropy(self, finished: Finished, x: Tensor, y: Tensor) -> Tensor:
         def loss(images: Tensor, labels: Tensor) -> Tensor:
             logits = finished.classifier(images)
-            return nn.functional.cross_entropy(logits, labels, reduction="none")
+            return cross_entropy(logits, labels)
 
         threat = finished.result.threat
         return ascend_each(

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from zoo.bound import (
     bound_b1,
     bound_b2,
-    cross_entropy,
     estimate_bound,
     halfway,
     head_constants,
@@ -25,6 +24,7 @@ from zoo.bound import (
 )
 from zoo.classifier import Classifier, double
 from zoo.errors import UserError
+from zoo.margins import cross_entropy
 from zoo.measurements import Limit
 
 SHAPE = (1, 4, 4)

@@ -11,10 +11,10 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from robrep_eval.attacks.pgd import ascend, ascend_each
-from robrep_eval.measures.health.subject import Subject, margin
+from robrep_eval.measures.health.subject import Subject
+from zoo import margins
 from zoo.ball import random_start
 from zoo.measurements import EPS_FACTORS, EpsCurve, EpsPoint, Flag, Status
 from zoo.records import Proportion
@@ -29,19 +29,14 @@ PLANTED_LIMIT = 0.05
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
-def ce_loss(logits: Tensor, y: Tensor) -> Tensor:
-    """Cross-entropy per example (N,)."""
-    return cross_entropy(logits, y, reduction="none")
-
-
 def margin_loss(logits: Tensor, y: Tensor) -> Tensor:
     """Largest other logit minus that of the label (N,)."""
-    return -margin(logits, y)
+    return -margins.margin(logits, y)
 
 
 def probability_margin(logits: Tensor, y: Tensor) -> Tensor:
     """The same of probabilities."""
-    return -margin(logits.softmax(dim=1), y)
+    return -margins.probability_margin(logits, y)
 
 
 def pgd(
@@ -49,7 +44,7 @@ def pgd(
     threat: ThreatModel,
     *,
     steps: int = STEPS,
-    loss: Loss = ce_loss,
+    loss: Loss = margins.cross_entropy,
     restart: int = 0,
     keep_best: bool = True,
 ) -> Tensor:
@@ -187,7 +182,7 @@ def stronger_beats_weaker(subject: Subject) -> Flag:
 def _one_step(subject: Subject) -> Tensor:
     """FGSM from the clean image."""
     return ascend_each(
-        _objective(subject, ce_loss),
+        _objective(subject, margins.cross_entropy),
         subject.x,
         subject.y,
         subject.threat,

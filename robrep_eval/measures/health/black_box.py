@@ -20,13 +20,13 @@ from torch import Tensor
 from robrep_eval.attacks.pgd import ascend
 from robrep_eval.measures.health.attack import (
     RELATIVE_STEP,
-    ce_loss,
     held,
     margin_loss,
     probability_margin,
 )
 from robrep_eval.measures.health.subject import MAX_SHOWN, Subject
 from zoo.ball import random_start
+from zoo.margins import cross_entropy
 from zoo.measurements import Flag, Status
 from zoo.records import Examples, Outcome, Proportion
 from zoo.threat import ThreatModel
@@ -34,7 +34,7 @@ from zoo.threat import ThreatModel
 BLACK_BOX = ("square", "hopskipjump", "boundary", "transfer", "universal")
 """Attacks that never ask for a gradient of the attacked model, by the first part of
 their names (transfer:zoo:NAME)."""
-LOSSES = (margin_loss, probability_margin, ce_loss)
+LOSSES = (margin_loss, probability_margin, cross_entropy)
 LOOKED_AT = 64
 """Images that get a second look at most; the rest count as unexplained."""
 LOOK_STEPS = 100

@@ -11,16 +11,17 @@ from torch import nn
 from robrep_eval.measures.health.attack import (
     PLANTED_LIMIT,
     STEPS,
-    ce_loss,
     held,
     margin_loss,
     missed_plants,
     pgd,
     probability_margin,
 )
-from robrep_eval.measures.health.subject import AGREEMENT, Subject, difference, margin
+from robrep_eval.measures.health.subject import Subject
 from zoo.classifier import Classifier, double
+from zoo.margins import cross_entropy, difference, margin
 from zoo.measurements import Flag, Status
+from zoo.soundness import AGREEMENT
 
 
 def silent_success(subject: Subject) -> Flag:
@@ -137,7 +138,7 @@ def loss_consistent(subject: Subject) -> Flag:
     from scipy.stats import spearmanr
 
     logits = subject.logits(pgd(subject, subject.threat))
-    loss, left = ce_loss(logits, subject.y), margin(logits, subject.y)
+    loss, left = cross_entropy(logits, subject.y), margin(logits, subject.y)
     value = -float(spearmanr(loss.numpy(), left.numpy()).statistic)
     bad = not value > 0
     return Flag(
@@ -158,7 +159,7 @@ def losses_agree(subject: Subject) -> Flag:
     """15: three losses and three starts come to the same accuracy."""
     outcomes = [
         held(subject, pgd(subject, subject.threat, loss=loss, restart=restart))
-        for loss in (ce_loss, margin_loss, probability_margin)
+        for loss in (cross_entropy, margin_loss, probability_margin)
         for restart in range(3)
     ]
     per_loss = [torch.stack(outcomes[3 * i : 3 * i + 3]).all(dim=0) for i in range(3)]

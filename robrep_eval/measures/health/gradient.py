@@ -7,18 +7,13 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
-from robrep_eval.measures.health.subject import (
-    AGREEMENT,
-    Subject,
-    difference,
-    margin,
-    spread,
-)
+from robrep_eval.measures.health.subject import Subject
 from zoo.ball import random_start
 from zoo.classifier import double
+from zoo.margins import cross_entropy, difference, margin, spread
 from zoo.measurements import Flag, Status
+from zoo.soundness import AGREEMENT, broken, flat, input_gradient, ramp, slope_error
 
 DIFFERENCE_STEPS = (1e-4, 1e-7)
 """Of pixels. A long one crosses the kinks of thousands of ReLUs; a short one drowns in
@@ -37,25 +32,32 @@ def differentiable(subject: Subject) -> Flag:
             "gradient attacks cannot work; attack through a differentiable "
             "approximation (BPDA) and with black-box attacks",
         )
-    zero = (gradient.flatten(1) == 0).all(dim=1)
     noise = random_start(subject.x, subject.threat, subject.generator())
     logits = subject.logits(subject.x)
     moves = difference(logits, subject.logits(noise)) > AGREEMENT
-    broken = zero & moves
-    share = float(broken.float().mean())
-    return Flag(
-        check="differentiable",
-        status=Status.FAIL if share > 0.01 else Status.PASS,
-        summary=(
+    no_number = broken(gradient)
+    useless = flat(gradient) & moves | no_number
+    share = float(useless.float().mean())
+    summary = "autograd reaches the pixels"
+    if share > 0.01 and bool(no_number.any()):
+        summary = (
+            f"for {float(no_number.float().mean()):.0%} of the images a gradient of "
+            "the logits is NaN or infinite (a root, a logarithm or a division at 0?): "
+            "gradient attacks cannot follow it; mend that step"
+        )
+    elif share > 0.01:
+        summary = (
             f"for {share:.0%} of the images every gradient of the logits is exactly 0 "
             "although the logits do change with the pixels (rounding, quantisation, "
             "JPEG?): attack through a differentiable approximation (BPDA)"
-            if share > 0.01
-            else "autograd reaches the pixels"
-        ),
+        )
+    return Flag(
+        check="differentiable",
+        status=Status.FAIL if share > 0.01 else Status.PASS,
+        summary=summary,
         value=share,
         limit=0.01,
-        examples=subject.shown(broken),
+        examples=subject.shown(useless),
     )
 
 
@@ -63,15 +65,7 @@ def _logit_gradient(subject: Subject) -> Tensor | None:
     """Gradient of a fixed combination of logits at x; None if the graph is cut."""
     parts = []
     for part in subject.x.split(subject.batch_size):
-        leaf = part.to(subject.device).requires_grad_()
-        with torch.enable_grad():
-            logits = subject.classifier(leaf)
-            if not logits.requires_grad:
-                return None
-            weights = torch.linspace(-1, 1, logits.shape[1], device=logits.device)
-            (gradient,) = torch.autograd.grad(
-                (logits * weights).sum(), leaf, allow_unused=True
-            )
+        gradient = input_gradient(subject.classifier, part.to(subject.device), ramp)
         if gradient is None:
             return None
         parts.append(gradient.cpu())
@@ -110,35 +104,24 @@ def gradient_agrees(subject: Subject) -> Flag:
 
 def _difference_error(subject: Subject, step: float) -> Tensor:
     """Relative difference of the two slopes, per image (at most 32,)."""
-    model = double(subject.classifier)
     x = subject.x[:32].double()
     direction = torch.randn(x.shape, generator=subject.generator(), dtype=x.dtype)
-    direction = direction.to(subject.device)
-    x = x.to(subject.device).requires_grad_()
-    with torch.enable_grad():
-        logits = model(x)
-        weights = torch.linspace(-1, 1, logits.shape[1]).to(logits)
-        (gradient,) = torch.autograd.grad((logits * weights).sum(), x)
-    with torch.no_grad():
-        above = (model(x + step * direction) * weights).sum(dim=1)
-        below = (model(x - step * direction) * weights).sum(dim=1)
-    slope = (above - below) / (2 * step)
-    claimed = (gradient * direction).flatten(1).sum(dim=1)
-    scale = torch.maximum(slope.abs(), claimed.abs()).clamp(min=1e-12)
-    error: Tensor = (slope - claimed).abs() / scale
-    return error.cpu()
+    x, direction = x.to(subject.device), direction.to(subject.device)
+    return slope_error(double(subject.classifier), x, direction, step).cpu()
 
 
 def gradient_nonzero(subject: Subject) -> Flag:
-    """5: the cross-entropy has a gradient at the image and at a random start."""
+    """5: the cross-entropy has a gradient at the image and at a random start.
+
+    One that is NaN or infinite is none, whatever the prediction.
+    """
     correct = subject.logits(subject.x).argmax(dim=1) == subject.y
     start = random_start(subject.x, subject.threat, subject.generator())
-    zero = torch.zeros(len(subject.x), dtype=torch.bool)
-    for images in (subject.x, start):
-        gradient = loss_gradient(subject, images)
-        zero |= (gradient.flatten(1) == 0).all(dim=1)
-    zero &= correct
+    gradients = [loss_gradient(subject, images) for images in (subject.x, start)]
+    no_number = broken(gradients[0]) | broken(gradients[1])
+    zero = (flat(gradients[0]) | flat(gradients[1])) & correct | no_number
     share = float(zero.float().mean())
+    kind = "exactly 0 or no number" if bool(no_number.any()) else "exactly 0"
     status = Status.PASS if share == 0 else Status.WARN
     if share > 0.02:
         status = Status.FAIL
@@ -146,7 +129,7 @@ def gradient_nonzero(subject: Subject) -> Flag:
         check="gradient_nonzero",
         status=status,
         summary=(
-            f"the gradient of the cross-entropy is exactly 0 for {share:.1%} of the "
+            f"the gradient of the cross-entropy is {kind} for {share:.1%} of the "
             "images (saturated logits?): attacks on that loss stand still; use losses "
             "free of scale (DLR, margin) or divide the logits"
             if share
@@ -167,13 +150,12 @@ def loss_gradient(subject: Subject, images: Tensor) -> Tensor:
         subject.y.split(subject.batch_size),
         strict=True,
     ):
-        leaf = part.detach().to(subject.device).requires_grad_()
-        with torch.enable_grad():
-            logits = subject.classifier(leaf)
-            loss = cross_entropy(logits, labels.to(logits.device), reduction="sum")
-            gradient = None
-            if loss.requires_grad:
-                (gradient,) = torch.autograd.grad(loss, leaf, allow_unused=True)
+        y = labels.to(subject.device)
+        gradient = input_gradient(
+            subject.classifier,
+            part.to(subject.device),
+            lambda logits, y=y: cross_entropy(logits, y),  # type: ignore[misc]
+        )
         parts.append(torch.zeros_like(part) if gradient is None else gradient.cpu())
     return torch.cat(parts)
 

@@ -13,16 +13,14 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-from robrep_eval.measures.health.subject import AGREEMENT, Subject, difference
+from robrep_eval.measures.health.subject import Subject
 from zoo.measurements import Flag, Status
+from zoo.soundness import AGREEMENT, in_other_company, probabilities, repeated
 
 
 def deterministic(subject: Subject) -> Flag:
     """1: five passes over the same batch give the same logits."""
-    first = subject.logits(subject.x)
-    worst = torch.zeros(len(first))
-    for _ in range(4):
-        worst = torch.maximum(worst, difference(first, subject.logits(subject.x)))
+    worst = repeated(subject.logits, subject.x, passes=5)
     subject.cache["repeat"] = float(worst.max())
     broken = worst > AGREEMENT
     return Flag(
@@ -42,14 +40,8 @@ def deterministic(subject: Subject) -> Flag:
 
 def batch_independent(subject: Subject) -> Flag:
     """2: an image's logits depend neither on its batch nor on its place in it."""
-    whole = subject.logits(subject.x)
-    order = torch.randperm(len(whole), generator=subject.generator())
-    permuted = subject.logits(subject.x[order], batch_size=max(2, len(whole) // 3))
-    few = min(16, len(whole))
-    alone = subject.logits(subject.x[:few], batch_size=1)
-    found = difference(whole[order], permuted)
-    worst = torch.zeros(len(whole)).scatter(0, order, found)
-    worst[:few] = torch.maximum(worst[:few], difference(whole[:few], alone))
+    order = torch.randperm(len(subject.x), generator=subject.generator())
+    worst = in_other_company(subject.logits, subject.x, order, alone=16)
     # Random logits differ anyway; only what exceeds that counts here.
     limit = max(AGREEMENT, 10 * subject.cache.get("repeat", 0.0))
     broken = worst > limit
@@ -76,20 +68,15 @@ def gives_logits(subject: Subject) -> Flag:
     without them below that.
     """
     logits = subject.logits(subject.x)
-    sums = logits.sum(dim=1)
-    probable = (logits >= 0).all(dim=1) & ((sums - 1).abs() < 1e-3)
-    log_probable = (logits <= 0).all(dim=1) & (
-        (logits.exp().sum(dim=1) - 1).abs() < 1e-3
-    )
     few = logits.shape[1] < 4
     status, summary = Status.PASS, "outputs are logits of four or more classes"
-    if bool(probable.all()):
+    if bool(probabilities(logits).all()):
         status = Status.FAIL
         summary = (
             "outputs are probabilities (non-negative, sum to 1): the cross-entropy of "
             "probabilities has almost no gradient; remove the softmax at the end"
         )
-    elif bool(log_probable.all()):
+    elif bool(probabilities(logits.exp()).all()):
         summary = "outputs are log-probabilities, which serve as logits"
     elif few:
         summary = (

@@ -13,8 +13,6 @@ from zoo.datasets.base import Dataset
 from zoo.records import Examples
 from zoo.threat import ThreatModel
 
-AGREEMENT = 1e-4
-"""Largest difference of logits, relative to their spread, that counts as equal."""
 MAX_SHOWN = 20
 """Examples that a flag names at most."""
 
@@ -44,12 +42,12 @@ class Subject:
     cache: dict[str, Any] = field(default_factory=dict)
     """Work that several checks share."""
 
-    def logits(self, x: Tensor, *, batch_size: int | None = None) -> Tensor:
+    def logits(self, x: Tensor) -> Tensor:
         """Without gradients but not in inference mode, which strangers may break."""
         with torch.no_grad():
             parts = [
                 self.classifier(part.to(self.device)).cpu()
-                for part in x.split(batch_size or self.batch_size)
+                for part in x.split(self.batch_size)
             ]
         return torch.cat(parts)
 
@@ -59,20 +57,3 @@ class Subject:
 
     def generator(self) -> torch.Generator:
         return torch.Generator().manual_seed(self.seed)
-
-
-def spread(logits: Tensor) -> Tensor:
-    """Largest minus smallest logit per row (N,), the scale of a difference."""
-    return (logits.amax(dim=1) - logits.amin(dim=1)).clamp(min=1e-12)
-
-
-def difference(a: Tensor, b: Tensor) -> Tensor:
-    """Largest difference per row relative to the spread (N,)."""
-    return (a - b).abs().amax(dim=1) / spread(a)
-
-
-def margin(logits: Tensor, y: Tensor) -> Tensor:
-    """Logit of the label minus the largest other (N,); negative: misclassified."""
-    own = logits.gather(1, y.unsqueeze(1))
-    others = logits.scatter(1, y.unsqueeze(1), -torch.inf)
-    return own.squeeze(1) - others.amax(dim=1)

@@ -14,12 +14,18 @@ from torch import Tensor, nn
 from robrep_eval.measures.health import Subject, attack, check_health
 from robrep_eval.measures.health.black_box import white_box_beats_black_box
 from robrep_eval.measures.health.full import breaks_control, twin_transfer
+from robrep_eval.measures.health.gradient import (
+    differentiable,
+    gradient_agrees,
+    gradient_nonzero,
+)
+from robrep_eval.measures.health.model import deterministic
 from robrep_eval.measures.health.outcome import inside_the_ball, worst_case
 from robrep_eval.probes.logistic import fit_linear
 from zoo import datasets
 from zoo.classifier import Classifier
 from zoo.collection import store
-from zoo.measurements import HealthReport, Status
+from zoo.measurements import Flag, HealthReport, Status
 from zoo.records import Examples, Outcome, Verdict
 from zoo.threat import ThreatModel
 
@@ -135,6 +141,11 @@ def jpeg(inner: Classifier) -> nn.Module:
     return Wrapped(inner, before=compress)
 
 
+def without_number(inner: Classifier) -> nn.Module:
+    """Adds the root of zero, whose slope is infinite: gradients are NaN."""
+    return Wrapped(inner, before=lambda x: x + (x - x.detach()).abs().sqrt())
+
+
 def scale_255(inner: Classifier) -> nn.Module:
     """Divides pixels by 255 itself, though they are in [0, 1] already."""
     return Wrapped(inner, before=lambda x: x / 255)
@@ -178,6 +189,7 @@ PLANTED = [
     (detached, "differentiable"),
     (quantised, "differentiable"),
     (straight_through, "gradient_agrees"),
+    (without_number, "differentiable"),
     (jpeg, "differentiable"),
     (scale_255, "input_range"),
     (softmax, "logits"),
@@ -197,6 +209,28 @@ def test_each_broken_defence_is_caught_by_the_right_flag(
     assert report.cause is not None
     assert report.cause.check == flag, report.cause.summary
     assert "could not be carried out" not in report.cause.summary
+
+
+@pytest.mark.parametrize("check", [differentiable, gradient_agrees, gradient_nonzero])
+def test_a_gradient_that_is_no_number_passes_no_check(
+    check: Callable[[Subject], Flag],
+) -> None:
+    flag = check(subject(defended(without_number), n=10))
+    assert flag.status is Status.FAIL, flag.summary
+
+
+def test_logits_that_are_no_number_now_and_then_are_not_deterministic() -> None:
+    class Failing(nn.Module):
+        """A NaN in every second pass."""
+
+        passes = 0
+
+        def forward(self, s: Tensor) -> Tensor:
+            self.passes += 1
+            return s * torch.nan if self.passes % 2 else s
+
+    flag = deterministic(subject(defended(lambda c: nn.Sequential(c, Failing())), n=4))
+    assert flag.status is Status.FAIL
 
 
 def unhealthy(report: HealthReport) -> list[str]:
