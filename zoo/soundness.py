@@ -81,7 +81,7 @@ def input_gradient(
         if not value.requires_grad:
             return None
         (gradient,) = torch.autograd.grad(value, leaf, allow_unused=True)
-    return gradient  # type: ignore[no-any-return]
+    return gradient
 
 
 def flat(gradient: Tensor) -> Tensor:
