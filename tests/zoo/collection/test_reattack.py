@@ -181,7 +181,7 @@ def test_a_package_that_cannot_be_imported(
 ) -> None:
     install(tmp_path, "no_such_module_here:attack")
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
-    with pytest.raises(UserError, match="no_such_module_here.*cannot be imported"):
+    with pytest.raises(UserError, match=r"no_such_module_here.*cannot be imported"):
         find_attack()
 
 
