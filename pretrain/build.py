@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pretrain import methods
 from pretrain.augment import preset
-from pretrain.methods.base import Cost, Method, Setting
+from pretrain.methods.base import Cost, Materials, Method
 from pretrain.randomness import generator
 from pretrain.recipe import AugmentSettings, Recipe
 from robrep_eval.probes.linear import features
@@ -101,11 +101,11 @@ def build_method(recipe: Recipe, train: Dataset, teacher: Encoder | None) -> Met
     with torch.random.fork_rng(devices=[]):
         draws = generator(recipe.seed, "weights")
         torch.manual_seed(int(torch.randint(2**62, (1,), generator=draws)))
-        encoder = Encoder(_spec(recipe, train))
+        encoder = Encoder(_spec(recipe, train, kind))
         if teacher is not None and kind.starts_from_teacher:
             _copy(teacher, encoder)
         return kind(
-            Setting(
+            Materials(
                 encoder=encoder,
                 options=options,
                 threat=recipe.threat,
@@ -187,7 +187,11 @@ def find_teacher(reference: str) -> tuple[Encoder, float]:
     return encoder, passes or 0.0
 
 
-def _spec(recipe: Recipe, train: Dataset) -> EncoderSpec:
+def _spec(recipe: Recipe, train: Dataset, kind: type[Method]) -> EncoderSpec:
+    if not kind.normalises:
+        return EncoderSpec(
+            arch=recipe.arch, options=recipe.arch_options, shape=train.shape
+        )
     mean, deviation = pixel_statistics(train.take(STATISTICS))
     return EncoderSpec(
         arch=recipe.arch,

@@ -21,14 +21,14 @@ so memory does not grow with the dataset."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parts:
+class Split:
     """What training sees, and what it never sees."""
 
     train: Dataset
     held_out: Dataset
 
 
-def divide(data: Dataset, recipe: Recipe) -> Parts:
+def divide(data: Dataset, recipe: Recipe) -> Split:
     """A random part is held out to watch the training; it never reaches a step.
 
     Raises:
@@ -51,7 +51,7 @@ def divide(data: Dataset, recipe: Recipe) -> Parts:
             f"{distributed.world()} processes; use a multiple, two images for each "
             "at least"
         )
-    return Parts(
+    return Split(
         train=data.subset(order[held:].sort().values),
         held_out=data.subset(order[:held].sort().values),
     )

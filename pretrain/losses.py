@@ -42,6 +42,27 @@ def nt_xent(a: Tensor, b: Tensor, *, temperature: float) -> Tensor:
 
 
 @in_fp32
+def distance_contrast(a: Tensor, b: Tensor, *, temperature: float) -> Tensor:
+    """InfoNCE on squared distances: no normalisation, so scale cannot be bought.
+
+    Args:
+        a: Features of the first views (N, d).
+        b: Those of the second views, row i paired with row i of `a`.
+        temperature: Positive divisor of the squared distances.
+
+    Returns:
+        Scalar mean over 2 N anchors; log(2 N - 1) if all rows are equal.
+    """
+    z = torch.cat([gather(widened(a)), gather(widened(b))])  # (2N, d)
+    square = z.square().sum(dim=1)
+    distance = square.unsqueeze(1) + square.unsqueeze(0) - 2 * z @ z.T
+    own = torch.eye(len(z), dtype=torch.bool, device=z.device)
+    logits = (-distance / temperature).masked_fill(own, -torch.inf)
+    partner = torch.arange(len(z), device=z.device).roll(len(z) // 2)
+    return F.cross_entropy(logits, partner)
+
+
+@in_fp32
 def multi_positive(views: list[Tensor], *, temperature: float) -> Tensor:
     """NT-Xent with several views per image: the mean over positives of log-ratios.
 

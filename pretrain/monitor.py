@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pretrain.data import Parts
+from pretrain.data import Split
 from pretrain.randomness import generator
 from pretrain.recipe import Recipe
 from robrep_eval.attacks.pgd import Objective, ascend
@@ -38,7 +38,7 @@ class Look:
         return self.clean if self.robust is None else self.robust
 
 
-def look(encoder: Encoder, parts: Parts, recipe: Recipe, device: torch.device) -> Look:
+def look(encoder: Encoder, parts: Split, recipe: Recipe, device: torch.device) -> Look:
     """Fits a probe on training images and attacks it on held-out ones."""
     settings = recipe.monitor
     fit, held = parts.train.take(settings.fit), parts.held_out.take(settings.limit)

@@ -17,9 +17,8 @@ from torch import Tensor, nn
 from pretrain import distributed, stable
 from pretrain.build import build_method, plan, training_labels
 from pretrain.cards import training_record
-from pretrain.data import Batches
-from pretrain.data import Parts as Data
-from pretrain.methods.base import Batch, Parts
+from pretrain.data import Batches, Split
+from pretrain.methods.base import Batch, LossParts
 from pretrain.monitor import Look, look
 from pretrain.optimizer import build_average, build_optimizer, build_schedule
 from pretrain.precision import precision
@@ -62,7 +61,7 @@ class Session:
     def __init__(
         self,
         recipe: Recipe,
-        data: Data,
+        data: Split,
         run: RunFolder,
         around: Surroundings,
         teacher: Encoder | None,
@@ -130,7 +129,7 @@ class Session:
         self.schedule.step_update(done + 1)
         self.optimizer.zero_grad(set_to_none=True)
         with precision(self.recipe, self.device):
-            parts: Parts = self.module(batch)
+            parts: LossParts = self.module(batch)
         total = torch.stack(list(parts.values())).sum()
         values = self._finite(parts, done)
         total.backward()
@@ -143,7 +142,7 @@ class Session:
             self.average.update(self.method.published(), done)
         return values
 
-    def _finite(self, parts: Parts, done: int) -> dict[str, float]:
+    def _finite(self, parts: LossParts, done: int) -> dict[str, float]:
         """The loss parts as numbers; stops the run if one is not finite."""
         stacked = distributed.mean(torch.stack(list(parts.values())).float())
         values = dict(zip(parts, stacked.tolist(), strict=True))

@@ -31,6 +31,7 @@ _BUILT_IN = {
     "dynacl++": "pretrain.methods.dynacl_pp:DynACLPlus",
     "prototypes": "pretrain.methods.prototypes:Prototypes",
     "spectral": "pretrain.methods.spectral:Spectral",
+    "lipschitz-contrast": "pretrain.methods.lipschitz:Lipschitz",
     "pgd-at": "pretrain.methods.supervised:PGDAT",
     "trades": "pretrain.methods.supervised:TRADES",
 }

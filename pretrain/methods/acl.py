@@ -17,7 +17,7 @@ from torch import Tensor
 from pretrain import batchnorm
 from pretrain.batchnorm import ADVERSARIAL, CLEAN
 from pretrain.losses import nt_xent
-from pretrain.methods.base import Batch, Cost, Method, Parts
+from pretrain.methods.base import Batch, Cost, LossParts, Method
 from pretrain.recipe import AttackSettings, Settings
 
 
@@ -36,7 +36,7 @@ class ACL(Method):
         """Clean and adversarial."""
         return 2
 
-    def forward(self, batch: Batch) -> Parts:
+    def forward(self, batch: Batch) -> LossParts:
         """Attack, adversarial pass, clean pass."""
         v = torch.cat([self.view(batch), self.view(batch)])
         v_adv = self.attack(self._contrast, v, batch, norms=ADVERSARIAL)

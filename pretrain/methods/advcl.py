@@ -23,7 +23,7 @@ from pretrain import batchnorm
 from pretrain.batchnorm import ADVERSARIAL, CLEAN, LABELLED
 from pretrain.clustering import cluster
 from pretrain.losses import against, multi_positive
-from pretrain.methods.base import Batch, Cost, Method, Parts, Setting
+from pretrain.methods.base import Batch, Cost, LossParts, Materials, Method
 from pretrain.recipe import AttackSettings, Settings
 from robrep_eval.attacks.pgd import frozen
 
@@ -42,9 +42,9 @@ class AdvCL(Method):
     Options = AdvCLOptions
     starts_from_teacher = False
 
-    def __init__(self, setting: Setting) -> None:
-        super().__init__(setting)
-        dim = setting.encoder.dim
+    def __init__(self, materials: Materials) -> None:
+        super().__init__(materials)
+        dim = materials.encoder.dim
         self.heads = nn.ModuleList(nn.Linear(dim, k) for k in self.options.clusters)
 
     @classmethod
@@ -70,7 +70,7 @@ class AdvCL(Method):
         found = [cluster(z, k, seed) for k in self.options.clusters]
         return torch.stack(found, dim=1)
 
-    def forward(self, batch: Batch) -> Parts:
+    def forward(self, batch: Batch) -> LossParts:
         """Two attacks, then one pass for each set of batch norms."""
         v1, v2, x0 = self.view(batch), self.view(batch), self.weak_view(batch)
         clean = self.laid_out(torch.cat([v1, v2, high_pass(x0)]))

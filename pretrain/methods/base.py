@@ -24,7 +24,7 @@ from zoo.encoder import Encoder
 from zoo.nets.layout import layout
 from zoo.threat import ThreatModel
 
-Parts = dict[str, Tensor]
+LossParts = dict[str, Tensor]
 """Loss terms by name, weights included: the loss is their sum."""
 
 
@@ -48,7 +48,7 @@ class Cost:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Setting:
+class Materials:
     """What a method is built from."""
 
     encoder: Encoder
@@ -91,19 +91,21 @@ class Method(nn.Module):
     """True if class labels are used."""
     adversarial: ClassVar[bool] = True
     """True if a threat model is needed."""
+    normalises: ClassVar[bool] = True
+    """False if the encoder must see pixels as they are."""
     starts_from_teacher: ClassVar[bool] = True
     """True if the encoder begins with its teacher's weights, where there is one."""
 
-    def __init__(self, setting: Setting) -> None:
+    def __init__(self, materials: Materials) -> None:
         super().__init__()
-        self.augmentation = setting.augment
-        self.threat = setting.threat
-        self.inner = setting.attack
-        self.options: Any = setting.options
-        self.classes = setting.classes
-        self.encoder: nn.Module = setting.encoder
+        self.augmentation = materials.augment
+        self.threat = materials.threat
+        self.inner = materials.attack
+        self.options: Any = materials.options
+        self.classes = materials.classes
+        self.encoder: nn.Module = materials.encoder
         self.projector: nn.Module = (
-            heads.projector(setting.encoder.dim, setting.projector)
+            heads.projector(materials.encoder.dim, materials.projector)
             if self.projector_sets()
             else nn.Identity()
         )
@@ -111,8 +113,8 @@ class Method(nn.Module):
         batchnorm.split(self.encoder, self.sets())
         batchnorm.split(self.projector, self.projector_sets())
         self.teacher: nn.Module | None = None
-        if setting.teacher is not None:
-            teacher = copy.deepcopy(setting.teacher)
+        if materials.teacher is not None:
+            teacher = copy.deepcopy(materials.teacher)
             self.teacher = teacher.eval().requires_grad_(False)
 
     # What a subclass may say about itself.
@@ -135,7 +137,7 @@ class Method(nn.Module):
         """The same for the projector; 0 for methods without one."""
         return self.sets()
 
-    def exported(self) -> int:
+    def published_norms(self) -> int:
         """The set that the published encoder keeps."""
         return batchnorm.ADVERSARIAL if self.sets() > 1 else batchnorm.CLEAN
 
@@ -155,7 +157,7 @@ class Method(nn.Module):
         """The encoder that is exported, before its batch norms are collapsed."""
         return self.encoder
 
-    def forward(self, batch: Batch) -> Parts:
+    def forward(self, batch: Batch) -> LossParts:
         """Loss parts of one batch."""
         raise NotImplementedError
 
@@ -230,7 +232,7 @@ class Method(nn.Module):
         Args:
             encoder: By default `published`; or an average of it over time.
         """
-        plain = batchnorm.collapsed(encoder or self.published(), self.exported())
+        plain = batchnorm.collapsed(encoder or self.published(), self.published_norms())
         assert isinstance(plain, Encoder)
         return plain.eval()
 

@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor
 
 from pretrain.losses import cosine_loss
-from pretrain.methods.base import Batch, Cost, Method, Parts
+from pretrain.methods.base import Batch, Cost, LossParts, Method
 from pretrain.recipe import AttackSettings, Settings
 
 
@@ -39,7 +39,7 @@ class DeACL(Method):
         """No projector."""
         return 0
 
-    def forward(self, batch: Batch) -> Parts:
+    def forward(self, batch: Batch) -> LossParts:
         """Attack, one pass of clean and adversarial images."""
         assert self.teacher is not None, "checked with the recipe"
         x = self.weak_view(batch)

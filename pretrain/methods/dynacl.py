@@ -22,7 +22,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from pretrain import batchnorm
 from pretrain.batchnorm import ADVERSARIAL, CLEAN
 from pretrain.losses import nt_xent
-from pretrain.methods.base import Batch, Cost, Method, Parts, Setting
+from pretrain.methods.base import Batch, Cost, LossParts, Materials, Method
 from pretrain.recipe import AttackSettings, Settings
 
 
@@ -42,8 +42,8 @@ class DynACL(Method):
 
     Options = DynACLOptions
 
-    def __init__(self, setting: Setting) -> None:
-        super().__init__(setting)
+    def __init__(self, materials: Materials) -> None:
+        super().__init__(materials)
         self.query = nn.Sequential(self.encoder, self.projector)
         self.key = copy.deepcopy(self.query).requires_grad_(False)
 
@@ -60,7 +60,7 @@ class DynACL(Method):
         stages: int = self.options.stages
         return 1 - int(progress * stages) / stages
 
-    def forward(self, batch: Batch) -> Parts:
+    def forward(self, batch: Batch) -> LossParts:
         """Attack, adversarial pass, clean pass, average."""
         s = self.strength(batch.progress)
         w = 1 + self.options.rate * (1 - s)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from pretrain.clustering import centres
 from pretrain.losses import Spread
-from pretrain.methods.base import Batch, Cost, Method, Parts, Setting
+from pretrain.methods.base import Batch, Cost, LossParts, Materials, Method
 from pretrain.precision import in_fp32, widened
 from pretrain.recipe import AttackSettings, Settings
 
@@ -39,9 +39,9 @@ class Prototypes(Method):
 
     Options = PrototypeOptions
 
-    def __init__(self, setting: Setting) -> None:
-        super().__init__(setting)
-        self.assignment = nn.Linear(setting.encoder.dim, self.options.clusters)
+    def __init__(self, materials: Materials) -> None:
+        super().__init__(materials)
+        self.assignment = nn.Linear(materials.encoder.dim, self.options.clusters)
         self.assignment.requires_grad_(False)
 
     @classmethod
@@ -70,7 +70,7 @@ class Prototypes(Method):
                 -c.square().sum(1) / (2 * v) - weight @ spread.mean
             )
 
-    def forward(self, batch: Batch) -> Parts:
+    def forward(self, batch: Batch) -> LossParts:
         """The teacher's pass, the attack, one adversarial pass."""
         assert self.teacher is not None, "checked with the recipe"
         x = self.weak_view(batch)

@@ -17,7 +17,7 @@ import torch
 from pydantic import Field
 
 from pretrain.losses import against, multi_positive, nt_xent
-from pretrain.methods.base import Batch, Cost, Method, Parts
+from pretrain.methods.base import Batch, Cost, LossParts, Method
 from pretrain.recipe import AttackSettings, Settings
 from robrep_eval.attacks.pgd import frozen
 
@@ -35,7 +35,7 @@ class RoCL(Method):
 
     Options = RoCLOptions
 
-    def forward(self, batch: Batch) -> Parts:
+    def forward(self, batch: Batch) -> LossParts:
         """Attack on the first view, one pass of all three."""
         temperature = self.options.temperature
         v1, v2 = self.view(batch), self.view(batch)

@@ -13,7 +13,7 @@ import torch
 from pydantic import Field
 
 from pretrain.losses import nt_xent
-from pretrain.methods.base import Batch, Cost, Method, Parts
+from pretrain.methods.base import Batch, Cost, LossParts, Method
 from pretrain.recipe import AttackSettings, Settings
 
 
@@ -29,7 +29,7 @@ class SimCLR(Method):
     Options = SimCLROptions
     adversarial = False
 
-    def forward(self, batch: Batch) -> Parts:
+    def forward(self, batch: Batch) -> LossParts:
         """One pass of both views."""
         v1, v2 = self.view(batch), self.view(batch)
         u1, u2 = self.project(torch.cat([v1, v2])).chunk(2)

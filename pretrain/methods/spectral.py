@@ -21,7 +21,7 @@ from pydantic import Field
 from torch import Tensor
 
 from pretrain.clustering import SAMPLE, votes
-from pretrain.methods.base import Batch, Parts
+from pretrain.methods.base import Batch, LossParts
 from pretrain.methods.supervised import PGDAT
 from pretrain.recipe import Settings
 from robrep_eval.probes.logistic import fit_linear
@@ -65,7 +65,7 @@ class Spectral(PGDAT):
             self.head.bias.copy_(fitted.bias)
         return y
 
-    def forward(self, batch: Batch) -> Parts:
+    def forward(self, batch: Batch) -> LossParts:
         """Attack, one pass."""
         p = F.one_hot(batch.y, self.outputs()).float().mean(dim=1)  # (n, clusters)
 

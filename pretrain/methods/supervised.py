@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from pretrain.losses import kl
-from pretrain.methods.base import Batch, Cost, Method, Parts, Setting
+from pretrain.methods.base import Batch, Cost, LossParts, Materials, Method
 from pretrain.recipe import AttackSettings, Settings
 from robrep_eval.attacks.pgd import frozen
 
@@ -27,9 +27,9 @@ class Supervised(Method):
 
     labels = True
 
-    def __init__(self, setting: Setting) -> None:
-        super().__init__(setting)
-        self.head = nn.Linear(setting.encoder.dim, self.outputs())
+    def __init__(self, materials: Materials) -> None:
+        super().__init__(materials)
+        self.head = nn.Linear(materials.encoder.dim, self.outputs())
         self.classifier = nn.Sequential(self.encoder, self.head)
 
     def projector_sets(self) -> int:
@@ -44,7 +44,7 @@ class Supervised(Method):
 class PGDAT(Supervised):
     """Trains on adversarial images alone."""
 
-    def forward(self, batch: Batch) -> Parts:
+    def forward(self, batch: Batch) -> LossParts:
         """Attack, one pass."""
         y = batch.y[:, 0]
 
@@ -70,7 +70,7 @@ class TRADES(Supervised):
 
     Options = TradesOptions
 
-    def forward(self, batch: Batch) -> Parts:
+    def forward(self, batch: Batch) -> LossParts:
         """Attack away from the clean logits, one pass of clean and adversarial."""
         x, y = self.weak_view(batch), batch.y[:, 0]
         with torch.no_grad(), frozen(self.classifier):

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from pretrain import batchnorm
 from pretrain.batchnorm import ADVERSARIAL, CLEAN
 from pretrain.losses import Distance, Spread, distances, nt_xent
-from pretrain.methods.base import Batch, Cost, Method, Parts
+from pretrain.methods.base import Batch, Cost, LossParts, Method
 from pretrain.recipe import AttackSettings, Settings
 from robrep_eval.attacks.pgd import frozen
 
@@ -76,7 +76,7 @@ class TARRL(Method):
             return 0
         return self.sets() if o.adversarial_view or o.layer == "projector" else 1
 
-    def forward(self, batch: Batch) -> Parts:
+    def forward(self, batch: Batch) -> LossParts:
         """Attack, clean pass, adversarial pass."""
         if self.teacher is not None:
             return self._beside_teacher(batch, self.teacher)
@@ -95,11 +95,11 @@ class TARRL(Method):
         u = self.projector(z[: 2 * n])
         parts = {"contrast": nt_xent(u[:n], u[n:], temperature=o.temperature)}
         if o.adversarial_view:
-            with batchnorm.using(self.exported(), self.projector):
+            with batchnorm.using(self.published_norms(), self.projector):
                 u_adv = self.projector(z_adv[:n])
             parts["contrast_adv"] = nt_xent(u_adv, u[n:], temperature=o.temperature)
         if o.layer == "projector":
-            with batchnorm.using(self.exported(), self.projector):
+            with batchnorm.using(self.published_norms(), self.projector):
                 z, z_adv = self.projector(z), self.projector(z_adv)
         anchor = reference if o.reference == "eval" else z[at]
         if o.reference == "stopped":
@@ -108,7 +108,7 @@ class TARRL(Method):
         parts["displacement"] = self._weight(batch) * moved.mean()
         return parts
 
-    def _beside_teacher(self, batch: Batch, teacher: nn.Module) -> Parts:
+    def _beside_teacher(self, batch: Batch, teacher: nn.Module) -> LossParts:
         x = batch.x if self.options.inputs == "raw" else self.weak_view(batch)
         with torch.no_grad():
             reference = teacher(x)
@@ -152,7 +152,7 @@ class TARRL(Method):
         with (
             torch.no_grad(),
             frozen(*networks),
-            batchnorm.using(self.exported(), *networks),
+            batchnorm.using(self.published_norms(), *networks),
         ):
             return self._layer(x)
 
@@ -168,7 +168,7 @@ class TARRL(Method):
         def objective(images: Tensor) -> Tensor:
             return self._distance(self._layer(images), reference, spread)
 
-        return self.attack(objective, x, batch, norms=self.exported())
+        return self.attack(objective, x, batch, norms=self.published_norms())
 
     def _distance(self, z: Tensor, reference: Tensor, spread: Spread) -> Tensor:
         return distances(

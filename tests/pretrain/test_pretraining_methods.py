@@ -410,7 +410,7 @@ def test_export_is_a_plain_encoder_with_the_same_features(name: str) -> None:
     assert exported.state_dict().keys() == plain.state_dict().keys()
     x = tiny.batch(seed=3).x
     made.eval()
-    with torch.no_grad(), batchnorm.using(made.exported(), made):
+    with torch.no_grad(), batchnorm.using(made.published_norms(), made):
         torch.testing.assert_close(exported(x), made.published()(x))
     assert not exported.training
 
@@ -421,7 +421,7 @@ def test_exported_batch_norms_saw_adversarial_images(name: str) -> None:
     made(tiny.batch())
     sets = [m for m in made.modules() if isinstance(m, batchnorm.BatchNormSets)]
     assert sets
-    assert made.exported() == batchnorm.ADVERSARIAL
+    assert made.published_norms() == batchnorm.ADVERSARIAL
     clean, adversarial = sets[0].sets
     assert not torch.equal(clean.running_mean, adversarial.running_mean)  # type: ignore[arg-type]
 

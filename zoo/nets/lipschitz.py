@@ -22,8 +22,8 @@ class MaxMin(nn.Module):
 class LipschitzNet(nn.Module):
     """Dense layers with MaxMin in between; plain weights, nothing is normalised here.
 
-    Training keeps the weights orthogonal (`pretrain.lipschitz`); what they came to is
-    computed from them whenever a certificate is given.
+    Training keeps the weights orthogonal (`pretrain.methods.lipschitz`); what they came
+    to is computed from them whenever a certificate is given.
 
     Args:
         pixels: C * H * W.
