@@ -53,7 +53,9 @@ def build_schedule(
         return CosineLRScheduler(
             optimizer, t_initial=steps, lr_min=0.0, warmup_prefix=False, **warmup
         )
-    drops = [steps // 2, 3 * steps // 4] if settings.schedule == "steps" else []
+    # timm drops the rate at the step t with t + 1 = decay_t; step 1 is the first here.
+    after = [steps // 2, 3 * steps // 4] if settings.schedule == "steps" else []
+    drops = [last + 2 for last in after]
     return MultiStepLRScheduler(optimizer, decay_t=drops, decay_rate=0.1, **warmup)
 
 
