@@ -153,10 +153,10 @@ def _train(recipe: Recipe, folder: Path, around: Surroundings, *, quiet: bool) -
 
     chosen = distributed.device(around.device)
     with distributed.process_group(chosen), ExitStack() as stack:
-        report = _reporter(quiet or distributed.rank() > 0, stack)
+        report = _reporter(quiet or not distributed.leads(), stack)
         here = replace(around, device=str(chosen), report=report)
         result = train(recipe, folder, here)
-        if distributed.rank() == 0:
+        if distributed.leads():
             click.echo(str(result))
 
 

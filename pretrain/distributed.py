@@ -26,6 +26,11 @@ def rank() -> int:
     return dist.get_rank() if active() else 0
 
 
+def leads() -> bool:
+    """True in the one process that writes files and speaks to people."""
+    return rank() == 0
+
+
 def world() -> int:
     """Number of processes."""
     return dist.get_world_size() if active() else 1

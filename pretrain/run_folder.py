@@ -60,7 +60,7 @@ class RunFolder:
 
     def create(self, recipe: Recipe) -> None:
         """Makes the folder and notes the recipe in it; one process does."""
-        if distributed.rank() == 0 and not self.recipe_file.exists():
+        if distributed.leads() and not self.recipe_file.exists():
             write_text(self.recipe_file, dump(recipe))
 
     def _check_own(self) -> None:

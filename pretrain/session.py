@@ -1,6 +1,6 @@
-"""One run in one process: the loop, its checks, and what it writes.
+"""One run in one process: the loop and its checks.
 
-views, attack, loss, step -> metrics, a quick look, checkpoint -> last and best encoder.
+views, attack, loss, step; what is written about it is `pretrain.leader`'s.
 """
 
 from __future__ import annotations
@@ -9,17 +9,15 @@ import math
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import ClassVar, NoReturn
 
 import torch
 from torch import Tensor, nn
 
 from pretrain import distributed, stable
 from pretrain.build import build_method, plan, training_labels
-from pretrain.cards import training_record
 from pretrain.data import Batches, Split
 from pretrain.methods.base import Batch, LossParts
-from pretrain.monitor import Look, look
 from pretrain.optimizer import build_average, build_optimizer, build_schedule
 from pretrain.precision import precision
 from pretrain.progress import Reporter, Silent
@@ -58,6 +56,9 @@ class State:
 class Session:
     """One run in one process: networks, optimiser, data, and the loop."""
 
+    leads: ClassVar[bool] = False
+    """True if this process writes what the run leaves behind."""
+
     def __init__(
         self,
         recipe: Recipe,
@@ -87,20 +88,28 @@ class Session:
 
     def run_to_the_end(self) -> Path:
         """All epochs that are left; returns the folder of the last encoder."""
-        self._announce()
-        saved = time.monotonic()
+        self._begin()
         while self.state.epoch < self.plan.epochs:
             began = time.monotonic()
             means = self._epoch(self.state.epoch)
             spent = time.monotonic() - began
             self.state.epoch += 1
             self.state.seconds += spent
-            seen = self._look()
-            self._log(means, spent, seen)
-            if self._is_due(saved):
-                self._checkpoint()
-                saved = time.monotonic()
-        return self._finish()
+            self._note(means, spent)
+        self._finish()
+        distributed.barrier()
+        return self.run.path / "last"
+
+    # What only the leading process does; see `pretrain.leader`.
+
+    def _begin(self) -> None:
+        """Before the first epoch."""
+
+    def _note(self, means: dict[str, float], spent: float) -> None:
+        """After each epoch, with the means of the loss parts and its seconds."""
+
+    def _finish(self) -> None:
+        """After the last one."""
 
     def _epoch(self, epoch: int) -> dict[str, float]:
         """One pass over the training images; returns the mean of each loss part."""
@@ -173,68 +182,9 @@ class Session:
             "optimizer.clip, in another run folder"
         )
 
-    def _look(self) -> Look | None:
-        """A quick look every few epochs and at the end; keeps the best encoder."""
-        every, epoch = self.recipe.monitor.every, self.state.epoch
-        if not every or (epoch % every and epoch < self.plan.epochs):
-            return None
-        if distributed.rank() > 0:
-            return None
-        encoder = self.exported()
-        seen = look(encoder, self.data, self.recipe, self.device)
-        if seen.score > self.state.best:
-            self.state.best = seen.score
-            self._publish("best", encoder)
-        return seen
-
-    def _log(self, means: dict[str, float], spent: float, seen: Look | None) -> None:
-        if distributed.rank() > 0:
-            return
-        images = self.plan.steps_per_epoch * self.recipe.batch
-        line: dict[str, Any] = {
-            "epoch": self.state.epoch,
-            "loss": sum(means.values()),
-            **{f"loss/{name}": value for name, value in means.items()},
-            "lr": self.optimizer.param_groups[0]["lr"],
-            "images_per_second": images / spent,
-            "seconds": self.state.seconds,
-        }
-        if seen is not None:
-            line |= {"held_out/clean": seen.clean, "held_out/robust": seen.robust}
-            robust = "" if seen.robust is None else f", PGD {100 * seen.robust:.1f}%"
-            self.around.report.say(
-                f"epoch {self.state.epoch}: held-out probe "
-                f"{100 * seen.clean:.1f}%{robust}"
-            )
-        self.run.log(line)
-        if seen is not None:
-            self.run.draw(self.recipe.name)
-
-    def _is_due(self, saved: float) -> bool:
-        minutes = (time.monotonic() - saved) / 60
-        return (
-            minutes >= self.recipe.checkpoint_minutes
-            or self.state.epoch == self.plan.epochs
-        )
-
-    def _checkpoint(self) -> None:
-        if distributed.rank() > 0:
-            return
-        average = None if self.average is None else self.average.module.state_dict()
-        self.run.save(
-            {
-                "epoch": self.state.epoch,
-                "seconds": self.state.seconds,
-                "best": self.state.best,
-                "method": self.method.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "average": average,
-            }
-        )
-
     def resume(self) -> None:
         """Takes up the last checkpoint, if there is one."""
-        saved = self.run.load(truncate=distributed.rank() == 0)
+        saved = self.run.load(truncate=self.leads)
         if saved is None:
             return
         try:
@@ -252,45 +202,10 @@ class Session:
                 f"({plain_reason(error)}); remove it to start again"
             ) from None
 
-    def exported(self) -> Encoder:
+    def export(self) -> Encoder:
         """The encoder as it would be published now."""
         average = None if self.average is None else self.average.module
         encoder = self.method.export(average)
         if self.recipe.stable is None:
             return encoder
         return stable.ended(encoder, self.data.train, self.recipe, self.device)
-
-    def _publish(self, kind: str, encoder: Encoder) -> Path:
-        training = training_record(
-            self.recipe,
-            self.data.train,
-            self.plan,
-            self.state.epoch,
-            self.state.seconds,
-            self.around.command,
-        )
-        return self.run.publish(kind, encoder, self.recipe, training)
-
-    def _announce(self) -> None:
-        plan, state = self.plan, self.state
-        if distributed.rank() > 0:
-            return
-        say = self.around.report.say
-        if state.epoch >= plan.epochs:
-            say(f"{self.run.path} is complete: nothing left to do")
-            return
-        say(
-            f"{self.recipe.method} on {self.recipe.data}: {len(self.data.train)} "
-            f"images ({len(self.data.held_out)} held out), {plan.epochs} epochs of "
-            f"{plan.steps_per_epoch} steps, {plan.passes:.4g} passes per image"
-            + (f"; resumed after epoch {state.epoch}" * bool(state.epoch))
-        )
-        done = state.epoch * plan.steps_per_epoch
-        self.around.report.begin(self.recipe.name, plan.steps, done)
-
-    def _finish(self) -> Path:
-        if distributed.rank() == 0:
-            self._publish("last", self.exported())
-            self.run.draw(self.recipe.name)
-        distributed.barrier()
-        return self.run.path / "last"

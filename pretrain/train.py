@@ -11,6 +11,7 @@ from pathlib import Path
 from pretrain import distributed
 from pretrain.build import check, check_clusters, find_teacher
 from pretrain.data import divide
+from pretrain.leader import LeadingSession
 from pretrain.recipe import Recipe, merge, validate
 from pretrain.run_folder import RunFolder
 from pretrain.session import Session, Surroundings
@@ -56,7 +57,8 @@ def _train(recipe: Recipe, folder: Path, around: Surroundings) -> Path:
     check_clusters(recipe, parts.train)
     run = RunFolder(folder, recipe)
     teacher, teacher_passes = _teacher(recipe, run, around)
-    session = Session(recipe, parts, run, around, teacher, teacher_passes)
+    kind = LeadingSession if distributed.leads() else Session
+    session = kind(recipe, parts, run, around, teacher, teacher_passes)
     run.create(recipe)
     with fitting_threads(network_work(session.method.encoder, data.shape)):
         session.resume()
