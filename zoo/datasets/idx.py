@@ -7,10 +7,10 @@ of Debian's `dataset-fashion-mnist`; the format itself is a header and raw bytes
 from __future__ import annotations
 
 import gzip
+import io
 import math
 import zlib
 from pathlib import Path
-from typing import IO, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +30,8 @@ def read_idx(path: Path) -> npt.NDArray[np.uint8]:
     """
     try:
         budgets.regular(path)
-        with _opened(path) as stream, budgets.naming(path):
+        packed = path.suffix == ".gz"
+        with gzip.open(path) if packed else path.open("rb") as stream:
             return _read(stream, path)
     except UserError:
         raise
@@ -38,12 +39,9 @@ def read_idx(path: Path) -> npt.NDArray[np.uint8]:
         raise UserError(f"cannot read {path}: {error}; get the file again") from None
 
 
-def _opened(path: Path) -> IO[bytes]:
-    opened = gzip.open if path.suffix == ".gz" else open
-    return cast(IO[bytes], opened(path, "rb"))
-
-
-def _read(stream: IO[bytes], path: Path) -> npt.NDArray[np.uint8]:
+def _read(
+    stream: gzip.GzipFile | io.BufferedReader, path: Path
+) -> npt.NDArray[np.uint8]:
     """Reads no more than the header says, however much would come."""
     magic = stream.read(4)
     rank = magic[3] if len(magic) == 4 else 0
@@ -53,7 +51,8 @@ def _read(stream: IO[bytes], path: Path) -> npt.NDArray[np.uint8]:
         raise UserError(f"{path} is not an IDX file of bytes; get the file again")
     shape = [int(side) for side in np.frombuffer(sides, ">u4")]
     size = math.prod(shape)
-    budgets.check(size, budgets.ARRAY_BYTES, "bytes by its header")
+    with budgets.naming(path):
+        budgets.check(size, budgets.ARRAY_BYTES, "bytes by its header")
     body = stream.read(size + 1)
     if len(body) != size:
         found = f"more than {size}" if len(body) > size else f"{len(body)}"
