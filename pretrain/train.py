@@ -43,7 +43,7 @@ def train(
     """
     around = surroundings or Surroundings()
     with ExitStack() as stack:
-        if distributed.rank() == 0:  # the others are of the same run
+        if distributed.leads():  # the others are of the same run
             stack.enter_context(in_use(folder, wait=around.wait))
         return _train(recipe, folder, around)
 
