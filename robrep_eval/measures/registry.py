@@ -153,6 +153,12 @@ def options(command: Command) -> Command:
     return command
 
 
+def default_options() -> dict[str, Any]:
+    """Values of the measurements' options where nothing is asked for, by name."""
+    command = options(click.command()(lambda: None))
+    return dict(command.make_context("defaults", []).params)
+
+
 def read_options(values: Mapping[str, Any]) -> tuple[Measurement[Any], ...]:
     """The measurements that a command line asks for.
 

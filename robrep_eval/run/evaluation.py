@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import Unpack
 
 from robrep_eval.attacks.battery import Battery
 from robrep_eval.measures.base import Finished
@@ -17,6 +18,7 @@ from robrep_eval.probes.linear import ProbeSettings
 from robrep_eval.probes.protocols import DESCRIPTIONS, fit
 from robrep_eval.report import write_report
 from robrep_eval.run.engine import Progress, Run, run_battery
+from robrep_eval.run.options import Options, request_options
 from robrep_eval.run.plan import Plan, Request, prepare, training_images
 from robrep_eval.run.provenance import provenance
 from robrep_eval.run.run_folder import RunFolder, overwrite
@@ -26,6 +28,7 @@ from zoo.arithmetic import full_float32
 from zoo.classifier import Classifier
 from zoo.classifier_file import parameter_count
 from zoo.collection.references import LoadOptions, load
+from zoo.datasets.base import Dataset
 from zoo.encoder import Encoder, fingerprint
 from zoo.locks import in_use
 from zoo.records import (
@@ -57,11 +60,13 @@ class Callbacks:
 
 def evaluate(
     model: str | Encoder | Classifier,
+    dataset: str | Dataset | None = None,
     *,
+    train: Dataset | None = None,
     on_progress: Callable[[Progress], None] = lambda _: None,
     on_stage: Callable[[str], None] = lambda _: None,
     on_work: Callable[[float], None] = lambda _: None,
-    **options: object,
+    **options: Unpack[Options],
 ) -> Result:
     """Probes an encoder, attacks the classifier, checks every claim.
 
@@ -71,15 +76,19 @@ def evaluate(
 
     Args:
         model: A reference such as "zoo:NAME", an `Encoder` or a `Classifier`.
+        dataset: Name or images to evaluate on; by default the encoder's own.
+        train: What the probe is fitted on; by default the dataset's training split.
         on_progress: Called as the battery advances.
         on_stage: Called with one line before each stage.
         on_work: Called with the share of a long fit or measurement that is done.
-        options: Fields of `Request`.
+        options: Named as those of the command `robrep-eval`; see `Options`.
 
     Raises:
         UserError: anything the caller can mend, before any file is written.
     """
-    request = Request(model=model, **options)  # type: ignore[arg-type]
+    request = Request(
+        model=model, dataset=dataset, train=train, **request_options(options)
+    )
     tell = Callbacks(progress=on_progress, stage=on_stage, working=on_work)
     return run_plan(prepare(request), tell)
 

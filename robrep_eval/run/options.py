@@ -1,0 +1,196 @@
+"""The options of an evaluation, by the names that the command gives them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, TypedDict
+
+from robrep_eval.measures.base import Measurement
+from robrep_eval.measures.registry import default_options, read_options
+from robrep_eval.probes.linear import ProbeSettings
+from robrep_eval.run.chunk import Settings
+from zoo.errors import UserError, nearest
+
+
+class ProbeOptions(TypedDict, total=False):
+    """How a probe is fitted; see `ProbeSettings`."""
+
+    probe: str | ProbeSettings
+    """ "slf", "alf" or "aff"."""
+    labels: str | int | None
+    """Labelled training images, as "10%" or 500; all by default."""
+    l2: float | None
+    """Penalty of the linear probe; chosen on held-out images by default."""
+
+
+class RunOptions(TypedDict, total=False):
+    """How a battery is run; see `Settings`."""
+
+    settings: Settings
+    seed: int
+    chunk_size: int
+    batch_size: int
+    device: str
+
+
+class MeasureOptions(TypedDict, total=False):
+    """What is measured beside the attacks; `measure` stands in place of the others."""
+
+    measure: Sequence[Measurement[Any]]
+    health: str
+    """ "none", "default" or "full"."""
+    certify: str | Sequence[str]
+    """ "smoothing", "lipschitz" or both."""
+    sigma: float
+    samples: int
+    label_free: bool
+    corruptions: str | None
+
+
+class Options(ProbeOptions, RunOptions, MeasureOptions, total=False):
+    """All options of `evaluate` beside the model and its data."""
+
+    norm: str
+    """ "Linf", "L2" or "L1"."""
+    eps: float | str | None
+    """Radius for pixels in [0, 1], as 0.03 or "8/255"."""
+    attacks: str | Sequence[str]
+    """Batteries and attacks, as "standard,pgd" or ["apgd-ce"]."""
+    transfer_from: str | Sequence[str]
+    engine: str
+    randomness: str
+    limit: int | None
+    data_dir: str | Path | None
+    arch: str | None
+    arch_options: Mapping[str, object] | Sequence[tuple[str, object]]
+    normalize: str | None
+    """ "cifar10", "imagenet" or "MEAN/STD", in place of `mean` and `std`."""
+    mean: float | Sequence[float]
+    std: float | Sequence[float]
+    output: str | Path | None
+    """Run folder; "auto" derives one, None keeps nothing but the result."""
+    overwrite: bool
+    report: bool
+    command: Sequence[str]
+
+
+def check_names(options: Mapping[str, Any], kind: type) -> None:
+    """Raises `UserError` for an option that is none of `kind`, with the nearest."""
+    known = kind.__annotations__
+    for name in options:
+        if name not in known:
+            raise UserError(f"there is no option '{name}'; {nearest(name, known)}")
+
+
+def probe_settings(options: Mapping[str, Any]) -> ProbeSettings:
+    """From `ProbeOptions` among `options`; single values go before `ProbeSettings`."""
+    probe = options.get("probe", ProbeSettings())
+    if isinstance(probe, str):
+        probe = ProbeSettings(protocol=probe.upper())  # type: ignore[arg-type]
+    if not isinstance(probe, ProbeSettings):
+        raise UserError(f"probe={probe!r} is neither a name such as 'slf' nor settings")
+    if options.get("labels") is not None:
+        probe = replace(probe, labels=str(options["labels"]))
+    if options.get("l2") is not None:
+        probe = replace(probe, penalties=(options["l2"],))
+    return probe
+
+
+def run_settings(options: Mapping[str, Any]) -> Settings:
+    """From `RunOptions` among `options`; single values go before `settings`."""
+    names = ("seed", "chunk_size", "batch_size", "device")
+    given = {name: options[name] for name in names if name in options}
+    for name, value in given.items():
+        low = {"seed": 0, "chunk_size": 1, "batch_size": 1}.get(name)
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if low is not None and not (whole and value >= low):
+            raise UserError(
+                f"{name} must be a whole number of at least {low}, not {value!r}"
+            )
+    return replace(options.get("settings", Settings()), **given)
+
+
+def measurements(options: Mapping[str, Any]) -> tuple[Measurement[Any], ...]:
+    """From `MeasureOptions` among `options`.
+
+    Raises:
+        UserError: `measure` beside an option that it stands in place of.
+    """
+    known = default_options()
+    asked = {name: options[name] for name in known if name in options}
+    if "measure" in options:
+        if asked:
+            raise UserError(
+                f"give either measure= or {', '.join(f'{n}=' for n in asked)}, not both"
+            )
+        return tuple(options["measure"])
+    if isinstance(asked.get("certify"), str):
+        asked["certify"] = asked["certify"].split(",")
+    return read_options({**known, **asked})
+
+
+def numbers(value: float | Sequence[float]) -> tuple[float, ...]:
+    """One number, or one for each channel."""
+    try:
+        return tuple(float(v) for v in (value if _many(value) else [value]))  # type: ignore[union-attr, arg-type, list-item]
+    except (TypeError, ValueError):
+        raise UserError(f"mean and std are numbers, not {value!r}") from None
+
+
+def _many(value: object) -> bool:
+    return hasattr(value, "__iter__") and not isinstance(value, str)
+
+
+def names(value: str | Sequence[str]) -> list[str]:
+    """ "a,b", ["a", "b"] or ["a,b"] as a list."""
+    words = [value] if isinstance(value, str) else list(value)
+    return [part.strip() for word in words for part in word.split(",")]
+
+
+def request_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of `Request`, by its names and of its types.
+
+    Raises:
+        UserError: an unknown option, with the nearest, or a value that makes no sense.
+    """
+    check_names(options, Options)
+    found: dict[str, Any] = {
+        "settings": run_settings(options),
+        "probe": probe_settings(options),
+        "measure": measurements(options),
+    }
+    same = ("norm", "eps", "limit", "arch", "overwrite", "report")
+    found |= {name: options[name] for name in same if name in options}
+    for name in ("engine", "randomness"):
+        if name in options:
+            found[name] = options[name].lower()
+    sources = [f"transfer:{name}" for name in names(options.get("transfer_from", ()))]
+    found["attacks"] = ",".join(
+        [*names(options.get("attacks", "standard")), *sources]
+    ).lower()
+    if options.get("data_dir") is not None:
+        found["data_dir"] = Path(options["data_dir"])
+    pairs = options.get("arch_options", ())
+    found["arch_options"] = tuple(
+        pairs.items() if isinstance(pairs, Mapping) else pairs
+    )
+    output: Path | Literal["auto"] | None = options.get("output")
+    found["output"] = output if output in (None, "auto") else Path(output)
+    found["command"] = tuple(options.get("command", ()))
+    return found | _normalisation(options)
+
+
+def _normalisation(options: Mapping[str, Any]) -> dict[str, tuple[float, ...]]:
+    from robrep_eval.run.request import read_normalization
+
+    given = {
+        name: numbers(options[name]) for name in ("mean", "std") if name in options
+    }
+    if options.get("normalize") is None:
+        return given
+    if given:
+        raise UserError("give either normalize= or mean= and std=, not both")
+    mean, std = read_normalization(options["normalize"])
+    return {"mean": mean, "std": std}
