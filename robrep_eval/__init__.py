@@ -13,14 +13,25 @@ import zoo  # noqa: F401 - after it, `import robustbench` works too
 
 if TYPE_CHECKING:
     from robrep_eval.adapters import to_art, to_robustbench
-    from robrep_eval.probes.linear import fit_probe
+    from robrep_eval.compare import compare_files
     from robrep_eval.run.evaluation import evaluate
+    from robrep_eval.run.options import Options
+    from robrep_eval.run.probing import fit_probe
 
-__all__ = ["evaluate", "fit_probe", "to_art", "to_robustbench"]
+__all__ = [
+    "Options",
+    "compare_files",
+    "evaluate",
+    "fit_probe",
+    "to_art",
+    "to_robustbench",
+]
 
 _WHERE = {
     "evaluate": "robrep_eval.run.evaluation",
-    "fit_probe": "robrep_eval.probes.linear",
+    "Options": "robrep_eval.run.options",
+    "compare_files": "robrep_eval.compare",
+    "fit_probe": "robrep_eval.run.probing",
     "to_art": "robrep_eval.adapters",
     "to_robustbench": "robrep_eval.adapters",
 }

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from zoo import datasets
 from zoo.arithmetic import full_float32
@@ -15,6 +15,7 @@ from zoo.batteries import CUSTOM, shown
 from zoo.classifier import Classifier, predict
 from zoo.classifier_file import load_classifier
 from zoo.datasets.base import Dataset
+from zoo.datasets.foreign import as_datasets
 from zoo.encoder import fingerprint
 from zoo.errors import UserError, VerificationError
 from zoo.evidence import check_adversarials
@@ -54,26 +55,42 @@ class Claims:
 
 
 def verify_folder(
-    folder: Path, *, data_dir: Path | None = None, device: str = "cpu"
+    folder: str | Path,
+    *,
+    model: nn.Module | None = None,
+    dataset: object | None = None,
+    data_dir: Path | None = None,
+    device: str = "cpu",
 ) -> list[Finding]:
     """Re-checks `folder`/result.json and the files beside it.
+
+    Args:
+        folder: Of the run.
+        model: The module, if the result is about one of the user's own.
+        dataset: The images, if they have no registered name; see
+            `zoo.datasets.foreign`.
+        data_dir: Where a registered dataset lies.
+        device: For the passes.
 
     Raises:
         UserError: a file is missing or unreadable, or the dataset is not at hand.
         VerificationError: a claim does not hold; says which.
     """
+    folder = Path(folder)
     result = read_result(folder)
-    classifier = load_named_classifier(folder, result).to(device)
+    classifier = load_named_classifier(folder, result, model).to(device)
     claims = read_claims(folder, result)
-    data = load_named_dataset(result, data_dir)
+    data = load_named_dataset(result, data_dir, dataset)
     return verify(result, classifier, claims, data, data_dir=data_dir, device=device)
 
 
-def load_named_classifier(folder: Path, result: Result) -> Classifier:
+def load_named_classifier(
+    folder: Path, result: Result, model: nn.Module | None = None
+) -> Classifier:
     """The classifier that the result names, its file and weights compared by hash."""
     path = folder / result.model.file
     _same_hash(path, result.model.file_sha256, "the classifier")
-    classifier = load_classifier(path)
+    classifier = load_classifier(path, model)
     if fingerprint(classifier) != result.model.weights_sha256:
         raise VerificationError(
             f"the weights in {path} are not those that the result names"
@@ -96,9 +113,17 @@ def read_claims(folder: Path, result: Result) -> Claims:
         raise VerificationError(f"{path} lacks the tensor {error}") from None
 
 
-def load_named_dataset(result: Result, data_dir: Path | None) -> Dataset:
+def load_named_dataset(
+    result: Result, data_dir: Path | None, dataset: object | None = None
+) -> Dataset:
     """The evaluated images, compared by hash."""
-    full = datasets.load(result.dataset.name, result.dataset.split, data_dir=data_dir)
+    if dataset is None:
+        named = result.dataset
+        full = datasets.load(named.name, named.split, data_dir=data_dir)
+    else:
+        own, _ = as_datasets(dataset, None, classes=result.dataset.classes)
+        assert own is not None
+        full = own
     rows = result.examples.index
     if rows and not 0 <= min(rows) <= max(rows) < len(full):
         raise VerificationError(

@@ -15,6 +15,8 @@ from zoo.errors import UserError
 from zoo.threads import fitting_threads
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from zoo.datasets.base import Dataset
 
 __all__ = ["write_report"]
@@ -30,6 +32,7 @@ def write_report(
     dataset: str | Dataset | None = None,
     data_dir: Path | None = None,
     device: str = "cpu",
+    model: nn.Module | None = None,
 ) -> Path:
     """Writes the report of a finished run and returns its path.
 
@@ -40,6 +43,7 @@ def write_report(
             name (`imagefolder:PATH`).
         data_dir: Where a copy of the dataset lies.
         device: Where the classifier is to run.
+        model: The module, if the run is about one of the user's own.
 
     Raises:
         UserError: no finished run, a record that cannot be read, a file that cannot be
@@ -54,7 +58,9 @@ def write_report(
     path = output or folder / REPORT
     if path.is_dir():
         raise UserError(f"{path} is a folder; name a file with --output")
-    material = gather(folder, dataset=dataset, data_dir=data_dir, device=device)
+    material = gather(
+        folder, dataset=dataset, data_dir=data_dir, device=device, model=model
+    )
     page = render(
         "report.html.j2",
         folder=PAGES,

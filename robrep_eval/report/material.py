@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import nn
+
 from robrep_eval.run.run_folder import RunFolder
 from zoo.classifier import Classifier
 from zoo.datasets.base import Dataset
@@ -68,6 +70,7 @@ def gather(
     dataset: str | Dataset | None,
     data_dir: Path | None,
     device: str,
+    model: nn.Module | None = None,
 ) -> Material:
     """Reads the record, then as much of the rest as there is.
 
@@ -76,6 +79,7 @@ def gather(
         dataset: The images, or where they are now if not under the recorded name.
         data_dir: Where a copy of the dataset lies.
         device: Where the classifier is to run.
+        model: The module, if the run is about one of the user's own.
 
     Raises:
         UserError: a record that cannot be read.
@@ -91,7 +95,7 @@ def gather(
     except (RobrepError, OSError) as error:
         gaps.append(f"The images could not be loaded: {error}.")
     try:
-        classifier = load_named_classifier(folder, result).to(device)
+        classifier = load_named_classifier(folder, result, model).to(device)
     except (RobrepError, OSError) as error:
         gaps.append(f"The classifier could not be loaded: {error}.")
     try:

@@ -10,6 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import Unpack
 
+from torch import nn
+
 from robrep_eval.attacks.battery import Battery
 from robrep_eval.measures.base import Finished
 from robrep_eval.measures.measure import measure, missing
@@ -18,7 +20,7 @@ from robrep_eval.probes.linear import ProbeSettings
 from robrep_eval.probes.protocols import DESCRIPTIONS, fit
 from robrep_eval.report import write_report
 from robrep_eval.run.engine import Progress, Run, run_battery
-from robrep_eval.run.options import Options, request_options
+from robrep_eval.run.options import Options, own_data, request_options
 from robrep_eval.run.plan import Plan, Request, prepare, training_images
 from robrep_eval.run.provenance import provenance
 from robrep_eval.run.run_folder import RunFolder, overwrite
@@ -28,7 +30,6 @@ from zoo.arithmetic import full_float32
 from zoo.classifier import Classifier
 from zoo.classifier_file import parameter_count
 from zoo.collection.references import LoadOptions, load
-from zoo.datasets.base import Dataset
 from zoo.encoder import Encoder, fingerprint
 from zoo.locks import in_use
 from zoo.records import (
@@ -59,10 +60,10 @@ class Callbacks:
 
 
 def evaluate(
-    model: str | Encoder | Classifier,
-    dataset: str | Dataset | None = None,
+    model: str | nn.Module,
+    dataset: object | None = None,
     *,
-    train: Dataset | None = None,
+    train: object | None = None,
     on_progress: Callable[[Progress], None] = lambda _: None,
     on_stage: Callable[[str], None] = lambda _: None,
     on_work: Callable[[float], None] = lambda _: None,
@@ -75,9 +76,14 @@ def evaluate(
     >>> print(result.robust)  # doctest: +SKIP
 
     Args:
-        model: A reference such as "zoo:NAME", an `Encoder` or a `Classifier`.
-        dataset: Name or images to evaluate on; by default the encoder's own.
-        train: What the probe is fitted on; by default the dataset's training split.
+        model: A reference such as "zoo:NAME", an `Encoder`, a `Classifier`, or any
+            module that gives features or logits (see `kind`, `mean` and `std`); a
+            module is copied and left as it is.
+        dataset: Name or images to evaluate on, by default the encoder's own: a pair
+            (images, labels), a torch Dataset or DataLoader, a Hugging Face split, or
+            robrep's own `Dataset`; see `zoo.datasets.foreign`.
+        train: What the probe is fitted on, of the same kinds; by default the training
+            split of a dataset that has a name.
         on_progress: Called as the battery advances.
         on_stage: Called with one line before each stage.
         on_work: Called with the share of a long fit or measurement that is done.
@@ -86,9 +92,9 @@ def evaluate(
     Raises:
         UserError: anything the caller can mend, before any file is written.
     """
-    request = Request(
-        model=model, dataset=dataset, train=train, **request_options(options)
-    )
+    fields = request_options(options)
+    images, training = own_data(dataset, train, options)
+    request = Request(model=model, dataset=images, train=training, **fields)
     tell = Callbacks(progress=on_progress, stage=on_stage, working=on_work)
     return run_plan(prepare(request), tell)
 
@@ -130,7 +136,8 @@ def _lead(plan: Plan, output: Path, shards: Shards, tell: Callbacks) -> Result:
     shards.announce("finished")
     if plan.request.report:
         device = plan.request.settings.device
-        report = write_report(output, dataset=plan.data, device=device)
+        model = plan.loaded.classifier or plan.loaded.encoder
+        report = write_report(output, dataset=plan.data, device=device, model=model)
         tell.stage(f"report in {report}")
     return result
 
@@ -247,7 +254,7 @@ def _saved(
     """What an earlier call kept; a ready-made classifier is at hand already."""
     ready = plan.loaded.classifier
     if ready is None:
-        return folder.classifier()
+        return folder.classifier(plan.loaded.encoder)
     return (ready, None) if folder.classifier_path.exists() else None
 
 

@@ -24,6 +24,7 @@ from zoo.collection.references import Loaded
 from zoo.collection.store import card
 from zoo.datasets.base import Dataset
 from zoo.encoder import Encoder, fingerprint
+from zoo.own_module import OwnEncoder
 from zoo.records import ProbeRecord
 from zoo.settings import LAYOUT, differing, dump
 from zoo.threat import ThreatModel, parse_eps
@@ -98,7 +99,7 @@ def _model(loaded: Loaded) -> Identity:
         encoder, strange = module.encoder, [module.head]
     if isinstance(encoder, Encoder):
         found["spec"] = encoder.spec.model_dump(mode="json")
-    else:
+    if not isinstance(encoder, Encoder) or isinstance(encoder, OwnEncoder):
         strange.append(encoder)
     if strange:
         found["modules"] = hashlib.sha256(_printed(strange).encode()).hexdigest()

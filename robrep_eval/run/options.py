@@ -11,6 +11,9 @@ from robrep_eval.measures.base import Measurement
 from robrep_eval.measures.registry import default_options, read_options
 from robrep_eval.probes.linear import ProbeSettings
 from robrep_eval.run.chunk import Settings
+from zoo import datasets
+from zoo.datasets.base import Dataset
+from zoo.datasets.foreign import as_datasets
 from zoo.errors import UserError, nearest
 
 
@@ -52,6 +55,13 @@ class MeasureOptions(TypedDict, total=False):
 class Options(ProbeOptions, RunOptions, MeasureOptions, total=False):
     """All options of `evaluate` beside the model and its data."""
 
+    kind: str | None
+    """What a module gives, "features" or "logits"; by default an output of another
+    width than the number of classes is features."""
+    name: str
+    """Of images that have none, for the record; "own" by default."""
+    classes: int | Sequence[str] | None
+    """Of such images: names or number, by default what the data say."""
     norm: str
     """ "Linf", "L2" or "L1"."""
     eps: float | str | None
@@ -68,6 +78,8 @@ class Options(ProbeOptions, RunOptions, MeasureOptions, total=False):
     normalize: str | None
     """ "cifar10", "imagenet" or "MEAN/STD", in place of `mean` and `std`."""
     mean: float | Sequence[float]
+    """Subtracted per channel before a module of yours, or of a checkpoint; by default
+    nothing is: the module normalises by itself."""
     std: float | Sequence[float]
     output: str | Path | None
     """Run folder; "auto" derives one, None keeps nothing but the result."""
@@ -161,7 +173,7 @@ def request_options(options: Mapping[str, Any]) -> dict[str, Any]:
         "probe": probe_settings(options),
         "measure": measurements(options),
     }
-    same = ("norm", "eps", "limit", "arch", "overwrite", "report")
+    same = ("kind", "norm", "eps", "limit", "arch", "overwrite", "report")
     found |= {name: options[name] for name in same if name in options}
     for name in ("engine", "randomness"):
         if name in options:
@@ -180,6 +192,25 @@ def request_options(options: Mapping[str, Any]) -> dict[str, Any]:
     found["output"] = output if output in (None, "auto") else Path(output)
     found["command"] = tuple(options.get("command", ()))
     return found | _normalisation(options)
+
+
+def own_data(
+    dataset: object | None, train: object | None, options: Mapping[str, Any]
+) -> tuple[str | Dataset | None, Dataset | None]:
+    """Images and training images in robrep's own form; a name stays a name."""
+    data_dir = options.get("data_dir")
+    folder = None if data_dir is None else Path(data_dir)
+    if isinstance(train, str):
+        train = datasets.load(train, "train", data_dir=folder)
+    if dataset is None or isinstance(dataset, str):
+        if train is None or isinstance(train, Dataset):
+            return dataset, train
+        if dataset is None:
+            raise UserError("name the images to evaluate on (dataset=) beside train=")
+        dataset = datasets.load(dataset, "test", data_dir=folder)
+    return as_datasets(
+        dataset, train, name=options.get("name", "own"), classes=options.get("classes")
+    )
 
 
 def _normalisation(options: Mapping[str, Any]) -> dict[str, tuple[float, ...]]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
+
+from torch import nn
 
 from robrep_eval.attacks.battery import Battery, build
 from robrep_eval.measures.base import Measurement
@@ -19,6 +22,7 @@ from robrep_eval.run.shards import leading
 from robrep_eval.run.surrogates import check_sources, references
 from zoo import datasets
 from zoo.classifier import Classifier, check_logits
+from zoo.classifier_file import AT_HAND
 from zoo.collection.references import (
     Loaded,
     LoadOptions,
@@ -31,6 +35,7 @@ from zoo.datasets.base import Dataset, check_same_classes
 from zoo.datasets.names import split_name
 from zoo.encoder import Encoder
 from zoo.errors import UserError
+from zoo.own_module import PREFIX, class_name, odd_scale, wrap
 from zoo.threat import Norm, ThreatModel, parse_eps, parse_norm
 
 
@@ -38,12 +43,14 @@ from zoo.threat import Norm, ThreatModel, parse_eps, parse_norm
 class Request:
     """What to evaluate; every field has the default that the command has."""
 
-    model: str | Encoder | Classifier
+    model: str | nn.Module
     """A reference, or a module at hand."""
     dataset: str | Dataset | None = None
     """By default the dataset that the encoder was trained on. A `Dataset` of your own
     needs `train` as well unless the model is a ready-made classifier."""
     train: Dataset | None = None
+    kind: str | None = None
+    """Of a module at hand: "features" or "logits"."""
     norm: str = "Linf"
     eps: float | str | None = None
     """By default the encoder's own threat model, else the dataset's usual radius."""
@@ -146,7 +153,7 @@ def prepare(request: Request) -> Plan:
         battery=battery,
         identity=identity,
         output=output,
-        notes=(*data.notes, *notes),
+        notes=(*data.notes, *_scale_note(loaded, data), *notes),
     )
 
 
@@ -176,14 +183,23 @@ def _dataset_name(request: Request) -> str:
         training = training_of(request.model)
         if training is not None:
             return training.dataset
-    raise UserError(f"name a dataset for model '{request.model}' (--dataset NAME)")
+    model = request.model
+    shown = f"'{model}'" if isinstance(model, str) else type(model).__name__
+    raise UserError(f"name a dataset for model {shown} (--dataset NAME)")
 
 
 def _load(request: Request, data: Dataset) -> Loaded:
     if isinstance(request.model, Encoder):
         return Loaded(reference="(encoder)", encoder=request.model)
     if isinstance(request.model, Classifier):
-        return Loaded(reference="(classifier)", classifier=request.model)
+        return Loaded(reference=AT_HAND, classifier=request.model)
+    if isinstance(request.model, nn.Module):
+        return _own(request, request.model, data)
+    if not isinstance(request.model, str):
+        raise UserError(
+            f"the model is a {type(request.model).__name__}; give a reference such as "
+            "'zoo:NAME' or a torch module"
+        )
     options = LoadOptions(
         shape=data.shape,
         classes=len(data.classes),
@@ -193,6 +209,31 @@ def _load(request: Request, data: Dataset) -> Loaded:
         std=request.std,
     )
     return load(request.model, options)
+
+
+def _own(request: Request, module: nn.Module, data: Dataset) -> Loaded:
+    """Somebody's module, in a copy: what is frozen here stays free there."""
+    made = wrap(
+        copy.deepcopy(module),
+        data.images(slice(2)),
+        classes=len(data.classes),
+        kind=request.kind,
+        mean=request.mean,
+        std=request.std,
+    )
+    reference = class_name(module)
+    if isinstance(made, Classifier):
+        return Loaded(reference=reference, classifier=made)
+    return Loaded(reference=reference, encoder=made)
+
+
+def _scale_note(loaded: Loaded, data: Dataset) -> tuple[str, ...]:
+    """What is odd about the pixels that a module of the user's gets."""
+    model = loaded.encoder or loaded.classifier
+    if model is None or not loaded.reference.startswith(PREFIX):
+        return ()
+    note = odd_scale(model, data.images(slice(64)))
+    return () if note is None else (note,)
 
 
 def _threat(norm: Norm, eps: float | None, loaded: Loaded, dataset: str) -> ThreatModel:

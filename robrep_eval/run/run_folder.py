@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
-from torch import Tensor
+from torch import Tensor, nn
 
 from robrep_eval.run.identity import differences
 from zoo.classifier import Classifier
@@ -195,8 +195,10 @@ class RunFolder:
             return None
         return read_result(self.result_path)
 
-    def classifier(self) -> tuple[Classifier, ProbeRecord | None] | None:
-        """The classifier of an earlier, unfinished call."""
+    def classifier(
+        self, model: nn.Module | None = None
+    ) -> tuple[Classifier, ProbeRecord | None] | None:
+        """The classifier of an earlier, unfinished call; `model` brings its code."""
         if not self.classifier_path.exists():
             return None
         probe = read_json(self.run_path)["probe"]
@@ -204,7 +206,7 @@ class RunFolder:
             record = None if probe is None else ProbeRecord.model_validate(probe)
         except ValidationError:
             raise self._damaged() from None
-        return load_classifier(self.classifier_path), record
+        return load_classifier(self.classifier_path, model), record
 
     def save_classifier(
         self, classifier: Classifier, probe: ProbeRecord | None, reference: str
