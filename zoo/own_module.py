@@ -43,6 +43,8 @@ class OwnEncoder(Encoder):
         dim: Width of its output.
     """
 
+    backbone: Backbone
+
     def __init__(self, module: nn.Module, spec: EncoderSpec, dim: int) -> None:
         nn.Module.__init__(self)
         self.spec = spec
@@ -121,7 +123,7 @@ def bare(model: nn.Module) -> nn.Module:
     """Somebody's module, out of what robrep wraps around it."""
     if isinstance(model, Classifier):
         model = model.encoder
-    return model.backbone.module if isinstance(model, OwnEncoder) else model  # type: ignore[return-value]
+    return model.backbone.module if isinstance(model, OwnEncoder) else model
 
 
 def _width(encoder: OwnEncoder, x: Tensor) -> int:
@@ -155,18 +157,19 @@ def odd_scale(model: nn.Module, x: Tensor) -> str | None:
         x: Some images (N, C, H, W) of the dataset, in [0, 1].
     """
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
-    if not norms or norms[0].running_var is None:
+    usual = norms[0].running_var if norms else None
+    if usual is None:
         return None
     norm, seen = norms[0], list[Tensor]()
     hook = norm.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     try:
         with torch.no_grad():
-            model(x.to(norm.running_var.device))
+            model(x.to(usual.device))
     finally:
         hook.remove()
     if not seen:
         return None
-    variance = seen[0].var(dim=(0, 2, 3)) / (norm.running_var + norm.eps)
+    variance = seen[0].var(dim=(0, 2, 3)) / (usual + norm.eps)
     ratio = float(variance.median())
     if 1 / UNIT <= ratio <= UNIT:
         return None

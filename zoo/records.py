@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated, Any, Literal, Self
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from zoo.errors import UserError
 from zoo.measurements import Measured, Measurements
 from zoo.schema import (
     Column,
@@ -29,6 +32,9 @@ from zoo.schema import (
     write_record,
 )
 from zoo.threat import ThreatModel
+
+if TYPE_CHECKING:
+    import pandas
 
 __all__ = [
     "WEIGHTS",
@@ -272,6 +278,69 @@ class Result(Record):
     evidence: Evidence
     seconds: dict[str, float]
     provenance: Provenance
+
+    def __repr__(self) -> str:
+        return (
+            f"<Result: {self.model.reference} on {self.dataset.name}/"
+            f"{self.dataset.split} (n={self.dataset.n}), {self.threat}, "
+            f"{self.battery}: clean {self.clean}, robust {self.robust}>"
+        )
+
+    __str__ = __repr__
+
+    def _repr_html_(self) -> str:
+        """A small table, for notebooks."""
+        title = escape(f"{self.model.reference} on {self.dataset.name}, {self.threat}")
+        rows = [("clean", self.clean), ("robust", self.robust)]
+        rows += [(run.name, run.robust) for run in self.attacks]
+        cells = "".join(
+            f"<tr><td>{escape(name)}</td><td>{share}</td></tr>" for name, share in rows
+        )
+        return f"<table><caption>{title}</caption>{cells}</table>"
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """One row per image: index, label, clean_prediction, verdict, each attack.
+
+        Raises:
+            UserError: pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError:
+            raise UserError("to_pandas needs pandas: pip install pandas") from None
+        examples = self.examples
+        columns = {
+            "index": examples.index,
+            "label": examples.label,
+            "clean_prediction": examples.clean_prediction,
+            "verdict": [str(v) for v in examples.verdict],
+        }
+        outcomes = {k: [str(o) for o in v] for k, v in examples.outcomes.items()}
+        return pandas.DataFrame(columns | outcomes)
+
+    def save(self, folder: str | Path) -> Path:
+        """Writes the record alone, result.json and its columns, into a folder.
+
+        What `verify_folder` needs beside it is kept by `evaluate(..., output=FOLDER)`.
+
+        Returns:
+            The path of result.json.
+
+        Raises:
+            UserError: the folder holds another result, or cannot be written.
+        """
+        from zoo.result_file import RESULT, write_result
+
+        folder = Path(folder)
+        path = folder / RESULT
+        if path.exists():
+            raise UserError(f"{path} is there already; choose another folder")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_result(folder, self)
+        except OSError as error:
+            raise UserError(f"cannot write to {folder}: {error.strerror}") from None
+        return path
 
     @model_validator(mode="after")
     def _one_row_per_example(self) -> Self:

@@ -109,6 +109,30 @@ class Proportion(Record):
         high = float(beta.ppf(0.975, k + 1, n - k)) if k < n else 1.0
         return cls(value=k / n, k=k, n=n, low=low, high=high)
 
+    def __float__(self) -> float:
+        return self.value
+
+    def __lt__(self, other: object) -> bool:
+        """Compares the shares: a Proportion with another, or with a number."""
+        if not isinstance(other, (Proportion, int, float)):
+            return NotImplemented
+        return self.value < float(other)
+
+    def __gt__(self, other: object) -> bool:
+        if not isinstance(other, (Proportion, int, float)):
+            return NotImplemented
+        return self.value > float(other)
+
+    def __le__(self, other: object) -> bool:
+        if not isinstance(other, (Proportion, int, float)):
+            return NotImplemented
+        return self.value <= float(other)
+
+    def __ge__(self, other: object) -> bool:
+        if not isinstance(other, (Proportion, int, float)):
+            return NotImplemented
+        return self.value >= float(other)
+
     def __str__(self) -> str:
         return f"{100 * self.value:.1f}% [{100 * self.low:.1f}, {100 * self.high:.1f}]"
 

@@ -19,6 +19,7 @@ from robrep_eval.probes.few_labels import few_labels
 from robrep_eval.probes.linear import ProbeSettings
 from robrep_eval.probes.protocols import DESCRIPTIONS, fit
 from robrep_eval.report import write_report
+from robrep_eval.run.bar import bar
 from robrep_eval.run.engine import Progress, Run, run_battery
 from robrep_eval.run.options import Options, own_data, request_options
 from robrep_eval.run.plan import Plan, Request, prepare, training_images
@@ -64,6 +65,7 @@ def evaluate(
     dataset: object | None = None,
     *,
     train: object | None = None,
+    progress: bool = False,
     on_progress: Callable[[Progress], None] = lambda _: None,
     on_stage: Callable[[str], None] = lambda _: None,
     on_work: Callable[[float], None] = lambda _: None,
@@ -84,6 +86,7 @@ def evaluate(
             robrep's own `Dataset`; see `zoo.datasets.foreign`.
         train: What the probe is fitted on, of the same kinds; by default the training
             split of a dataset that has a name.
+        progress: Draws a bar, in scripts and notebooks, in place of the callbacks.
         on_progress: Called as the battery advances.
         on_stage: Called with one line before each stage.
         on_work: Called with the share of a long fit or measurement that is done.
@@ -95,6 +98,10 @@ def evaluate(
     fields = request_options(options)
     images, training = own_data(dataset, train, options)
     request = Request(model=model, dataset=images, train=training, **fields)
+    if progress:
+        with bar() as (on_progress, on_stage):
+            tell = Callbacks(progress=on_progress, stage=on_stage, working=on_work)
+            return run_plan(prepare(request), tell)
     tell = Callbacks(progress=on_progress, stage=on_stage, working=on_work)
     return run_plan(prepare(request), tell)
 

@@ -121,7 +121,8 @@ def run_settings(options: Mapping[str, Any]) -> Settings:
             raise UserError(
                 f"{name} must be a whole number of at least {low}, not {value!r}"
             )
-    return replace(options.get("settings", Settings()), **given)
+    settings: Settings = options.get("settings", Settings())
+    return replace(settings, **given)
 
 
 def measurements(options: Mapping[str, Any]) -> tuple[Measurement[Any], ...]:
@@ -146,7 +147,7 @@ def measurements(options: Mapping[str, Any]) -> tuple[Measurement[Any], ...]:
 def numbers(value: float | Sequence[float]) -> tuple[float, ...]:
     """One number, or one for each channel."""
     try:
-        return tuple(float(v) for v in (value if _many(value) else [value]))  # type: ignore[union-attr, arg-type, list-item]
+        return tuple(float(v) for v in (value if _many(value) else [value]))  # type: ignore[union-attr, arg-type]
     except (TypeError, ValueError):
         raise UserError(f"mean and std are numbers, not {value!r}") from None
 

@@ -40,8 +40,9 @@ def as_datasets(
     """Both splits in robrep's own form, with one list of classes.
 
     Args:
-        test: One of `ACCEPTED`, a name excepted, or None. Images are (C, H, W), floats
-            in [0, 1] or uint8, or Pillow images; labels are whole numbers from 0.
+        test: One of `ACCEPTED`, a name excepted, or None. Images are (C, H, W),
+            floats in [0, 1] or uint8, or Pillow images; labels are whole numbers from
+            0.
         train: The same, or None.
         name: For the record, where the data have none.
         classes: By default what the data say (`classes`, or the names of a
@@ -79,8 +80,9 @@ def _read(data: object) -> _Read | None:
     if hasattr(data, "features") and hasattr(data, "column_names"):
         return _of_hugging_face(data)
     names = getattr(data, "classes", None)
-    known = names is not None and all(isinstance(n, str) for n in names)
-    return *_stacked(data, 0, 1), tuple(names) if known else None
+    said = tuple(names) if isinstance(names, (list, tuple)) else ()
+    known = bool(said) and all(isinstance(n, str) for n in said)
+    return *_stacked(data, 0, 1), said if known else None
 
 
 def _by_index(data: object) -> bool:

@@ -1,0 +1,72 @@
+"""What a result is to somebody at a Python prompt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from robrep_eval import evaluate
+from zoo import UserError, read_result
+from zoo.classifier import Classifier
+from zoo.datasets.base import Dataset
+from zoo.records import Proportion, Result
+
+
+@pytest.fixture(scope="module")
+def result(plain_classifier: Classifier, digits_test: Dataset) -> Result:
+    part = digits_test.take(20)
+    return evaluate(plain_classifier, part, eps=0.1, attacks=["fgsm"], measure=())
+
+
+def test_a_proportion_compares_and_is_a_number() -> None:
+    half, most = Proportion.of(5, 10), Proportion.of(9, 10)
+    assert float(half) == 0.5
+    assert half < most
+    assert most > half
+    assert half <= 0.5 <= half
+    assert max(half, most) is most
+    assert sorted([most, half]) == [half, most]
+    with pytest.raises(TypeError):
+        assert half < "a"  # type: ignore[operator]
+
+
+def test_it_is_short_to_look_at(result: Result) -> None:
+    assert len(repr(result)) < 300
+    for text in (repr(result), result._repr_html_()):
+        assert str(result.robust) in text
+        assert str(result.clean) in text
+    hostile = result.model.model_copy(update={"reference": "<script>"})
+    assert "<script>" not in result.model_copy(update={"model": hostile})._repr_html_()
+
+
+def test_its_examples_as_a_table(result: Result) -> None:
+    pandas = pytest.importorskip("pandas")
+    table = result.to_pandas()
+    assert isinstance(table, pandas.DataFrame)
+    assert list(table.columns) == [
+        "index",
+        "label",
+        "clean_prediction",
+        "verdict",
+        "fgsm",
+    ]
+    assert (table.label == table.clean_prediction).sum() == result.clean.k
+    assert (table.verdict == "robust").sum() == result.robust.k
+
+
+def test_it_is_saved_and_read_again(result: Result, tmp_path: Path) -> None:
+    path = result.save(tmp_path / "new" / "folder")
+    assert read_result(path) == result
+    with pytest.raises(UserError, match="already"):
+        result.save(str(path.parent))
+
+
+def test_a_bar_reaches_the_end(
+    plain_classifier: Classifier,
+    digits_test: Dataset,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    part = digits_test.take(8)
+    evaluate(plain_classifier, part, eps=0.1, attacks="fgsm", measure=(), progress=True)
+    assert "done 100%" in capsys.readouterr().err
