@@ -74,7 +74,7 @@ def _columns_before(folder: Path) -> Path | None:
     )
 
 
-def read_result(path: Path, beside: Callable[[str], Path] | None = None) -> Result:
+def read_result(path: str | Path, beside: Callable[[str], Path] | None = None) -> Result:
     """A result with its columns.
 
     Args:
@@ -85,6 +85,7 @@ def read_result(path: Path, beside: Callable[[str], Path] | None = None) -> Resu
         UserError: a file is missing, damaged, of another schema version, or not what
             the record names; says which field or column is wrong.
     """
+    path = Path(path)
     path = path / RESULT if path.is_dir() else path
     content = read_json(path)
     if check_version(content, (1, 2), str(path)) == 1:
