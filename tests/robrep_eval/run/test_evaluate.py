@@ -68,10 +68,15 @@ def test_the_record_says_what_was_seen(run_folder: Path, digits_test: Dataset) -
 def test_an_honest_result_verifies(run_folder: Path) -> None:
     findings = verify_folder(run_folder)
     assert [f.check for f in findings] == [
+        "dataset",
+        "images",
         "clean predictions",
         "evidence",
         "adversarials",
         "figures",
+        "battery",
+        "measurements",
+        "labels",
     ]
 
 
