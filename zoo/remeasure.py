@@ -103,8 +103,11 @@ def _check_limits(
     failing = {k: v for k, v in found.limits.items() if v}
     failing.pop(Limit.NONE, None)
     most = max(failing.values(), default=0)
-    largest = [k for k, v in failing.items() if v == most] or [Limit.NONE]
-    holds(f"bound.limited_by is not {largest[0]}", found.limited_by in largest)
+    largest: list[Limit] = [k for k, v in failing.items() if v == most]
+    holds(
+        f"bound.limited_by: stated {found.limited_by}, which is not the most frequent",
+        found.limited_by in (largest or [Limit.NONE]),
+    )
 
 
 def _check_strongest(result: Result, found: BoundEstimate, n: int) -> None:
