@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from zoo.board.leaderboard import Board, Row
+from zoo.claims import EXPLAINED, UNPROVEN, Basis, names
 from zoo.collection.sources_embedded import EMBEDDED
 from zoo.pages.html_page import render
 from zoo.records import Card, Proportion
@@ -36,6 +37,9 @@ def page(board: Board, title: str = "Robust encoders") -> str:
         board=board,
         tasks=tasks,
         verify=f"robrep-zoo verify NAME{_option(board)}",
+        option=_option(board),
+        claims=[(basis, EXPLAINED[basis], names(basis)) for basis in Basis],
+        unproven=UNPROVEN,
         data=_script_safe(_data(board, [name for name, _ in tasks])),
     )
 

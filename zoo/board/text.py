@@ -31,7 +31,8 @@ WIDEST = 26
 NOTE = (
     "In brackets: 95% intervals (Clopper-Pearson). '3 to 5': two rows are shown to be "
     "more robust, and paired exact tests (McNemar, 5%) do not tell two others apart "
-    "from this one. 'doubtful': a health check of the evaluation objected."
+    "from this one. '-': not ranked, for its attacks or images cannot be compared. "
+    "'doubtful': a health check of the evaluation objected."
 )
 _LATEX = {
     "\\": r"\textbackslash{}",

@@ -82,8 +82,8 @@ def verify(
             show_table(plain(str(verdict)))
     if as_json:
         click.echo(json.dumps([verdict.as_json() for verdict in verdicts], indent=2))
-    else:
-        show_table(plain(_unchecked(verdicts)))
+    elif told := _bases(verdicts):
+        show_table(plain(told))
     _conclude(verdicts, strict=not everything)
 
 
@@ -105,12 +105,16 @@ def _again(count: int | None, seed: int | None, *, strict: bool) -> Again | None
     )
 
 
-def _unchecked(verdicts: list[Audit]) -> str:
-    """What rests on the word of the publishers; nothing if no entry was checked."""
+def _bases(verdicts: list[Audit]) -> str:
+    """What the claims of entries rest on; nothing if no entry was checked."""
+    from zoo.claims import EXPLAINED
+
     entry = next((verdict for verdict in verdicts if verdict.stated), None)
     if entry is None:
         return ""
-    return f"stated by publishers alone: {entry.stated}\nnot proven: {entry.unproven}"
+    lines = [f"{basis}: {text}" for basis, text in EXPLAINED.items()]
+    lines[-1] += f": {entry.stated}"  # the last class is what is stated
+    return "\n".join(["what entries claim is", *lines, f"not proven: {entry.unproven}"])
 
 
 def _conclude(verdicts: list[Audit], *, strict: bool) -> None:

@@ -9,14 +9,18 @@ from typing import Any
 
 import pytest
 from boards import HOSTILE, board, row
+from markupsafe import escape
 from zoo_collection import ENTRY, Evaluated
 
 from zoo.board.leaderboard import Board, build, doubts
+from zoo.board.page import page
 from zoo.board.text import HEADINGS, escape_latex, latex, markdown
+from zoo.claims import EXPLAINED, UNPROVEN, Basis, names
 from zoo.collection.model_card import escape_markdown, front_matter, readme
 from zoo.collection.sources import FolderSource
 from zoo.errors import UserError
 from zoo.measurements import Measurements
+from zoo.selection import SELECTED
 
 
 def published_with_both(evaluated: Evaluated, root: str) -> Board:
@@ -54,6 +58,30 @@ def test_verified_boards_leave_out_what_does_not_hold(
     found = build(FolderSource(root), verify=True)
     assert found.rows == []
     assert "SHA-256" in found.left_out[f"tiny-digits/{ENTRY}"]
+
+
+@pytest.mark.parametrize("unlike", [{"battery": "custom"}, {"images": SELECTED}])
+def test_what_cannot_be_compared_is_shown_without_a_rank(
+    unlike: dict[str, str],
+) -> None:
+    odd = row("odd", 900, 890, rank=0, last=0, **unlike)
+    rows = [*board().rows, odd]
+    shown = markdown(Board(source="here", rows=rows))
+    title = f"### cifar10, Linf 8/255, SLF, {', '.join(unlike.values())}"
+    wanted = title if "battery" in unlike else title.replace("SLF,", "SLF, standard,")
+    assert wanted in shown.splitlines()
+    assert "| - | odd |" in shown
+    text = page(Board(source="here", rows=rows))
+    assert f"cifar10, Linf 8/255, {next(iter(unlike.values()))} (1)" in text
+
+
+def test_the_page_names_the_classes_of_claims() -> None:
+    text = page(board())
+    for basis in Basis:
+        assert f"<dt>{basis}</dt><dd>{EXPLAINED[basis]}" in text
+        assert str(escape(names(basis))) in text
+    assert UNPROVEN in text
+    assert "robrep-zoo verify NAME --attack N --source https://" in text
 
 
 def test_markdown_keeps_its_columns() -> None:
