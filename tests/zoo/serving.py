@@ -161,9 +161,9 @@ def redirect(target: str) -> Behaviour:
 
 
 def silent(handler: Handler, content: bytes) -> None:
-    """Answers, then sends nothing."""
+    """Answers, then sends nothing until the other side hangs up."""
     handler.begin(200, len(content))
-    time.sleep(0.6)
+    handler.connection.recv(1)
 
 
 def trickling(handler: Handler, content: bytes) -> None:

@@ -241,12 +241,10 @@ def test_an_honest_classifier_raises_no_flag() -> None:
     assert unhealthy(check_health(subject(honest()), "full")) == []
 
 
-@pytest.mark.parametrize("name", store.names())
-def test_no_zoo_encoder_raises_a_flag(name: str) -> None:
-    encoder = store.load_encoder_by_name(name)
+def test_a_robust_encoder_raises_no_flag() -> None:
+    """Withstanding attacks is not by itself suspicious."""
+    encoder = store.load_encoder_by_name("tarrl-digits")
     train = datasets.load("digits", "train")
-    if encoder.spec.shape != train.shape:
-        pytest.skip("needs another dataset than the embedded one")
     with torch.no_grad():
         z = encoder(train.images(slice(None)))
     head = fit_linear(z, train.labels, classes=10, l2=1e-3, tolerance=1e-4)
