@@ -8,6 +8,7 @@ other hardware. Only where no grid passes is the exact float image kept.
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -107,7 +108,7 @@ def unpack(tensors: dict[str, Tensor], data: Dataset) -> Claims:
         VerificationError: tensors that are missing, damaged, or of another size.
     """
     try:
-        _check_kinds(tensors)
+        _check_kinds(tensors, data.shape)
         code, scale = tensors["code"], tensors["scale"]
         count = len(code)
         positions = tensors["positions"].long()
@@ -134,8 +135,8 @@ def unpack(tensors: dict[str, Tensor], data: Dataset) -> Claims:
         raise VerificationError(f"the perturbations are damaged: {first}") from None
 
 
-def _check_kinds(tensors: dict[str, Tensor]) -> None:
-    """Rank and dtype of each tensor, lengths, and that no claim is made twice."""
+def _check_kinds(tensors: dict[str, Tensor], shape: tuple[int, ...]) -> None:
+    """Rank and dtype of each tensor, lengths, and what they unpack to."""
     for name, (dtypes, rank) in KINDS.items():
         found = tensors[name]
         if found.dtype not in dtypes or found.ndim != rank:
@@ -143,9 +144,8 @@ def _check_kinds(tensors: dict[str, Tensor]) -> None:
     rows = [tensors[name] for name in ("code", "scale", "positions", "attack")]
     if len({len(column) for column in rows}) > 1:
         raise ValueError("its tensors differ in length")
-    pairs = zip(tensors["positions"].tolist(), tensors["attack"].tolist(), strict=True)
-    if len(set(pairs)) != len(tensors["code"]):
-        raise ValueError("an adversarial is listed twice")
+    size = 4 * len(rows[0]) * math.prod(shape)
+    budgets.check(size, 4 * budgets.ARRAY_BYTES, "bytes of adversarials")
 
 
 def _pack_block(block: _Block) -> tuple[Tensor, Tensor, Tensor]:

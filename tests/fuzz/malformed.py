@@ -156,11 +156,11 @@ def altered(content: Any, dice: random.Random) -> Any:
         rest = [altered(v, dice) if i == at else v for i, v in enumerate(content)]
         return rest * dice.choice((1, 1, 1, 0, 3))
     key = dice.choice(list(content))
-    rest = {k: v for k, v in content.items() if k != key}
+    kept = {k: v for k, v in content.items() if k != key}
     if dice.random() < 0.15:
-        return rest
+        return kept
     name = str(dice.choice(ODD_VALUES)) if dice.random() < 0.1 else key
-    return {**rest, name: altered(content[key], dice)}
+    return {**kept, name: altered(content[key], dice)}
 
 
 def as_json(content: Any, dice: random.Random) -> bytes:
