@@ -74,7 +74,9 @@ def _columns_before(folder: Path) -> Path | None:
     )
 
 
-def read_result(path: str | Path, beside: Callable[[str], Path] | None = None) -> Result:
+def read_result(
+    path: str | Path, beside: Callable[[str], Path] | None = None
+) -> Result:
     """A result with its columns.
 
     Args:
