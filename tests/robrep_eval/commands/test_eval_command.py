@@ -179,3 +179,33 @@ def test_a_killed_run_resumes_to_the_same_result(
     assert one.examples == two.examples
     assert one.robust == two.robust
     assert one.evidence.file_sha256 == two.evidence.file_sha256
+
+
+def test_normalize_is_what_the_encoder_would_do_itself(
+    plain_classifier: Classifier,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    """A bare checkpoint with --normalize beside the encoder that knows its own."""
+    encoder = plain_classifier.encoder
+    assert isinstance(encoder, Encoder)
+    own = Encoder(encoder.spec.model_copy(update={"mean": (0.3,), "std": (0.01,)}))
+    own.load_state_dict(encoder.state_dict())
+    save_encoder(own, tmp_path / "own.safetensors")
+    bare = {k.removeprefix("backbone."): v for k, v in encoder.state_dict().items()}
+    torch.save(bare, tmp_path / "bare.pt")
+    arch = ["--arch", encoder.spec.arch]
+    for key, value in encoder.spec.options.items():
+        arch += ["--arch-option", f"{key}={value}"]
+
+    def found(name: str, *words: str) -> list[int]:
+        rest = ("--dataset", "digits", "--attacks", "none", "-q", "--output", name)
+        code, _, err = _call(monkeypatch, capsys, tmp_path, *words, *rest)
+        assert code == 0, err
+        return read_result(tmp_path / name).examples.clean_prediction
+
+    expected = found("a", "--model", "own.safetensors")
+    model = ("--model", "bare.pt", *arch)
+    assert found("b", *model, "--normalize", "0.3/0.01") == expected
+    assert found("c", *model) != expected
