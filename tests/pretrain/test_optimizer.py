@@ -67,11 +67,11 @@ def test_lars_scales_weights_by_trust_and_leaves_biases_to_sgd() -> None:
 
 def test_sgd_is_torchs() -> None:
     before, after, slopes = stepped(name="sgd", lr=0.1, momentum=0.9, weight_decay=0.2)
-    own = torch.optim.SGD(
-        [{"params": [before.weight], "weight_decay": 0.2}, {"params": [before.bias]}],
-        lr=0.1,
-        momentum=0.9,
-    )
+    groups: list[dict[str, Any]] = [
+        {"params": [before.weight], "weight_decay": 0.2},
+        {"params": [before.bias]},
+    ]
+    own = torch.optim.SGD(groups, lr=0.1, momentum=0.9)
     for _ in range(STEPS):
         for parameter, slope in zip(before.parameters(), slopes, strict=True):
             parameter.grad = slope.clone()
@@ -82,7 +82,7 @@ def test_sgd_is_torchs() -> None:
 
 def rates(schedule: str, warmup: float, steps: int = 40) -> list[float]:
     """Of steps 1 to `steps`, as the session sets them."""
-    settings = OptimizerSettings(schedule=schedule, lr=0.8, warmup=warmup)  # type: ignore[arg-type]
+    settings = OptimizerSettings(schedule=schedule, lr=0.8, warmup=warmup)
     optimizer = build_optimizer(nn.Linear(2, 2), settings)
     scheduler = build_schedule(optimizer, settings, steps)
     found = []

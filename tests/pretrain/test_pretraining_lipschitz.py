@@ -23,10 +23,10 @@ from pretrain.recipe import Recipe, load_recipe, merge, validate
 from pretrain.run_folder import RunFolder
 from pretrain.session import Session, Surroundings
 from pretrain.train import train
-from robrep_eval.measures.lipschitz import lipschitz_constant
 from zoo import datasets
 from zoo.encoder import load_encoder
 from zoo.errors import UserError
+from zoo.lipschitz import lipschitz_constant
 from zoo.nets.lipschitz import LipschitzNet
 from zoo.records import Card, read_record
 
