@@ -25,6 +25,8 @@ PACKAGES = {ART: "adversarial-robustness-toolbox"}
 """Whose names differ from what results call them."""
 REPLAYED = "robrep (official-rng)"
 """robrep's engine on the reference's random draws."""
+NETWORKS = ("a folded copy", "a copy", "the classifier itself")
+"""What robrep's engine may have asked for its proposals."""
 Parameters = dict[str, Any]
 
 
@@ -263,7 +265,18 @@ def _compared(
     return {
         "the code": (run.engine, f"{member.code} {meant}"),
         "sequence": (run.sequence, member.sequence),
-        "parameters": (run.parameters, member.parameters),
+        "parameters": (_settings(run), member.parameters),
+    }
+
+
+def _settings(run: AttackRun) -> Parameters:
+    """An attack's parameters, less which network it asked for its proposals: that is
+    found when it runs, and proposals are checked on the classifier itself."""
+    network = run.parameters.get("network")
+    return {
+        name: value
+        for name, value in run.parameters.items()
+        if name != "network" or network not in NETWORKS
     }
 
 

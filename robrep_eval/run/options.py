@@ -138,7 +138,8 @@ def measurements(options: Mapping[str, Any]) -> tuple[Measurement[Any], ...]:
             raise UserError(
                 f"give either measure= or {', '.join(f'{n}=' for n in asked)}, not both"
             )
-        return tuple(options["measure"])
+        given: tuple[Measurement[Any], ...] = options["measure"]
+        return tuple(given) if isinstance(given, list) else given
     if isinstance(asked.get("certify"), str):
         asked["certify"] = asked["certify"].split(",")
     return read_options({**known, **asked})

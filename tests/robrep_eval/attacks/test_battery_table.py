@@ -43,3 +43,7 @@ def test_words_of_others_mean_nothing_here() -> None:
     for word in ("transfer:zoo:x", "toy-corner", "Standard", " standard", "sta"):
         assert batteries.members(word, "robrep", "Linf") is None
     assert batteries.members("standard", "some engine", "Linf") is None
+
+
+def test_the_networks_are_those_of_the_engine() -> None:
+    assert set(NETWORKS) == {*_COPIES, ITSELF}
