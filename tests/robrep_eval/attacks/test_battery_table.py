@@ -7,6 +7,8 @@ from itertools import product
 import pytest
 
 from robrep_eval.attacks.battery import ENGINES, RANDOMNESS, build
+from robrep_eval.attacks.prepared import _COPIES
+from robrep_eval.attacks.problem import ITSELF
 from robrep_eval.attacks.registry import registry
 from zoo import batteries
 from zoo.errors import UserError
@@ -46,4 +48,4 @@ def test_words_of_others_mean_nothing_here() -> None:
 
 
 def test_the_networks_are_those_of_the_engine() -> None:
-    assert set(NETWORKS) == {*_COPIES, ITSELF}
+    assert set(batteries.NETWORKS) == {*_COPIES, ITSELF}
