@@ -320,7 +320,7 @@ def _check_measurements(
         check_bound(result, found.bound, classifier, data, device=device)
     if found.lipschitz:
         check_lipschitz(result, found.lipschitz, classifier, data, device=device)
-    names = [name for name, value in found if value is not None]
+    names = [name for name, value in found if value]
     return Finding("measurements", ", ".join(names) or "none")
 
 
