@@ -6,6 +6,8 @@ head and the clean images is computed here, and compared with it.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -17,7 +19,7 @@ from zoo.datasets.base import Dataset
 from zoo.errors import UserError, VerificationError
 from zoo.lipschitz import certify_lipschitz
 from zoo.measurements import BoundEstimate, Limit, LipschitzCertificate
-from zoo.records import Proportion, Result
+from zoo.records import Proportion, Result, Verdict
 from zoo.recount import agree, check_curve, holds, near
 
 ROUNDING = 1e-3
@@ -68,8 +70,30 @@ def check_bound(
     near("bound.tightness", found.tightness, found.adversarial_loss / found.b2)
     name = "relative_displacement"
     near(f"bound.{name}", getattr(found, name), getattr(again, name), ROUNDING)
+    _check_fooled(result, columns, y, n)
     _check_limits(found, again, clean, y, weight)
     _check_strongest(result, found, n)
+
+
+def _check_fooled(
+    result: Result, columns: dict[str, npt.NDArray[np.float64]], y: Tensor, n: int
+) -> None:
+    """An image that was fooled left its class: no small displacement, no small loss.
+
+    Its feature crossed a boundary, which is no nearer than the margin, and its label's
+    probability fell below that of another class, so to one half or less.
+    """
+    examples = result.examples
+    fooled = np.array(examples.clean_prediction[:n]) == y.numpy()
+    fooled &= np.array([verdict is Verdict.FOOLED for verdict in examples.verdict[:n]])
+    slack = ROUNDING * np.median(columns["margin"])
+    crossed = columns["displacement"] >= columns["margin"] * (1 - ROUNDING) - slack
+    lost = columns["adversarial_loss"] >= math.log(2) * (1 - ROUNDING)
+    holds(
+        "bound: a fooled image is displaced less than its margin",
+        bool(crossed[fooled].all()),
+    )
+    holds("bound: a fooled image has a loss below log 2", bool(lost[fooled].all()))
 
 
 def _check_limits(

@@ -374,8 +374,8 @@ def test_no_checked_field_is_called_stated() -> None:
     assert wrong == []
 
 
-def _displacement(forger: Forger) -> None:
-    """A larger displacement, with all that follows from it and the network."""
+def _displacement(forger: Forger, factor: float = 1.1) -> None:
+    """Another displacement, with all that follows from it and the network."""
     source = FolderSource(forger.root)
     published = read_entry(source, source.find(measured.NAME), measured.ENTRY)
     classifier = load_classifier(source, published)
@@ -383,7 +383,7 @@ def _displacement(forger: Forger) -> None:
     bound = published.result.measurements.bound
     assert bound is not None
     assert classifier.linear is not None
-    moved = torch.tensor(bound.examples["displacement"], dtype=torch.float64) * 1.1
+    moved = torch.tensor(bound.examples["displacement"], dtype=torch.float64) * factor
     loss = torch.tensor(bound.examples["adversarial_loss"], dtype=torch.float64)
     again = from_reached(
         features_and_logits(classifier, data.images(slice(None)), 256, "cpu"),
@@ -396,7 +396,61 @@ def _displacement(forger: Forger) -> None:
     forger.now["result"]["measurements"]["bound"] = again.model_dump(mode="json")
 
 
-@pytest.mark.parametrize("name", ["labels", "extra_data", "dataset", "method"])
+def _curve_at(point: int, change: int) -> Callable[[Content], None]:
+    def forge(now: Content) -> None:
+        points = now["result"]["measurements"]["eps_curve"]["points"]
+        k = points[point]["robust"]["k"] + change
+        points[point]["robust"] = Proportion.of(k, measured.IMAGES).model_dump()
+
+    return forge
+
+
+def _no_loss(now: Content) -> None:
+    """Adversarial losses as if nothing had been fooled, with their averages."""
+    found = now["result"]["measurements"]["bound"]
+    column = list(found["examples"]["clean_loss"])
+    found["examples"]["adversarial_loss"] = column
+    found["adversarial_loss"] = sum(column) / len(column)
+    found["tightness"] = found["adversarial_loss"] / found["b2"]
+
+
+JOINT_FORGERIES: dict[str, tuple[Callable[[Content], None], str]] = {
+    "accuracy before the attack": (_curve_at(0, 1), "eps_curve at 0"),
+    "a curve that rises": (_curve_at(3, 20), "largest rise of eps_curve"),
+    "a failing check that passes": (_flag(value=0.5), "status of deterministic"),
+    "a passing check that fails": (_flag(status="fail"), "status of deterministic"),
+    "no adversarial loss": (_no_loss, "a loss below log 2"),
+    "averages of no list": (_measured("bound", b1=0.1), "bound.b1"),
+    "top 1 above top 5": (
+        _measured("label_free", nearest_top1=0.9, nearest_top5=0.8),
+        "top 1 above top 5",
+    ),
+    "a share of 3": (_measured("label_free", breakaway_risk=3.0), "not in [0, 1]"),
+    "a radius beyond its samples": (_smoothing(0, 1, 0.2), "can prove"),
+}
+
+
+@pytest.mark.parametrize("name", JOINT_FORGERIES)
+def test_measurements_that_contradict_others(forger: Forger, name: str) -> None:
+    forge, reason = JOINT_FORGERIES[name]
+    forge(forger.begin())
+    verdict = forger.audit()
+    assert not verdict.holds
+    assert reason in str(verdict.reason)
+
+
+def test_a_displacement_too_small_for_what_it_did(forger: Forger) -> None:
+    forger.begin()
+    assert forger.audit().holds
+    _displacement(forger, 0.01)
+    verdict = forger.audit()
+    assert not verdict.holds
+    assert "above b2" in str(verdict.reason)
+
+
+@pytest.mark.parametrize(
+    "name", ["labels", "extra_data", "dataset", "method", "threat"]
+)
 @pytest.mark.parametrize("where", ["card", "result"])
 def test_card_and_result_tell_the_same_of_the_training(
     forger: Forger, name: str, where: str
@@ -404,7 +458,7 @@ def test_card_and_result_tell_the_same_of_the_training(
     now = forger.begin()
     training = (now["card"] if where == "card" else now["result"]["model"])["training"]
     value = training[name]
-    training[name] = not value if isinstance(value, bool) else f"{value}-2"
+    training[name] = altered(value, annotation(f"card.training.{name}"))[0]
     verdict = forger.audit()
     assert not verdict.holds
     assert f"{name} = " in str(verdict.reason)
