@@ -171,7 +171,7 @@ def members(word: str, engine: str, norm: Norm) -> list[Member] | None:
         engine: As a result names it: "robrep", "robrep (official-rng)", "reference".
         norm: Of the threat model.
     """
-    engine = "reference" if engine.startswith("reference ") else engine
+    engine = "reference" if engine == "reference (official-rng)" else engine
     if engine not in (ROBREP, REPLAYED, "reference"):
         return None
     if word == "none":
@@ -227,7 +227,9 @@ def _randomness(engine: str) -> Parameters:
 def meaning(result: Result) -> list[Member] | None:
     """The attacks that the result's battery stands for; None: its name is not one that
     robrep gives."""
-    words = filter(None, result.battery.split(","))
+    words = result.battery.split(",")
+    if "none" in words[1:] or (words[0] == "none" and len(words) > 1):
+        return None  # another spelling of the rest
     found = [members(word, result.engine, result.threat.norm) for word in words]
     if None in found:
         return None

@@ -246,6 +246,7 @@ def check_smoothing(result: Result, found: SmoothingCertificate) -> None:
     label = dict(zip(examples.index, examples.label, strict=True))
     holds("smoothing: an image is listed twice", _distinct(found.index))
     holds("smoothing: an image was not evaluated", label.keys() >= set(found.index))
+    holds("smoothing: no samples", found.n > 0 and 0 < found.alpha < 1)
     most = found.sigma * float(norm.ppf(found.alpha ** (1 / found.n)))
     radius, guess = np.array(found.radius), np.array(found.prediction)
     holds(

@@ -50,6 +50,7 @@ def check_bound(
     y = data.labels[:n]
     weight = linear_head(classifier).weight.detach().cpu()
     reached = [torch.from_numpy(_column(columns, name)) for name in STATED]
+    holds("bound: a displacement below 0", bool((reached[0] >= 0).all()))
     again = from_reached(
         clean,
         y,

@@ -9,9 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from zoo import datasets
+from zoo import comparable, datasets
 from zoo.arithmetic import full_float32
-from zoo.batteries import CUSTOM, shown
 from zoo.classifier import Classifier, predict
 from zoo.classifier_file import load_classifier
 from zoo.datasets.base import Dataset
@@ -20,12 +19,10 @@ from zoo.encoder import fingerprint
 from zoo.errors import UserError, VerificationError
 from zoo.evidence import check_adversarials
 from zoo.files import read_tensors, sha256_file
-from zoo.label_budget import LabelBudget
 from zoo.records import Outcome, Result
-from zoo.recount import agree, check_figures, check_measurements, holds
+from zoo.recount import agree, check_figures, check_measurements
 from zoo.remeasure import check_bound, check_lipschitz
 from zoo.result_file import read_result
-from zoo.selection import SELECTED, as_limit
 
 BLOCK = 1024
 SIZES = (100, 37)
@@ -152,14 +149,14 @@ def verify(
     """All checks, in order; see `verify_folder` for what is raised."""
     steps: list[Callable[[], Finding]] = [
         lambda: _check_dataset(result, classifier, data),
-        lambda: _check_selection(result, data),
+        lambda: Finding("images", comparable.images(result, data)),
         lambda: _check_clean(result, classifier, data, device),
         lambda: _check_completeness(result, claims),
         lambda: _check_claims(result, classifier, claims, data, device),
         lambda: _check_figures(result),
-        lambda: _check_battery(result),
+        lambda: Finding("battery", comparable.battery(result)),
         lambda: _check_measurements(result, classifier, data, device),
-        lambda: _check_labels(result, data_dir),
+        lambda: Finding("labels", comparable.labels(result, data_dir)),
     ]
     return [step() for step in steps]
 
@@ -175,7 +172,7 @@ def _check_dataset(result: Result, classifier: Classifier, data: Dataset) -> Fin
     """Classes and shape are those of the images and of the classifier."""
     stated = (result.dataset.classes, result.dataset.shape)
     agree("classes and image shape", stated, (len(data.classes), data.shape))
-    agree("of the classifier", stated, (classifier.classes, classifier.shape))
+    agree("those of the classifier", stated, (classifier.classes, classifier.shape))
     if data.labels.tolist() != result.examples.label:
         raise VerificationError("the stated labels are not those of the dataset")
     return Finding("dataset", f"{data.name}/{data.split}, {len(data.classes)} classes")
@@ -186,8 +183,8 @@ def _check_clean(
 ) -> Finding:
     """Clean predictions, by fresh forward passes at two batch sizes.
 
-    Where logits are not finite the prediction is undecided; where rounding could decide
-    between two classes it is either of them, or undecided.
+    A prediction is what one of them gives; it is undecided only where logits are not
+    finite, or rounding could decide between two classes.
     """
     wrong: list[int] = []
     stated = torch.tensor(result.examples.clean_prediction)
@@ -213,12 +210,14 @@ def _possible(classifier: Classifier, x: Tensor, device: str) -> Tensor:
         [predict(classifier, x, batch_size=size, device=device) for size in SIZES]
     )
     finite = passes.isfinite().all(dim=2).all(dim=0)
-    logits = passes.nan_to_num()
-    top = logits.amax(dim=2, keepdim=True)
-    spread = top - logits.amin(dim=2, keepdim=True)
-    possible = (logits >= top - TIE * spread).any(dim=0) & finite.unsqueeze(1)
-    undecided = possible.sum(dim=1) != 1
-    return torch.cat([undecided.unsqueeze(1), possible], dim=1)
+    first, second = passes.nan_to_num().topk(2, dim=2).values.unbind(dim=2)
+    spread = first - passes.nan_to_num().amin(dim=2)
+    found = passes.argmax(dim=2)
+    tied = (first - second <= TIE * spread).any(dim=0) | (found[0] != found[1])
+    possible = torch.zeros(passes.shape[1:], dtype=torch.bool).scatter(1, found.T, True)
+    return torch.cat(
+        [(tied | ~finite).unsqueeze(1), possible & finite.unsqueeze(1)], dim=1
+    )
 
 
 def _check_completeness(result: Result, claims: Claims) -> Finding:
@@ -270,39 +269,10 @@ def _check_claims(
     )
 
 
-def _check_selection(result: Result, data: Dataset) -> Finding:
-    """The whole split, what a limit takes of it, or images of somebody's choice."""
-    index, whole = result.examples.index, data.whole()
-    holds("an image is listed twice", len(set(index)) == len(index))
-    name = f"{data.name}/{data.split}"
-    if index == list(range(len(whole))):
-        return Finding("images", f"all {len(whole)} of {name}")
-    if index == whole.take(len(index)).positions.tolist():
-        return Finding("images", f"{len(index)} of {len(whole)} of {name}, by --limit")
-    if as_limit(index, result.examples.label):
-        raise VerificationError(
-            f"the {len(index)} images look like what --limit takes, but of {name} it "
-            "takes others"
-        )
-    return Finding("images", f"{SELECTED}: not ranked with other results")
-
-
 def _check_figures(result: Result) -> Finding:
     """Verdicts follow from outcomes, figures from verdicts."""
     check_figures(result)
     return Finding("figures", f"clean {result.clean}, robust {result.robust}")
-
-
-def _check_battery(result: Result) -> Finding:
-    """What its name stands for; `check_figures` refused what it does not."""
-    if shown(result) == CUSTOM:
-        return Finding(
-            "battery",
-            f"{CUSTOM}: '{result.battery}' ({result.engine}) is no battery of "
-            "robrep's; not ranked with other results",
-        )
-    names = ", ".join(run.name for run in result.attacks) or "no attack"
-    return Finding("battery", f"{result.battery} ({result.engine}): {names}")
 
 
 def _check_measurements(
@@ -322,27 +292,3 @@ def _check_measurements(
         check_lipschitz(result, found.lipschitz, classifier, data, device=device)
     names = [name for name, value in found if value]
     return Finding("measurements", ", ".join(names) or "none")
-
-
-def _check_labels(result: Result, data_dir: Path | None) -> Finding:
-    """The share of labels follows from how many training images the head was fitted
-    on."""
-    probe = result.probe
-    if probe is None:
-        return Finding("labels", "no head was fitted")
-    name, _, split = probe.train.rpartition("/")
-    try:
-        total = len(datasets.load(name, split, data_dir=data_dir))
-    except UserError:
-        return Finding("labels", f"not checked: {probe.train} is not here")
-    budget = LabelBudget.parse(probe.labels) if probe.labels else None
-    used = budget.count(total) if budget else total
-    words = f"{probe.labels or 'all'} labels"
-    agree(f"images that the head was fitted on ({words})", probe.train_n, used)
-    if budget and (budget.text != probe.labels or used == total):
-        # Each spelling would be a ranking of its own.
-        raise VerificationError(
-            f"labels: '{probe.labels}' of {total} images is written "
-            f"{'null' if used == total else budget.text}"
-        )
-    return Finding("labels", f"{probe.labels or 'all'}: {used} of {total} images")

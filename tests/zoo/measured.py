@@ -9,8 +9,10 @@ import torch
 from zoo_collection import card_of
 
 from robrep_eval import evaluate
-from robrep_eval.measures.certify import SmoothingSettings
-from robrep_eval.measures.measure import MeasureSettings
+from robrep_eval.measures.certify import Smoothing, SmoothingSettings
+from robrep_eval.measures.label_free import WithoutLabels
+from robrep_eval.measures.lipschitz import LipschitzMargins
+from robrep_eval.measures.registry import usual
 from robrep_eval.probes.linear import ProbeSettings
 from zoo.collection.publish import Request, publish
 from zoo.encoder import Encoder, EncoderSpec, save_encoder
@@ -57,11 +59,13 @@ def publish_measured(root: Path) -> Path:
             limit=IMAGES,
             output=root / "run",
             probe=ProbeSettings(labels="50%"),
-            measure=MeasureSettings(
-                label_free=True,
-                certify=("smoothing", "lipschitz"),
-                smoothing=SmoothingSettings(sigma=0.1, n0=10, n=100),
-                smoothing_limit=8,
+            measure=(
+                *usual(),
+                WithoutLabels(),
+                Smoothing(
+                    sampling=SmoothingSettings(sigma=0.1, n0=10, n=100), images=8
+                ),
+                LipschitzMargins(),
             ),
         )
         _add_corruptions(root / "run")

@@ -179,11 +179,17 @@ def _groups(entries: Sequence[_Candidate]) -> dict[Key, list[_Candidate]]:
     ordered = sorted(entries, key=lambda c: (-c.row.robust.value, c.row.reference))
     for each in ordered:
         row = each.row
-        ball = (row.threat.norm, f"{row.threat.eps:.9f}")
+        ball = str(row.threat)  # as people see it: no ranking of one beside theirs
         probe = ("" if row.protocol == "SLF" else row.protocol,)
-        key = (row.dataset, row.split, *ball, *probe, row.battery, row.images)
+        key = (row.dataset, row.split, ball, *probe, row.battery, row.images)
         groups.setdefault(key, []).append(each)
-    return dict(sorted(groups.items()))
+
+    def place(item: tuple[Key, list[_Candidate]]) -> tuple[object, ...]:
+        (dataset, split, _, *rest), group = item
+        threat = group[0].row.threat
+        return dataset, split, threat.norm, threat.eps, rest
+
+    return dict(sorted(groups.items(), key=place))
 
 
 def _rank(group: Sequence[_Candidate], *, verified: bool) -> list[Row]:

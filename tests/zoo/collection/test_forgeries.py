@@ -8,15 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from forging import rehash, save_no_adversarials
+from safetensors.torch import load_file, save_file
+from torch import nn
 from whole import read_whole, write_whole
 
 from zoo import datasets
 from zoo.board.leaderboard import build
+from zoo.classifier import Classifier
 from zoo.collection import sources_embedded
 from zoo.collection.audit import audit, plan
 from zoo.collection.index import INDEX, scan
 from zoo.collection.sources import FolderSource
+from zoo.collection.store import load_encoder_by_name
+from zoo.encoder import fingerprint
 from zoo.records import Proportion, write_record
 from zoo.selection import SELECTED
 from zoo.threat import ThreatModel
@@ -237,6 +243,69 @@ def test_labels_of_another_spelling_do_not_make_a_ranking(root: Path) -> None:
 
     forge(root, change)
     assert reason(root) is not None
+
+
+@pytest.mark.parametrize("name", ["none,standard", "standard,", " standard"])
+def test_another_spelling_of_a_battery_is_no_ranking(root: Path, name: str) -> None:
+    def change(content: Content) -> None:
+        content["battery"] = name
+
+    forge(root, change)
+    assert standing(root)[:2] == (0, "custom")
+
+
+def test_another_spelling_of_a_protocol(root: Path) -> None:
+    def change(content: Content) -> None:
+        content["probe"]["protocol"] = "SLF2"
+
+    place = root / NAME / "entries" / ENTRY / "entry.json"
+    place.write_text(place.read_text().replace('"slf"', '"slf2"'))
+    forge(root, change)
+    assert "there is no protocol 'SLF2'" in str(reason(root))
+
+
+def test_a_ball_that_looks_the_same_is_ranked_with_the_others(root: Path) -> None:
+    """No ranking of one beside theirs, under the same title."""
+    other = root / "other"
+    shutil.copytree(root / NAME, other)
+    for file in (other / "card.json", other / "entries" / ENTRY / "entry.json"):
+        file.write_text(file.read_text().replace(NAME, "other"))
+
+    def change(content: Content) -> None:
+        threat = ThreatModel(norm="Linf", eps=0.10000004)
+        content["threat"] = threat.model_dump()
+        content["evidence"]["tolerance"] = threat.tolerance((1, 8, 8))
+
+    forge(root, change)
+    assert reason(root) is None
+    board = build(FolderSource(root))
+    assert [(row.rank, row.last) for row in board.rows] == [(1, 2), (1, 2)]
+
+
+def test_a_head_that_leaves_everything_open(root: Path) -> None:
+    """Logits that are all equal: each label would do as "the" prediction."""
+
+    def change(content: Content) -> None:
+        examples = content["examples"]
+        examples["clean_prediction"] = list(examples["label"])
+        n = len(examples["label"])
+        examples["verdict"] = ["robust"] * n
+        for column in examples["outcomes"].values():
+            column[:] = ["held"] * n
+        head = load_file(root / NAME / "entries" / ENTRY / "head.safetensors")
+        zero = {name: torch.zeros_like(tensor) for name, tensor in head.items()}
+        save_file(zero, root / NAME / "entries" / ENTRY / "head.safetensors")
+        source = FolderSource(root)
+        encoder = load_encoder_by_name(NAME, source)
+        linear = nn.Linear(encoder.dim, 10)
+        linear.load_state_dict(zero)
+        classifier = Classifier(encoder, linear, classes=10, shape=(1, 8, 8))
+        content["model"]["weights_sha256"] = fingerprint(classifier)
+        recount(content)
+
+    drop_adversarials(root)
+    forge(root, change)
+    assert "clean predictions differ" in str(reason(root))
 
 
 @pytest.mark.parametrize("eps", [0.05, 0.099])
