@@ -264,7 +264,8 @@ def _disk_of(size: int) -> Iterator[None]:
 
 def test_a_full_disk_leaves_the_old_checkpoint(tmp_path: Path) -> None:
     run = RunFolder(tmp_path, _recipe())
-    state = dict.fromkeys(CHECKPOINT)
+    state: dict[str, Any] | None = dict.fromkeys(CHECKPOINT)
+    assert state is not None
     run.save({**state, "epoch": 1, "method": torch.ones(10)})
     with _disk_of(100_000), pytest.raises(OSError, match="too large"):
         run.save({**state, "epoch": 2, "method": torch.ones(1_000_000)})

@@ -114,12 +114,12 @@ def test_own_module_and_loader_from_start_to_verified(
 def test_the_code_of_a_module_is_part_of_the_run(tmp_path: Path) -> None:
     own = module(64)
     options = {"train": (X[TRAIN], Y[TRAIN]), "eps": 0.1, "attacks": "fgsm"}
-    evaluate(own, (X[TEST], Y[TEST]), **options, measure=(), output=tmp_path / "run")  # type: ignore[misc]
-    own.net[2] = nn.GELU()  # type: ignore[assignment]
+    evaluate(own, (X[TEST], Y[TEST]), **options, measure=(), output=tmp_path / "run")
+    own.net[2] = nn.GELU()
     with pytest.raises(UserError, match="holds another evaluation"):
         evaluate(
             own, (X[TEST], Y[TEST]), **options, measure=(), output=tmp_path / "run"
-        )  # type: ignore[misc]
+        )
 
 
 def test_logits_are_taken_as_they_are() -> None:
@@ -132,13 +132,13 @@ def test_logits_are_taken_as_they_are() -> None:
         optimiser.step()
     data = (X[TEST].numpy(), Y[TEST].numpy())
     options = {"eps": "0.1", "attacks": "fgsm", "measure": (), "classes": 10}
-    result = evaluate(own, data, kind="logits", mean=[0.3], std=0.4, **options)  # type: ignore[misc]
+    result = evaluate(own, data, kind="logits", mean=[0.3], std=0.4, **options)
     with torch.no_grad():
         right = own.eval()((X[TEST] - 0.3) / 0.4).argmax(1) == Y[TEST]
     assert result.probe is None
     assert result.clean.k == int(right.sum()) > 18
     with pytest.raises(UserError, match="kind='logits' or kind='features'"):
-        evaluate(own, data, **options)  # type: ignore[misc]
+        evaluate(own, data, **options)
 
 
 def test_pixels_of_another_scale_are_flagged() -> None:
@@ -169,7 +169,7 @@ def test_bytes_and_floats_are_the_same_images() -> None:
             module(64),
             (x[TEST], Y[TEST]),
             train=(x[TRAIN], Y[TRAIN]),
-            **options,  # type: ignore[misc]
+            **options,
         )
         for x in (grey, grey.float() / 255)
     )

@@ -69,7 +69,7 @@ def test_more_is_measured_without_attacking_again(
 ) -> None:
     folder, before = measured
     again = evaluate(
-        robust_classifier.encoder,  # type: ignore[arg-type]
+        robust_classifier.encoder,
         dataset="digits",
         eps=0.1,
         attacks="apgd-ce",
@@ -95,7 +95,7 @@ def test_a_certificate_with_other_noise_is_made_anew_and_told(
 
     def again(sigma: float) -> Result:
         return evaluate(
-            robust_classifier.encoder,  # type: ignore[arg-type]
+            robust_classifier.encoder,
             dataset="digits",
             eps=0.1,
             attacks="apgd-ce",

@@ -64,7 +64,7 @@ def test_verified_boards_leave_out_what_does_not_hold(
 def test_what_cannot_be_compared_is_shown_without_a_rank(
     unlike: dict[str, str],
 ) -> None:
-    odd = row("odd", 900, 890, rank=0, last=0, **unlike)
+    odd = row("odd", 900, 890, rank=0, last=0, **unlike)  # type: ignore[arg-type]
     rows = [*board().rows, odd]
     shown = markdown(Board(source="here", rows=rows))
     title = f"### cifar10, Linf 8/255, SLF, {', '.join(unlike.values())}"
