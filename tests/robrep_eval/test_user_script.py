@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -113,7 +114,11 @@ def test_own_module_and_loader_from_start_to_verified(
 
 def test_the_code_of_a_module_is_part_of_the_run(tmp_path: Path) -> None:
     own = module(64)
-    options = {"train": (X[TRAIN], Y[TRAIN]), "eps": 0.1, "attacks": "fgsm"}
+    options: dict[str, Any] = {
+        "train": (X[TRAIN], Y[TRAIN]),
+        "eps": 0.1,
+        "attacks": "fgsm",
+    }
     evaluate(own, (X[TEST], Y[TEST]), **options, measure=(), output=tmp_path / "run")
     own.net[2] = nn.GELU()
     with pytest.raises(UserError, match="holds another evaluation"):
@@ -131,7 +136,12 @@ def test_logits_are_taken_as_they_are() -> None:
         nn.functional.cross_entropy(own((X[TRAIN] - 0.3) / 0.4), Y[TRAIN]).backward()
         optimiser.step()
     data = (X[TEST].numpy(), Y[TEST].numpy())
-    options = {"eps": "0.1", "attacks": "fgsm", "measure": (), "classes": 10}
+    options: dict[str, Any] = {
+        "eps": "0.1",
+        "attacks": "fgsm",
+        "measure": (),
+        "classes": 10,
+    }
     result = evaluate(own, data, kind="logits", mean=[0.3], std=0.4, **options)
     with torch.no_grad():
         right = own.eval()((X[TEST] - 0.3) / 0.4).argmax(1) == Y[TEST]
@@ -163,7 +173,7 @@ def test_pixels_of_another_scale_are_flagged() -> None:
 
 def test_bytes_and_floats_are_the_same_images() -> None:
     grey = (X * 255).round().to(torch.uint8)
-    options = {"eps": 0.1, "attacks": "fgsm", "measure": ()}
+    options: dict[str, Any] = {"eps": 0.1, "attacks": "fgsm", "measure": ()}
     a, b = (
         evaluate(
             module(64),

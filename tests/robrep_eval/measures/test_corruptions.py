@@ -25,7 +25,8 @@ from zoo.classifier import Classifier
 from zoo.datasets.base import Dataset, from_array
 from zoo.errors import UserError
 from zoo.measurements import Corruptions, Measurements
-from zoo.records import Result, with_measurements, write_record
+from zoo.records import Result, with_measurements
+from zoo.result_file import write_result
 
 SIDE = 32
 
@@ -171,6 +172,6 @@ def test_other_images_are_measured_anew(classifier: Classifier, tmp_path: Path) 
     assert third.cells != second.cells
     older = third.model_copy(update={"settings": {}})
     unsaid = with_measurements(generated, {"corruptions": older})
-    write_record(tmp_path / "run" / "result.json", unsaid)
+    write_result(tmp_path / "run", unsaid)
     assert again(str(tmp_path / "moved"))[1] == third, "which arrays was not noted"
     assert not again("generated")[1].official
