@@ -84,6 +84,8 @@ class Options(ProbeOptions, RunOptions, MeasureOptions, total=False):
     output: str | Path | None
     """Run folder; "auto" derives one, None keeps nothing but the result."""
     overwrite: bool
+    wait: bool
+    """For another process that is at work in the run folder, instead of refusing."""
     report: bool
     command: Sequence[str]
 
@@ -175,7 +177,7 @@ def request_options(options: Mapping[str, Any]) -> dict[str, Any]:
         "probe": probe_settings(options),
         "measure": measurements(options),
     }
-    same = ("kind", "norm", "eps", "limit", "arch", "overwrite", "report")
+    same = ("kind", "norm", "eps", "limit", "arch", "overwrite", "wait", "report")
     found |= {name: options[name] for name in same if name in options}
     for name in ("engine", "randomness"):
         if name in options:

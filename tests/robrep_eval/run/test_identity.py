@@ -112,8 +112,8 @@ def test_every_setting_is_tried_above() -> None:
     layout = {"batch_size", "device"}
     assert SETTINGS.keys() | layout == {field.name for field in fields(Settings)}
     tried = {name for change, _ in OTHERS for name in change}
-    weights = {"model", "arch", "arch_options", "mean", "std"}  # in the next tests
-    free = {"measure", "data_dir", "output", "overwrite", "report", "command"}
+    weights = {"model", "kind", "arch", "arch_options", "mean", "std"}  # by their hash
+    free = {"measure", "data_dir", "output", "overwrite", "wait", "report", "command"}
     assert tried | weights | free == {field.name for field in fields(Request)}
 
 
