@@ -36,7 +36,7 @@ from pretrain.methods.base import Cost
 from pretrain.optimizer import build_optimizer
 from pretrain.precision import precision
 from pretrain.recipe import Recipe, validate
-from pretrain.run_folder import RunFolder
+from pretrain.run_folder import TrainingFolder
 from pretrain.session import Session, Surroundings
 from robrep_eval.attacks.pgd import frozen
 from zoo.datasets import load
@@ -96,7 +96,7 @@ def measure(name: str, given: Any) -> Speed:
     recipe = _recipe(name, given)
     data = divide(load(given.data, "train"), recipe)
     with tempfile.TemporaryDirectory() as folder:
-        run = RunFolder(Path(folder), recipe)
+        run = TrainingFolder(Path(folder), recipe)
         teacher = _teacher(recipe, data.train) if recipe.teacher else None
         session = Session(recipe, data, run, Surroundings(), teacher, 0.0)
     session.module.train()

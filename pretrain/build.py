@@ -24,7 +24,7 @@ STATISTICS = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class Workload:
     """How long a run takes, in every unit."""
 
     epochs: int
@@ -145,7 +145,7 @@ def plan(
     steps_per_epoch: int,
     teacher_passes: float,
     end_passes: float = 0.0,
-) -> Plan:
+) -> Workload:
     """Epochs as given, or as many as the passes pay for, teacher and end included.
 
     Raises:
@@ -163,7 +163,7 @@ def plan(
                 f"'{recipe.method}': {cost.passes:g} an epoch"
                 + (f" after {teacher_passes:g} for the teacher" * bool(teacher_passes))
             )
-    return Plan(
+    return Workload(
         epochs=epochs,
         steps_per_epoch=steps_per_epoch,
         cost=cost,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pretrain import methods
-from pretrain.build import Plan, augmentation
+from pretrain.build import Workload, augmentation
 from pretrain.recipe import Recipe
 from robrep_eval.run.provenance import versions
 from zoo._version import __version__
@@ -17,7 +17,7 @@ PACKAGES = ("torch", "kornia", "timm")
 def training_record(
     recipe: Recipe,
     data: Dataset,
-    plan: Plan,
+    plan: Workload,
     epoch: int,
     seconds: float,
     command: str | None,

@@ -27,13 +27,13 @@ Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 
 
-class Settings(BaseModel):
+class Section(BaseModel):
     """Base of all settings: immutable, unknown keys refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class AttackSettings(Settings):
+class AttackSettings(Section):
     """The inner maximisation that every adversarial method shares."""
 
     steps: Annotated[int, Field(ge=1, le=2**31)] = 5
@@ -44,7 +44,7 @@ class AttackSettings(Settings):
     """Batch norm during the attack: running statistics, or those of the batch."""
 
 
-class AugmentSettings(Settings):
+class AugmentSettings(Section):
     """Random views; each number is the strongest that can be drawn."""
 
     crop: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -69,7 +69,7 @@ class AugmentSettings(Settings):
     """Probability of a Gaussian blur."""
 
 
-class OptimizerSettings(Settings):
+class OptimizerSettings(Section):
     """Optimiser and schedule; the schedule moves per step."""
 
     name: Literal["sgd", "lars", "adamw"] = "sgd"
@@ -86,7 +86,7 @@ class OptimizerSettings(Settings):
     """Largest norm of the whole gradient."""
 
 
-class ProjectorSettings(Settings):
+class ProjectorSettings(Section):
     """The network h between features and contrastive loss; thrown away afterwards."""
 
     hidden: Count = 512
@@ -94,7 +94,7 @@ class ProjectorSettings(Settings):
     layers: Annotated[int, Field(ge=1, le=4)] = 2
 
 
-class StableSettings(Settings):
+class StableSettings(Section):
     """A last linear layer onto the directions that move least: `pretrain.stable`."""
 
     keep: Count
@@ -107,7 +107,7 @@ class StableSettings(Settings):
     """Of the attack on each."""
 
 
-class MonitorSettings(Settings):
+class MonitorSettings(Section):
     """The quick look at the encoder while it trains; decides nothing but "best"."""
 
     every: Annotated[int, Field(ge=0)] = 10
@@ -122,7 +122,7 @@ class MonitorSettings(Settings):
     """Of PGD on the probe."""
 
 
-class Recipe(Settings):
+class Recipe(Section):
     """One pretraining."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=96)]

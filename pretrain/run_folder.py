@@ -35,7 +35,7 @@ KINDS = ("best", "last")
 """Folders of a run that hold an encoder."""
 
 
-class RunFolder:
+class TrainingFolder:
     """One run on disk.
 
     Args:

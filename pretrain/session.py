@@ -23,7 +23,7 @@ from pretrain.precision import precision
 from pretrain.progress import Reporter, Silent
 from pretrain.randomness import generator
 from pretrain.recipe import Recipe
-from pretrain.run_folder import RunFolder
+from pretrain.run_folder import TrainingFolder
 from zoo.budgets import plain_reason
 from zoo.encoder import Encoder
 from zoo.errors import RobrepError, UserError
@@ -63,7 +63,7 @@ class Session:
         self,
         recipe: Recipe,
         data: Split,
-        run: RunFolder,
+        run: TrainingFolder,
         around: Surroundings,
         teacher: Encoder | None,
         teacher_passes: float,

@@ -13,7 +13,7 @@ from pretrain.build import check, check_clusters, find_teacher
 from pretrain.data import divide
 from pretrain.leader import LeadingSession
 from pretrain.recipe import Recipe, merge, validate
-from pretrain.run_folder import RunFolder
+from pretrain.run_folder import TrainingFolder
 from pretrain.session import Session, Surroundings
 from zoo.datasets import load as load_dataset
 from zoo.encoder import Encoder
@@ -55,7 +55,7 @@ def _train(recipe: Recipe, folder: Path, around: Surroundings) -> Path:
     check(recipe, data)
     parts = divide(data, recipe)
     check_clusters(recipe, parts.train)
-    run = RunFolder(folder, recipe)
+    run = TrainingFolder(folder, recipe)
     teacher, teacher_passes = _teacher(recipe, run, around)
     kind = LeadingSession if distributed.leads() else Session
     session = kind(recipe, parts, run, around, teacher, teacher_passes)
@@ -66,7 +66,7 @@ def _train(recipe: Recipe, folder: Path, around: Surroundings) -> Path:
 
 
 def _teacher(
-    recipe: Recipe, run: RunFolder, around: Surroundings
+    recipe: Recipe, run: TrainingFolder, around: Surroundings
 ) -> tuple[Encoder | None, float]:
     """The recipe's teacher: found, or trained first in RUN/teacher."""
     if recipe.teacher is None:

@@ -28,7 +28,7 @@ from benchmarks.autoattack.timing import stopwatch
 from benchmarks.autoattack.versus import seeds, versus
 from benchmarks.classifiers import MEDIUM, SMALL, shifted_digits, trained
 from robrep_eval.attacks.battery import build
-from robrep_eval.run.chunk import Settings
+from robrep_eval.run.chunk import BatterySettings
 from robrep_eval.run.engine import run_battery
 from zoo import datasets
 from zoo.classifier import Classifier
@@ -48,7 +48,7 @@ def quick(classifier: Classifier, data: Dataset, eps: float) -> None:
                 data,
                 threat,
                 build(battery),
-                settings=Settings(),
+                settings=BatterySettings(),
                 folder=Path(folder),
             )
         verdicts = found.examples.verdict

@@ -11,12 +11,12 @@ from benchmarks.autoattack.timing import bare_cost, passes_timed, stopwatch
 from robrep_eval.attacks.autoattack import members
 from robrep_eval.attacks.base import Context
 from robrep_eval.attacks.prepared import prepare
-from robrep_eval.run.chunk import Settings
+from robrep_eval.run.chunk import BatterySettings
 from zoo.classifier import Classifier
 from zoo.datasets.base import Dataset
 from zoo.threat import ThreatModel
 
-BATCH = Settings().batch_size
+BATCH = BatterySettings().batch_size
 MEMBERS = members("standard", "Linf", "per-example")
 
 

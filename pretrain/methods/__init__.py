@@ -18,7 +18,7 @@ from zoo.errors import UserError, nearest
 
 if TYPE_CHECKING:
     from pretrain.methods.base import Method
-    from pretrain.recipe import Recipe, Settings
+    from pretrain.recipe import Recipe, Section
 
 _BUILT_IN = {
     "simclr": "pretrain.methods.simclr:SimCLR",
@@ -63,7 +63,7 @@ def get(name: str) -> type[Method]:
     return kind
 
 
-def options(recipe: Recipe) -> Settings:
+def options(recipe: Recipe) -> Section:
     """The method's own settings, validated.
 
     Raises:

@@ -18,10 +18,10 @@ from pretrain import batchnorm
 from pretrain.batchnorm import ADVERSARIAL, CLEAN
 from pretrain.losses import nt_xent
 from pretrain.methods.base import Batch, Cost, LossParts, Method
-from pretrain.recipe import AttackSettings, Settings
+from pretrain.recipe import AttackSettings, Section
 
 
-class ACLOptions(Settings):
+class ACLOptions(Section):
     """Settings of ACL."""
 
     temperature: Annotated[float, Field(gt=0)] = 0.5

@@ -24,11 +24,11 @@ from pretrain.batchnorm import ADVERSARIAL, CLEAN, LABELLED
 from pretrain.clustering import cluster
 from pretrain.losses import against, multi_positive
 from pretrain.methods.base import Batch, Cost, LossParts, Materials, Method
-from pretrain.recipe import AttackSettings, Settings
+from pretrain.recipe import AttackSettings, Section
 from robrep_eval.attacks.pgd import frozen
 
 
-class AdvCLOptions(Settings):
+class AdvCLOptions(Section):
     """Settings of AdvCL."""
 
     temperature: Annotated[float, Field(gt=0)] = 0.5
@@ -48,12 +48,12 @@ class AdvCL(Method):
         self.heads = nn.ModuleList(nn.Linear(dim, k) for k in self.options.clusters)
 
     @classmethod
-    def needs_teacher(cls, options: Settings) -> bool:
+    def needs_teacher(cls, options: Section) -> bool:
         """Always, for the pseudo-labels."""
         return True
 
     @classmethod
-    def clusters(cls, options: Settings) -> int:
+    def clusters(cls, options: Section) -> int:
         """Of the finest clustering."""
         return max(getattr(options, "clusters", ()), default=0)
 

@@ -16,7 +16,7 @@ from pretrain.recipe import (
     AttackSettings,
     AugmentSettings,
     ProjectorSettings,
-    Settings,
+    Section,
 )
 from robrep_eval.attacks.pgd import ascend, frozen
 from zoo.ball import random_start
@@ -52,7 +52,7 @@ class Materials:
     """What a method is built from."""
 
     encoder: Encoder
-    options: Settings
+    options: Section
     threat: ThreatModel | None
     attack: AttackSettings
     projector: ProjectorSettings
@@ -75,7 +75,7 @@ class Batch:
     """Share of the training that lies behind, in [0, 1)."""
 
 
-class NoOptions(Settings):
+class NoOptions(Section):
     """For methods without settings of their own."""
 
 
@@ -86,7 +86,7 @@ class Method(nn.Module):
     parts; it is what DDP wraps, so everything that needs gradients happens inside.
     """
 
-    Options: ClassVar[type[Settings]] = NoOptions
+    Options: ClassVar[type[Section]] = NoOptions
     labels: ClassVar[bool] = False
     """True if class labels are used."""
     adversarial: ClassVar[bool] = True
@@ -120,12 +120,12 @@ class Method(nn.Module):
     # What a subclass may say about itself.
 
     @classmethod
-    def needs_teacher(cls, options: Settings) -> bool:
+    def needs_teacher(cls, options: Section) -> bool:
         """True if the method starts from a trained encoder."""
         return False
 
     @classmethod
-    def clusters(cls, options: Settings) -> int:
+    def clusters(cls, options: Section) -> int:
         """Most clusters that `prepare` asks for; there must be as many images."""
         return int(getattr(options, "clusters", 0))
 

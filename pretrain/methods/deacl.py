@@ -16,10 +16,10 @@ from torch import Tensor
 
 from pretrain.losses import cosine_loss
 from pretrain.methods.base import Batch, Cost, LossParts, Method
-from pretrain.recipe import AttackSettings, Settings
+from pretrain.recipe import AttackSettings, Section
 
 
-class DeACLOptions(Settings):
+class DeACLOptions(Section):
     """Settings of DeACL."""
 
     weight: Annotated[float, Field(ge=0)] = 2.0
@@ -31,7 +31,7 @@ class DeACL(Method):
     Options = DeACLOptions
 
     @classmethod
-    def needs_teacher(cls, options: Settings) -> bool:
+    def needs_teacher(cls, options: Section) -> bool:
         """Always."""
         return True
 

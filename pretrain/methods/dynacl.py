@@ -23,10 +23,10 @@ from pretrain import batchnorm
 from pretrain.batchnorm import ADVERSARIAL, CLEAN
 from pretrain.losses import nt_xent
 from pretrain.methods.base import Batch, Cost, LossParts, Materials, Method
-from pretrain.recipe import AttackSettings, Settings
+from pretrain.recipe import AttackSettings, Section
 
 
-class DynACLOptions(Settings):
+class DynACLOptions(Section):
     """Settings of DynACL."""
 
     temperature: Annotated[float, Field(gt=0)] = 0.5

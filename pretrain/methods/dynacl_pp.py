@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pretrain.clustering import cluster
 from pretrain.methods.supervised import TRADES, TradesOptions
-from pretrain.recipe import Settings
+from pretrain.recipe import Section
 from robrep_eval.probes.logistic import fit_linear
 
 PENALTY = 1e-3
@@ -36,7 +36,7 @@ class DynACLPlus(TRADES):
     labels = False
 
     @classmethod
-    def needs_teacher(cls, options: Settings) -> bool:
+    def needs_teacher(cls, options: Section) -> bool:
         """Always: the DynACL encoder."""
         return True
 

@@ -22,7 +22,7 @@ from torch import nn
 
 from pretrain.losses import distance_contrast
 from pretrain.methods.base import Batch, Cost, LossParts, Materials, Method
-from pretrain.recipe import AttackSettings, Settings
+from pretrain.recipe import AttackSettings, Section
 from zoo.encoder import Encoder
 from zoo.errors import UserError
 from zoo.nets.lipschitz import LipschitzNet
@@ -31,7 +31,7 @@ SHRINK = 1 - 2.0**-21
 """Leaves room for the rounding of the published float32 weights."""
 
 
-class LipschitzOptions(Settings):
+class LipschitzOptions(Section):
     """Settings of the Lipschitz contrast."""
 
     temperature: Annotated[float, Field(gt=0)] = 1.0

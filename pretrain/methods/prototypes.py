@@ -24,10 +24,10 @@ from pretrain.clustering import centres
 from pretrain.losses import Spread
 from pretrain.methods.base import Batch, Cost, LossParts, Materials, Method
 from pretrain.precision import in_fp32, widened
-from pretrain.recipe import AttackSettings, Settings
+from pretrain.recipe import AttackSettings, Section
 
 
-class PrototypeOptions(Settings):
+class PrototypeOptions(Section):
     """Settings of the assignment."""
 
     clusters: Annotated[int, Field(ge=2)] = 100
@@ -45,7 +45,7 @@ class Prototypes(Method):
         self.assignment.requires_grad_(False)
 
     @classmethod
-    def needs_teacher(cls, options: Settings) -> bool:
+    def needs_teacher(cls, options: Section) -> bool:
         """Always."""
         return True
 

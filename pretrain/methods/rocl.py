@@ -18,11 +18,11 @@ from pydantic import Field
 
 from pretrain.losses import against, multi_positive, nt_xent
 from pretrain.methods.base import Batch, Cost, LossParts, Method
-from pretrain.recipe import AttackSettings, Settings
+from pretrain.recipe import AttackSettings, Section
 from robrep_eval.attacks.pgd import frozen
 
 
-class RoCLOptions(Settings):
+class RoCLOptions(Section):
     """Settings of RoCL."""
 
     temperature: Annotated[float, Field(gt=0)] = 0.5

@@ -14,10 +14,10 @@ from pydantic import Field
 
 from pretrain.losses import nt_xent
 from pretrain.methods.base import Batch, Cost, LossParts, Method
-from pretrain.recipe import AttackSettings, Settings
+from pretrain.recipe import AttackSettings, Section
 
 
-class SimCLROptions(Settings):
+class SimCLROptions(Section):
     """Settings of SimCLR."""
 
     temperature: Annotated[float, Field(gt=0)] = 0.5

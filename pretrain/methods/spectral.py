@@ -23,14 +23,14 @@ from torch import Tensor
 from pretrain.clustering import SAMPLE, votes
 from pretrain.methods.base import Batch, LossParts
 from pretrain.methods.supervised import PGDAT
-from pretrain.recipe import Settings
+from pretrain.recipe import Section
 from robrep_eval.probes.logistic import fit_linear
 
 PENALTY = 1e-3
 """L2 penalty of the head that training starts with."""
 
 
-class SpectralOptions(Settings):
+class SpectralOptions(Section):
     """Settings of the targets."""
 
     clusters: Annotated[int, Field(ge=2)] = 100
@@ -45,7 +45,7 @@ class Spectral(PGDAT):
     labels = False
 
     @classmethod
-    def needs_teacher(cls, options: Settings) -> bool:
+    def needs_teacher(cls, options: Section) -> bool:
         """Always."""
         return True
 

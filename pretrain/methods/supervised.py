@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from pretrain.losses import kl
 from pretrain.methods.base import Batch, Cost, LossParts, Materials, Method
-from pretrain.recipe import AttackSettings, Settings
+from pretrain.recipe import AttackSettings, Section
 from robrep_eval.attacks.pgd import frozen
 
 
@@ -59,7 +59,7 @@ class PGDAT(Supervised):
         return Cost(attack.steps + 1, attack.steps, 1)
 
 
-class TradesOptions(Settings):
+class TradesOptions(Section):
     """Settings of TRADES."""
 
     beta: Annotated[float, Field(ge=0)] = 6.0

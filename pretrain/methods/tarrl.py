@@ -28,11 +28,11 @@ from pretrain import batchnorm
 from pretrain.batchnorm import ADVERSARIAL, CLEAN
 from pretrain.losses import Distance, Spread, distances, nt_xent
 from pretrain.methods.base import Batch, Cost, LossParts, Method
-from pretrain.recipe import AttackSettings, Settings
+from pretrain.recipe import AttackSettings, Section
 from robrep_eval.attacks.pgd import frozen
 
 
-class TarrlOptions(Settings):
+class TarrlOptions(Section):
     """The design choices of the regulariser."""
 
     weight: Annotated[float, Field(ge=0)] = 10.0
@@ -61,7 +61,7 @@ class TARRL(Method):
     Options = TarrlOptions
 
     @classmethod
-    def needs_teacher(cls, options: Settings) -> bool:
+    def needs_teacher(cls, options: Section) -> bool:
         """With `reference: teacher`."""
         return getattr(options, "reference", None) == "teacher"
 

@@ -26,11 +26,11 @@ from zoo.threat import ThreatModel
 
 @dataclass(frozen=True, kw_only=True)
 class TransferAttack:
-    """PGD on a source classifier; see `robrep_eval.attacks.base.Attack`."""
+    """PGD on a surrogate classifier; see `robrep_eval.attacks.base.Attack`."""
 
     reference: str
     """What the source is, e.g. "zoo:simclr-digits"."""
-    source: Classifier | None = None
+    surrogate: Classifier | None = None
     """Takes the same images and has the same classes, in the same order. None until a
     probe on the named encoder has been fitted (`robrep_eval.run.surrogates`)."""
     steps: int = 50
@@ -55,9 +55,9 @@ class TransferAttack:
 
     @property
     def _fitted(self) -> Classifier:
-        if self.source is None:
+        if self.surrogate is None:
             raise ValueError(f"the source {self.reference} has not been fitted yet")
-        return self.source
+        return self.surrogate
 
     def propose(
         self,

@@ -34,7 +34,7 @@ from robrep_eval.probes.linear import (
     validation_scores,
 )
 from robrep_eval.probes.logistic import fit_linear
-from robrep_eval.probes.training import Scale, Training, TrainingSettings
+from robrep_eval.probes.training import HeadTraining, Scale, TrainingSettings
 from zoo.classifier import Classifier
 from zoo.datasets.base import Dataset
 from zoo.encoder import Encoder
@@ -105,9 +105,9 @@ class _Fit:
         on_progress: Callable[[float], None],
         *,
         trial: bool = False,
-    ) -> Training:
+    ) -> HeadTraining:
         """One training run on some of the images, from where it was left."""
-        training = Training(
+        training = HeadTraining(
             self.encoder,
             self.start(rows),
             self.scale,
@@ -152,7 +152,7 @@ class _Saved:
             self.tensors, metadata = read_tensors(path)
             self.counts, self.epoch = metadata["counts"], metadata["epoch"]
 
-    def restore(self, training: Training) -> int:
+    def restore(self, training: HeadTraining) -> int:
         """Brings an interrupted run back; returns how many epochs are done."""
         begin, tensors = self.epoch, self.tensors
         self.epoch, self.tensors = 0, {}
@@ -160,7 +160,7 @@ class _Saved:
             training.load_state(tensors)
         return begin
 
-    def save(self, training: Training, epoch: int) -> None:
+    def save(self, training: HeadTraining, epoch: int) -> None:
         """Every few seconds, after a whole epoch."""
         if self.path is None or time.monotonic() - self.last < SAVE_SECONDS:
             return

@@ -103,7 +103,7 @@ class Scale:
         return made
 
 
-class Training:
+class HeadTraining:
     """One run on one part of the training split.
 
     Args:

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from robrep_eval.attacks.battery import build
-from robrep_eval.run.chunk import Settings
+from robrep_eval.run.chunk import BatterySettings
 from robrep_eval.run.engine import run_battery
 from zoo.arithmetic import full_float32
 from zoo.classifier import Classifier
@@ -47,7 +47,7 @@ def attack_again(
         tempfile.TemporaryDirectory(prefix="robrep-") as folder,
         fitting_threads(work),
     ):
-        settings = Settings(seed=seed, device=device)
+        settings = BatterySettings(seed=seed, device=device)
         examples = run_battery(
             classifier, data, threat, battery, settings=settings, folder=Path(folder)
         ).examples

@@ -36,7 +36,7 @@ NOTHING = torch.zeros(0)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class BatterySettings:
     """How a battery is run; all but batch size and device identify the run."""
 
     seed: int = 0
@@ -67,7 +67,7 @@ class Chunk:
         classifier: Classifier,
         data: Dataset,
         threat: ThreatModel,
-        settings: Settings,
+        settings: BatterySettings,
         folder: Path,
         start: int,
     ) -> None:
@@ -240,7 +240,9 @@ class ChunkResult:
     files: dict[str, Path]
 
 
-def clean_predictions(classifier: Classifier, x: Tensor, settings: Settings) -> Tensor:
+def clean_predictions(
+    classifier: Classifier, x: Tensor, settings: BatterySettings
+) -> Tensor:
     """Predicted classes (n,); -1: logits not finite, or batch sizes disagree."""
     passes = [
         predict(classifier, x, batch_size=size, device=settings.device)

@@ -21,7 +21,7 @@ from robrep_eval.attacks.checks import check_classifier
 from robrep_eval.attacks.engine_attack import EngineAttack
 from robrep_eval.attacks.prepared import POINTS, prepare
 from robrep_eval.attacks.problem import ITSELF
-from robrep_eval.run.chunk import Chunk, ChunkResult, Settings, read_chunk
+from robrep_eval.run.chunk import BatterySettings, Chunk, ChunkResult, read_chunk
 from robrep_eval.run.shards import Shards
 from zoo.classifier import Classifier
 from zoo.datasets.base import Dataset
@@ -81,7 +81,7 @@ def run_battery(
     threat: ThreatModel,
     battery: Battery,
     *,
-    settings: Settings,
+    settings: BatterySettings,
     folder: Path,
     on_progress: Callable[[Progress], None] = lambda _: None,
     shards: Shards | None = None,
@@ -176,7 +176,7 @@ def _chunk(
     classifier: Classifier,
     data: Dataset,
     threat: ThreatModel,
-    settings: Settings,
+    settings: BatterySettings,
     folder: Path,
     start: int,
 ) -> Chunk:

@@ -17,7 +17,7 @@ from torch import nn
 
 from robrep_eval.attacks.battery import Battery
 from robrep_eval.probes.linear import PENALTIES, ProbeSettings
-from robrep_eval.run.chunk import Settings
+from robrep_eval.run.chunk import BatterySettings
 from robrep_eval.run.surrogates import references
 from zoo.classifier import Classifier
 from zoo.collection.references import Loaded
@@ -40,7 +40,7 @@ def identify(
     train: str | Dataset | None,
     threat: ThreatModel,
     battery: Battery,
-    settings: Settings,
+    settings: BatterySettings,
     probe: ProbeSettings,
 ) -> Identity:
     """The identity of an evaluation.
@@ -132,7 +132,7 @@ def differences(
         stored = _from_first_form(stored, identity, probe, threat)
     known = dict(stored)
     # Settings that are younger than the run had their defaults.
-    known["settings"] = {**dump(Settings()), **stored["settings"]}
+    known["settings"] = {**dump(BatterySettings()), **stored["settings"]}
     if stored["probe"] is not None:
         known["probe"] = {**dump(ProbeSettings()), **stored["probe"]}
     found = differing(known, identity, without=LAYOUT)

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypedDict
 from robrep_eval.measures.base import Measurement
 from robrep_eval.measures.registry import default_options, read_options
 from robrep_eval.probes.linear import ProbeSettings
-from robrep_eval.run.chunk import Settings
+from robrep_eval.run.chunk import BatterySettings
 from zoo import datasets
 from zoo.datasets.base import Dataset
 from zoo.datasets.foreign import as_datasets
@@ -29,9 +29,9 @@ class ProbeOptions(TypedDict, total=False):
 
 
 class RunOptions(TypedDict, total=False):
-    """How a battery is run; see `Settings`."""
+    """How a battery is run; see `BatterySettings`."""
 
-    settings: Settings
+    settings: BatterySettings
     seed: int
     chunk_size: int
     batch_size: int
@@ -112,7 +112,7 @@ def probe_settings(options: Mapping[str, Any]) -> ProbeSettings:
     return probe
 
 
-def run_settings(options: Mapping[str, Any]) -> Settings:
+def run_settings(options: Mapping[str, Any]) -> BatterySettings:
     """From `RunOptions` among `options`; single values go before `settings`."""
     names = ("seed", "chunk_size", "batch_size", "device")
     given = {name: options[name] for name in names if name in options}
@@ -123,7 +123,7 @@ def run_settings(options: Mapping[str, Any]) -> Settings:
             raise UserError(
                 f"{name} must be a whole number of at least {low}, not {value!r}"
             )
-    settings: Settings = options.get("settings", Settings())
+    settings: BatterySettings = options.get("settings", BatterySettings())
     return replace(settings, **given)
 
 

@@ -15,7 +15,7 @@ from robrep_eval.measures.measure import check as check_measurements
 from robrep_eval.measures.registry import ROWS, usual
 from robrep_eval.probes.few_labels import few_labels
 from robrep_eval.probes.linear import ProbeSettings, check_shape
-from robrep_eval.run.chunk import Settings
+from robrep_eval.run.chunk import BatterySettings
 from robrep_eval.run.identity import Identity, identify
 from robrep_eval.run.run_folder import check_overwrite
 from robrep_eval.run.shards import leading
@@ -61,7 +61,7 @@ class Request:
     """ "official-rng" replays the reference's draws on robrep's engine."""
     limit: int | None = None
     """First n test images; all by default."""
-    settings: Settings = field(default_factory=Settings)
+    settings: BatterySettings = field(default_factory=BatterySettings)
     probe: ProbeSettings = field(default_factory=ProbeSettings)
     measure: tuple[Measurement[Any], ...] = field(default_factory=usual)
     """Beside the attacks; by default health checks, eps curve and estimated bound."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from robrep_eval.measures.registry import read_options
 from robrep_eval.probes.linear import PENALTIES, ProbeSettings
-from robrep_eval.run.chunk import Settings
+from robrep_eval.run.chunk import BatterySettings
 from robrep_eval.run.plan import Request
 from zoo import yaml_text
 from zoo.device import check_device
@@ -53,7 +53,7 @@ def read_request(options: dict[str, Any], command: Sequence[str]) -> Request:
         engine=options["engine"].lower(),
         randomness=options["randomness"].lower(),
         limit=options["limit"],
-        settings=Settings(
+        settings=BatterySettings(
             seed=options["seed"],
             chunk_size=options["chunk_size"],
             batch_size=options["batch_size"],

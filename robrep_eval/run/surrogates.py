@@ -36,7 +36,7 @@ def references(battery: Battery) -> list[str]:
     return [
         attack.reference
         for attack in battery.attacks
-        if isinstance(attack, TransferAttack) and attack.source is None
+        if isinstance(attack, TransferAttack) and attack.surrogate is None
     ]
 
 
@@ -54,11 +54,11 @@ def with_sources(
     """
 
     def armed(attack: Attack) -> Attack:
-        if not isinstance(attack, TransferAttack) or attack.source is not None:
+        if not isinstance(attack, TransferAttack) or attack.surrogate is not None:
             return attack
         path = place(attack.reference)
         if not path.exists():
             save_classifier(fit(attack.reference), path)
-        return replace(attack, source=load_classifier(path))
+        return replace(attack, surrogate=load_classifier(path))
 
     return replace(battery, attacks=tuple(armed(attack) for attack in battery.attacks))

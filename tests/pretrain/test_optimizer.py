@@ -13,7 +13,7 @@ from torch import nn
 from pretrain.data import divide
 from pretrain.optimizer import build_optimizer, build_schedule
 from pretrain.recipe import OptimizerSettings, Recipe
-from pretrain.run_folder import RunFolder
+from pretrain.run_folder import TrainingFolder
 from pretrain.session import Session, Surroundings
 from zoo import datasets
 
@@ -135,7 +135,7 @@ def test_clip_bounds_the_norm_of_the_whole_gradient(
         }
     )
     parts = divide(datasets.load("digits", "train"), recipe)
-    run = RunFolder(tmp_path, recipe)
+    run = TrainingFolder(tmp_path, recipe)
     session = Session(recipe, parts, run, Surroundings(), None, 0.0)
     session.module.train()
     x, y = next(iter(session.batches.epoch(0)))

@@ -20,7 +20,7 @@ from pretrain.methods.lipschitz import make_orthogonal
 from pretrain.progress import Silent
 from pretrain.randomness import generator
 from pretrain.recipe import Recipe, load_recipe, merge, validate
-from pretrain.run_folder import RunFolder
+from pretrain.run_folder import TrainingFolder
 from pretrain.session import Session, Surroundings
 from pretrain.train import train
 from zoo import datasets
@@ -39,7 +39,7 @@ def recipe(**changes: Any) -> Recipe:
 
 def session(chosen: Recipe, folder: Path) -> Session:
     parts = divide(datasets.load("digits", "train"), chosen)
-    run = RunFolder(folder, chosen)
+    run = TrainingFolder(folder, chosen)
     return Session(chosen, parts, run, Surroundings(), None, 0.0)
 
 
@@ -127,7 +127,7 @@ class Cut(Silent):
 def test_a_run_separates_images_and_goes_on_after_a_cut(tmp_path: Path) -> None:
     chosen = recipe(epochs=4, checkpoint_minutes=0)
     whole = train(chosen, tmp_path / "whole")
-    losses = [x["loss"] for x in RunFolder(tmp_path / "whole", chosen).metrics()]
+    losses = [x["loss"] for x in TrainingFolder(tmp_path / "whole", chosen).metrics()]
     assert losses[-1] < losses[0] - 0.02
     with pytest.raises(KeyboardInterrupt):
         train(chosen, tmp_path / "cut", Surroundings(report=Cut()))

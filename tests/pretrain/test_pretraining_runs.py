@@ -24,7 +24,7 @@ from pretrain.build import pixel_statistics
 from pretrain.data import Batches, divide
 from pretrain.methods.simclr import SimCLR
 from pretrain.recipe import Recipe, merge, validate
-from pretrain.run_folder import CHECKPOINT, RunFolder
+from pretrain.run_folder import CHECKPOINT, TrainingFolder
 from pretrain.train import Surroundings, train
 from zoo import datasets
 from zoo.datasets.base import Dataset, from_array
@@ -134,7 +134,7 @@ def test_the_same_command_again_has_nothing_to_do(finished: Path) -> None:
 def test_a_damaged_recipe_is_named(tmp_path: Path, text: str, words: str) -> None:
     (tmp_path / "recipe.yaml").write_text(text)
     with pytest.raises(UserError, match=f"cannot be continued: .*{words}"):
-        RunFolder(tmp_path, _recipe())
+        TrainingFolder(tmp_path, _recipe())
 
 
 def test_a_recipe_older_than_a_setting_is_the_same(tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_a_recipe_older_than_a_setting_is_the_same(tmp_path: Path) -> None:
     old = recipe.model_dump(mode="json")
     del old["precision"]
     (tmp_path / "recipe.yaml").write_text(json.dumps(old))
-    RunFolder(tmp_path, recipe)
+    TrainingFolder(tmp_path, recipe)
 
 
 def _yaml(path: Path) -> Any:
@@ -263,7 +263,7 @@ def _disk_of(size: int) -> Iterator[None]:
 
 
 def test_a_full_disk_leaves_the_old_checkpoint(tmp_path: Path) -> None:
-    run = RunFolder(tmp_path, _recipe())
+    run = TrainingFolder(tmp_path, _recipe())
     state: dict[str, Any] | None = dict.fromkeys(CHECKPOINT)
     assert state is not None
     run.save({**state, "epoch": 1, "method": torch.ones(10)})
@@ -276,7 +276,7 @@ def test_a_full_disk_leaves_the_old_checkpoint(tmp_path: Path) -> None:
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
-    run = RunFolder(tmp_path, _recipe())
+    run = TrainingFolder(tmp_path, _recipe())
     run.checkpoint_file.write_bytes(b"not a checkpoint")
     half = tmp_path / ".checkpoint.pt.abc12_de"  # as a killed process leaves it
     half.write_bytes(b"half")

@@ -6,7 +6,7 @@ import pytest
 from zoo_collection import Evaluated, add_encoder
 
 from robrep_eval import evaluate
-from zoo.collection.publish import Request, publish
+from zoo.collection.publish import Publication, publish
 
 
 @pytest.fixture(scope="session")
@@ -33,7 +33,7 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Evaluated:
         output=root / "other",
         measure=(),
     )
-    publish(Request(runs=[root / "run"]), str(root / "published"))
+    publish(Publication(runs=[root / "run"]), str(root / "published"))
     patch.undo()
     return Evaluated(
         root / "plain", root / "run", root / "other", root / "published", result

@@ -14,7 +14,7 @@ from robrep_eval.measures.label_free import WithoutLabels
 from robrep_eval.measures.lipschitz import LipschitzMargins
 from robrep_eval.measures.registry import usual
 from robrep_eval.probes.linear import ProbeSettings
-from zoo.collection.publish import Request, publish
+from zoo.collection.publish import Publication, publish
 from zoo.encoder import Encoder, EncoderSpec, save_encoder
 from zoo.measurements import CorruptionCell, Corruptions
 from zoo.records import Proportion, Training, write_record
@@ -69,7 +69,7 @@ def publish_measured(root: Path) -> Path:
             ),
         )
         _add_corruptions(root / "run")
-        publish(Request(runs=[root / "run"]), str(root / "published"))
+        publish(Publication(runs=[root / "run"]), str(root / "published"))
     return root / "published"
 
 

@@ -12,7 +12,7 @@ from zoo_collection import card_of, tiny_encoder
 from robrep_eval import evaluate
 from zoo import datasets
 from zoo.classifier import Classifier, predict
-from zoo.collection.publish import Request, publish
+from zoo.collection.publish import Publication, publish
 from zoo.collection.sources import FolderSource
 from zoo.datasets.base import Dataset
 from zoo.datasets.registry import DatasetInfo, registry
@@ -106,7 +106,7 @@ def attack_once(result: Result, folder: Path) -> Result:
             name=name,
             engine="pyautoattack 0.2.0",
             sequence=True,
-            parameters={},
+            parameters={"version": "standard", "batch": "the survivors of the chunk"},
             attempted=sum(o is not Outcome.SKIPPED for o in outcomes[name]),
             fooled=outcomes[name].count(Outcome.FOOLED),
             refused=0,
@@ -174,7 +174,7 @@ def prepare(root: Path) -> Prepared:
             output=root / "run",
         )
         result = attack_once(plain, root / "run")
-        publish(Request(runs=[root / "run"]), str(root / "zoo"))
+        publish(Publication(runs=[root / "run"]), str(root / "zoo"))
         bundle = submit(
             FolderSource(root / "zoo"),
             "tiny-cifar10/cifar10-linf8-slf",

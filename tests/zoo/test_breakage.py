@@ -27,7 +27,7 @@ from zoo.board.leaderboard import build
 from zoo.collection.audit import audit, plan
 from zoo.collection.index import INDEX, FileRecord, scan
 from zoo.collection.model_card import README
-from zoo.collection.publish import Request, _publish_to_folder, _stage, publish
+from zoo.collection.publish import Publication, _publish_to_folder, _stage, publish
 from zoo.collection.sources import FolderSource
 from zoo.commands.cli import cli
 from zoo.commands.shell import run
@@ -43,7 +43,7 @@ NAME = "tiny-digits"
 def stage(evaluated: Evaluated, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `publish` prepares for the second evaluation: verified, not published."""
     folder = tmp_path_factory.mktemp("stage")
-    _stage(Request(runs=[evaluated.other_run], source=str(evaluated.plain)), folder)
+    _stage(Publication(runs=[evaluated.other_run], source=str(evaluated.plain)), folder)
     return folder
 
 
@@ -317,7 +317,7 @@ def test_one_broken_entry_does_not_hide_the_others(
     evaluated: Evaluated, tmp_path: Path
 ) -> None:
     root = evaluated.copy(tmp_path / "zoo")
-    request = Request(runs=[evaluated.other_run], source=str(evaluated.plain))
+    request = Publication(runs=[evaluated.other_run], source=str(evaluated.plain))
     publish(request, str(root))
     (root / NAME / "entries" / ENTRY / "result.json").write_text("{}")
     board = build(FolderSource(root))
@@ -356,7 +356,7 @@ def test_a_publisher_without_evidence_says_so(
     folder = tmp_path / "run"
     shutil.copytree(evaluated.run, folder)
     (folder / "adversarials.safetensors").unlink()
-    request = Request(runs=[folder], source=str(evaluated.plain))
+    request = Publication(runs=[folder], source=str(evaluated.plain))
     with pytest.raises(UserError, match=r"no file .*adversarials\.safetensors"):
         publish(request, str(tmp_path / "zoo"))
     assert not (tmp_path / "zoo").exists()

@@ -19,7 +19,7 @@ from zoo import classifier_file, encoder
 from zoo.board.leaderboard import build
 from zoo.classifier import Classifier
 from zoo.collection.audit import audit, plan
-from zoo.collection.publish import Request, publish
+from zoo.collection.publish import Publication, publish
 from zoo.collection.sources import FolderSource
 from zoo.collection.state_file import read_state
 from zoo.errors import UserError
@@ -64,7 +64,7 @@ def test_an_encoder_that_cannot_be_built(tmp_path: Path, what: str) -> None:
     assert not broken.holds
     assert "\n" not in str(broken.reason)
     with pytest.raises(UserError):
-        publish(Request(runs=[tmp_path / "broken"]), str(tmp_path / "out"))
+        publish(Publication(runs=[tmp_path / "broken"]), str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
 
@@ -97,7 +97,7 @@ def test_weights_that_lead_elsewhere_are_refused(tmp_path: Path, name: str) -> N
     card = read_json(path) | {"weights": name}
     write_json(path, card)
     with pytest.raises(UserError, match=r"card\.json is not a valid card: weights: "):
-        publish(Request(runs=[tmp_path / "evil"]), str(tmp_path / "zoo"))
+        publish(Publication(runs=[tmp_path / "evil"]), str(tmp_path / "zoo"))
     assert {p.name for p in tmp_path.iterdir()} == {"evil"}
 
 
@@ -157,7 +157,7 @@ def test_a_weight_that_is_no_number(tmp_path: Path) -> None:
     card = read_json(tmp_path / "nan" / "card.json") | {"sha256": sha256_file(path)}
     write_json(tmp_path / "nan" / "card.json", card)
     with pytest.raises(UserError, match=r"NaN or infinity in backbone\.bn1\.bias"):
-        publish(Request(runs=[tmp_path / "nan"]), str(tmp_path / "zoo"))
+        publish(Publication(runs=[tmp_path / "nan"]), str(tmp_path / "zoo"))
     assert not (tmp_path / "zoo").exists()
 
 

@@ -8,7 +8,7 @@ import pytest
 from zoo_collection import Evaluated, add_encoder
 
 from zoo.collection.index import INDEX
-from zoo.collection.publish import Request, publish
+from zoo.collection.publish import Publication, publish
 from zoo.collection.sources import FolderSource
 from zoo.commands.cli import cli
 from zoo.commands.shell import run
@@ -25,7 +25,7 @@ def test_publishing_spares_files_of_others(
     mine = tmp_path / "thesis" / NAME / name
     mine.parent.mkdir(parents=True)
     mine.write_text("mine")
-    request = Request(runs=[evaluated.plain / NAME])
+    request = Publication(runs=[evaluated.plain / NAME])
     with pytest.raises(UserError, match="was not published by robrep"):
         publish(request, str(tmp_path / "thesis"))
     assert mine.read_text() == "mine"
@@ -35,7 +35,7 @@ def test_publishing_spares_files_of_others(
 def test_publishing_spares_another_index(evaluated: Evaluated, tmp_path: Path) -> None:
     (tmp_path / INDEX).write_text('{"my": "site"}')
     with pytest.raises(UserError):
-        publish(Request(runs=[evaluated.plain / NAME]), str(tmp_path))
+        publish(Publication(runs=[evaluated.plain / NAME]), str(tmp_path))
     assert (tmp_path / INDEX).read_text() == '{"my": "site"}'
 
 
@@ -44,7 +44,7 @@ def test_pages_that_were_published_are_brought_up_to_date(
 ) -> None:
     root = evaluated.copy(tmp_path / "zoo")
     source = str(evaluated.plain)
-    publish(Request(runs=[evaluated.other_run], source=source), str(root))
+    publish(Publication(runs=[evaluated.other_run], source=source), str(root))
     assert len(FolderSource(root).find(NAME).entries) == 2
 
 

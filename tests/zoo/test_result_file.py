@@ -19,7 +19,7 @@ from zoo_collection import ENTRY, Evaluated
 from zoo.collection.audit import audit, plan
 from zoo.collection.entries import read_entry
 from zoo.collection.index import INDEX, FileRecord, scan, write_index
-from zoo.collection.publish import Request, publish
+from zoo.collection.publish import Publication, publish
 from zoo.collection.sources import FolderSource
 from zoo.collection.sources_embedded import EMBEDDED_FOLDER
 from zoo.columns import places
@@ -147,7 +147,7 @@ def test_a_collection_of_schema_1_is_read_verified_and_added_to(
     assert all(audit(source, item, data_dir=None).holds for item in plan(source, None))
     root = tmp_path / "zoo"
     shutil.copytree(OLD, root)
-    request = Request(runs=[evaluated.other_run], source=str(OLD))
+    request = Publication(runs=[evaluated.other_run], source=str(OLD))
     assert publish(request, str(root)).added == ("digits-l2-0.01-slf-fgsm",)
     grown = FolderSource(root)
     assert all(audit(grown, item, data_dir=None).holds for item in plan(grown, None))

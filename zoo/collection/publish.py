@@ -51,7 +51,7 @@ SCRATCH = "robrep-publish-"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
+class Publication:
     """What to publish.
 
     `runs` are folders of evaluations (result.json), of which one may instead be the
@@ -67,7 +67,7 @@ class Request:
     data_dir: Path | None = None
 
 
-def publish(request: Request, to: str) -> Receipt:
+def publish(request: Publication, to: str) -> Receipt:
     """Packs, verifies and publishes.
 
     Args:
@@ -110,7 +110,7 @@ def _ended(process: int) -> bool:
     return False
 
 
-def _stage(request: Request, stage: Path) -> Card:
+def _stage(request: Publication, stage: Path) -> Card:
     """Builds the encoder's folder under `stage` and verifies it there."""
     folder, card = _find_encoder(request)
     place = stage / card.name
@@ -140,7 +140,7 @@ def config(encoder: Encoder) -> dict[str, object]:
     return {"library": "robrep", **encoder.spec.model_dump(mode="json")}
 
 
-def _find_encoder(request: Request) -> tuple[Path, Card]:
+def _find_encoder(request: Publication) -> tuple[Path, Card]:
     """The folder of the encoder and its card."""
     folders = [run for run in request.runs if (run / CARD).is_file()]
     for run in request.runs:
@@ -159,7 +159,7 @@ def _find_encoder(request: Request) -> tuple[Path, Card]:
     return _by_reference(references.pop(), request)
 
 
-def _by_reference(reference: str, request: Request) -> tuple[Path, Card]:
+def _by_reference(reference: str, request: Publication) -> tuple[Path, Card]:
     if reference.startswith("zoo:"):
         source = opened(request.source)
         name = reference.removeprefix("zoo:")

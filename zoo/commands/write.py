@@ -34,10 +34,10 @@ def publish(
     RUN is the folder of an evaluation, or of an encoder (card.json and weights). An
     entry whose evidence does not hold is refused; a published name never changes.
     """
-    from zoo.collection.publish import Request
+    from zoo.collection.publish import Publication
     from zoo.collection.publish import publish as publish_
 
-    request = Request(runs=runs, source=source, entry=entry, data_dir=data_dir)
+    request = Publication(runs=runs, source=source, entry=entry, data_dir=data_dir)
     receipt = publish_(request, to)
     if receipt.new_encoder:
         click.echo(f"published {receipt.encoder} to {receipt.where}")

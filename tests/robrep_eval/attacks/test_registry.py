@@ -21,7 +21,7 @@ from robrep_eval.attacks.battery import ENGINES, build
 from robrep_eval.attacks.reference import Version
 from robrep_eval.attacks.registry import GROUP, known, registry
 from robrep_eval.commands.cli import cli
-from robrep_eval.run.chunk import Settings
+from robrep_eval.run.chunk import BatterySettings
 from zoo.classifier import Classifier
 from zoo.collection.entries import read_entry
 from zoo.collection.store import opened
@@ -66,7 +66,7 @@ def test_an_attack_is_one_file_and_one_row(
         eps=0.2,
         attacks="toy-darker,toy-corner",
         limit=16,
-        settings=Settings(chunk_size=8, batch_size=6),
+        settings=BatterySettings(chunk_size=8, batch_size=6),
         measure=(),
         output=tmp_path / "run",
     )

@@ -55,7 +55,7 @@ def test_adversarials_are_the_sources_and_the_target_is_never_asked(
         def forward(self, x: Tensor) -> Tensor:
             raise AssertionError("the attacked classifier was asked")
 
-    attack = TransferAttack(source=source, reference="zoo:source")
+    attack = TransferAttack(surrogate=source, reference="zoo:source")
     target = Classifier(Target(), nn.Identity(), classes=2, shape=(1, 3, 3))
     context = Context(seed=0, ids=torch.arange(40), batch_size=16)
     found = attack.propose(target, x, y, THREAT, context)

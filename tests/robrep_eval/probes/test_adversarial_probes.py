@@ -19,7 +19,7 @@ from robrep_eval.attacks.pgd import ascend
 from robrep_eval.probes.adversarial import AFF, ALF, fit_adversarial
 from robrep_eval.probes.linear import ProbeSettings, fit_probe
 from robrep_eval.probes.protocols import fit
-from robrep_eval.probes.training import START_NOISE, Scale, Training
+from robrep_eval.probes.training import START_NOISE, HeadTraining, Scale
 from zoo.ball import project, random_start
 from zoo.classifier import Classifier
 from zoo.datasets.base import Dataset
@@ -40,13 +40,13 @@ def encoder(plain_classifier: Classifier) -> Encoder:
 
 def training(
     encoder: Encoder, data: Dataset, *, full: bool, **changes: object
-) -> Training:
+) -> HeadTraining:
     """A run that has not begun, from a random head."""
     torch.manual_seed(0)
     settings = replace(AFF if full else ALF, **changes)  # type: ignore[arg-type]
     with torch.no_grad():
         scale = Scale.of(encoder(data.images(slice(None))))
-    return Training(
+    return HeadTraining(
         encoder,
         nn.Linear(encoder.dim, 10),
         scale,

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from robrep_eval.attacks.base import Attack, Context
 from robrep_eval.attacks.battery import Battery, build
-from robrep_eval.run.chunk import Settings
+from robrep_eval.run.chunk import BatterySettings
 from robrep_eval.run.engine import Progress, run_battery
 from zoo.classifier import Classifier
 from zoo.datasets.base import Dataset
@@ -80,7 +80,7 @@ def test_planted_wrong_proposals_never_count(
             data,
             THREAT,
             _battery(Planted(name, proposal)),
-            settings=Settings(),
+            settings=BatterySettings(),
             folder=tmp_path / name,
         )
         outcomes = found.examples.outcomes[name]
@@ -109,7 +109,7 @@ def test_a_sequence_attacks_survivors_and_the_others_all_correct_examples(
             Planted("second", lambda x, y: x),
             Planted("apart", strong, sequence=False),
         ),
-        settings=Settings(chunk_size=25),
+        settings=BatterySettings(chunk_size=25),
         folder=tmp_path,
     )
     first, second, apart = (
@@ -158,7 +158,7 @@ def test_a_stopped_run_goes_on_and_ends_as_if_uninterrupted(
             data,
             THREAT,
             _battery(attack),
-            settings=Settings(chunk_size=10),
+            settings=BatterySettings(chunk_size=10),
             folder=folder,
         )
 
@@ -180,7 +180,7 @@ def test_progress_counts_up_and_ends_complete(
         digits_test.subset(slice(30)),
         THREAT,
         _battery(Planted("gradient", _signed_gradient(plain_classifier))),
-        settings=Settings(chunk_size=10),
+        settings=BatterySettings(chunk_size=10),
         folder=tmp_path,
         on_progress=seen.append,
     )

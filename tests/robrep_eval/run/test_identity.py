@@ -13,7 +13,7 @@ from torch import nn
 
 from robrep_eval import evaluate
 from robrep_eval.probes.linear import ProbeSettings
-from robrep_eval.run.chunk import Settings
+from robrep_eval.run.chunk import BatterySettings
 from robrep_eval.run.identity import differences
 from robrep_eval.run.plan import Request, prepare
 from zoo import datasets
@@ -80,7 +80,7 @@ def _probe(**change: Any) -> dict[str, Any]:
 OTHERS: list[tuple[dict[str, Any], str]] = [
     *[(_probe(**{name: value}), f"probe.{name}") for name, value in PROBE.items()],
     *[
-        ({"settings": replace(Settings(), **{name: value})}, f"settings.{name}")
+        ({"settings": replace(BatterySettings(), **{name: value})}, f"settings.{name}")
         for name, value in SETTINGS.items()
     ],
     ({"eps": 0.1000004}, "threat.eps: 0.1 there, 0.1000004 now"),
@@ -110,7 +110,7 @@ def test_every_setting_is_tried_above() -> None:
     """A new field is part of the identity at once, and this test asks for its row."""
     assert PROBE.keys() == {field.name for field in fields(ProbeSettings)}
     layout = {"batch_size", "device"}
-    assert SETTINGS.keys() | layout == {field.name for field in fields(Settings)}
+    assert SETTINGS.keys() | layout == {field.name for field in fields(BatterySettings)}
     tried = {name for change, _ in OTHERS for name in change}
     weights = {"model", "kind", "arch", "arch_options", "mean", "std"}  # by their hash
     free = {"measure", "data_dir", "output", "overwrite", "wait", "report", "command"}
@@ -119,7 +119,7 @@ def test_every_setting_is_tried_above() -> None:
 
 def test_where_and_how_much_at_once_is_free(request_: Request, finished: Path) -> None:
     said: list[str] = []
-    same = replace(request_, eps="0.1", settings=Settings(batch_size=7))
+    same = replace(request_, eps="0.1", settings=BatterySettings(batch_size=7))
     _run(same, finished, on_stage=said.append)
     assert any("nothing left to do" in line for line in said)
 

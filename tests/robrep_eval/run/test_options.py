@@ -12,7 +12,7 @@ from robrep_eval import evaluate
 from robrep_eval.commands.cli import run
 from robrep_eval.measures.health.measurement import HealthChecks
 from robrep_eval.probes.linear import ProbeSettings
-from robrep_eval.run.chunk import Settings
+from robrep_eval.run.chunk import BatterySettings
 from robrep_eval.run.options import Options, request_options
 from robrep_eval.run.plan import Request
 from zoo.errors import UserError
@@ -34,13 +34,13 @@ def test_defaults_are_those_of_a_request() -> None:
 @pytest.mark.parametrize(
     ("given", "field", "value"),
     [
-        ({"seed": 3}, "settings", Settings(seed=3)),
+        ({"seed": 3}, "settings", BatterySettings(seed=3)),
         (
-            {"settings": Settings(seed=3), "batch_size": 7},
+            {"settings": BatterySettings(seed=3), "batch_size": 7},
             "settings",
-            Settings(seed=3, batch_size=7),
+            BatterySettings(seed=3, batch_size=7),
         ),
-        ({"device": "cuda:1"}, "settings", Settings(device="cuda:1")),
+        ({"device": "cuda:1"}, "settings", BatterySettings(device="cuda:1")),
         ({"probe": "alf"}, "probe", ProbeSettings(protocol="ALF")),
         (
             {"labels": 50, "l2": 0.1},

@@ -12,7 +12,7 @@ from pyautoattack import AutoAttack
 from robrep_eval.attacks.base import Context
 from robrep_eval.attacks.battery import Battery
 from robrep_eval.attacks.reference import ReferenceAttack
-from robrep_eval.run.chunk import Settings
+from robrep_eval.run.chunk import BatterySettings
 from robrep_eval.run.engine import run_battery
 from zoo.classifier import Classifier
 from zoo.collection.references import LoadOptions, load
@@ -78,7 +78,7 @@ def test_verdicts_equal_those_by_hand(
         data,
         threat,
         _standard(),
-        settings=Settings(seed=3, chunk_size=10),
+        settings=BatterySettings(seed=3, chunk_size=10),
         folder=tmp_path,
     )
     want = _by_hand(robust_classifier, data, threat, chunk=10, seed=3)
@@ -142,7 +142,7 @@ def test_verdicts_on_a_stranger_equal_those_by_hand(
         data,
         threat,
         _standard(),
-        settings=Settings(chunk_size=3),
+        settings=BatterySettings(chunk_size=3),
         folder=tmp_path,
     )
     want = _by_hand(stranger, data, threat, chunk=3, seed=0)

@@ -24,10 +24,10 @@ from zoo.selection import SELECTED
 
 
 def published_with_both(evaluated: Evaluated, root: str) -> Board:
-    from zoo.collection.publish import Request, publish
+    from zoo.collection.publish import Publication, publish
 
     runs = [evaluated.run, evaluated.other_run]
-    publish(Request(runs=runs, source=str(evaluated.plain)), root)
+    publish(Publication(runs=runs, source=str(evaluated.plain)), root)
     return build(FolderSource(evaluated.run.parent / root))
 
 

@@ -25,7 +25,7 @@ from zoo.collection.audit import audit, plan
 from zoo.collection.entries import load_classifier as load_published
 from zoo.collection.entries import read_entry
 from zoo.collection.index import INDEX, FileRecord, scan
-from zoo.collection.publish import Request, publish
+from zoo.collection.publish import Publication, publish
 from zoo.collection.sources import FolderSource
 from zoo.encoder import Encoder, EncoderSpec, fingerprint
 from zoo.errors import VerificationError
@@ -62,7 +62,7 @@ def tuned(evaluated: Evaluated, tmp_path_factory: pytest.TempPathFactory) -> Pat
         measure=(),
         output=root / "run",
     )
-    publish(Request(runs=[root / "run", evaluated.run]), str(root / "published"))
+    publish(Publication(runs=[root / "run", evaluated.run]), str(root / "published"))
     patch.undo()
     return root
 
@@ -235,7 +235,7 @@ def test_a_frozen_probe_on_another_encoder_is_not_published(
     evaluated: Evaluated, tmp_path: Path
 ) -> None:
     add_encoder(tmp_path, "other-digits", seed=9)
-    request = Request(runs=[tmp_path / "other-digits", evaluated.run])
+    request = Publication(runs=[tmp_path / "other-digits", evaluated.run])
     with pytest.raises(VerificationError, match="another encoder"):
         publish(request, str(tmp_path / "published"))
     assert not (tmp_path / "published").exists()

@@ -20,7 +20,7 @@ from zoo.collection.audit import audit, plan
 from zoo.collection.index import INDEX, Index, scan
 from zoo.collection.merge import Receipt
 from zoo.collection.opening import open_source
-from zoo.collection.publish import Request, publish
+from zoo.collection.publish import Publication, publish
 from zoo.collection.sources import FolderSource
 from zoo.collection.sources_hub import HubSource
 from zoo.collection.sources_web import WebSource
@@ -206,7 +206,7 @@ def test_sources_that_are_none(uri: str, message: str) -> None:
 
 
 def published_to_hub(evaluated: Evaluated, run: str = "run") -> Receipt:
-    request = Request(
+    request = Publication(
         runs=[evaluated.run if run == "run" else evaluated.other_run],
         source=str(evaluated.plain),
     )
@@ -292,7 +292,7 @@ def test_two_publish_to_one_folder_at_once(
     from concurrent.futures import ThreadPoolExecutor
 
     def one(run: Path) -> Receipt:
-        request = Request(runs=[run], source=str(evaluated.plain))
+        request = Publication(runs=[run], source=str(evaluated.plain))
         return publish(request, str(tmp_path / "shared"))
 
     with ThreadPoolExecutor(2) as pool:
@@ -334,7 +334,7 @@ def test_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_publishing_again_adds_nothing(evaluated: Evaluated, tmp_path: Path) -> None:
     root = evaluated.copy(tmp_path / "zoo2")
     before = {path: path.read_bytes() for path in root.rglob("*.safetensors")}
-    request = Request(runs=[evaluated.run], source=str(evaluated.plain))
+    request = Publication(runs=[evaluated.run], source=str(evaluated.plain))
     receipt = publish(request, str(root))
     assert (receipt.added, receipt.known) == ((), (ENTRY,))
     assert {path: path.read_bytes() for path in before} == before
@@ -349,7 +349,7 @@ def test_a_published_entry_is_never_overwritten(
     evaluated: Evaluated, tmp_path: Path
 ) -> None:
     root = evaluated.copy(tmp_path / "zoo2")
-    request = Request(
+    request = Publication(
         runs=[evaluated.other_run], source=str(evaluated.plain), entry=ENTRY
     )
     with pytest.raises(UserError, match="never changes; choose another with --entry"):
@@ -362,7 +362,7 @@ def test_a_published_encoder_is_never_overwritten(
     root = evaluated.copy(tmp_path / "zoo2")
     add_encoder(tmp_path / "mine", "tiny-digits", seed=5)
     with pytest.raises(UserError, match=r"tiny-digits\.v2"):
-        publish(Request(runs=[tmp_path / "mine" / "tiny-digits"]), str(root))
+        publish(Publication(runs=[tmp_path / "mine" / "tiny-digits"]), str(root))
 
 
 def test_evidence_that_does_not_hold_is_not_published(
@@ -376,7 +376,7 @@ def test_evidence_that_does_not_hold_is_not_published(
     one_more = Proportion.of(result["robust"]["k"] + 1, result["robust"]["n"])
     result["robust"] = one_more.model_dump()
     (run / "result.json").write_text(json.dumps(result))
-    request = Request(runs=[run], source=str(evaluated.plain))
+    request = Publication(runs=[run], source=str(evaluated.plain))
     with pytest.raises(RobrepError, match="robust accuracy: stated"):
         publish(request, str(tmp_path / "target"))
     assert not (tmp_path / "target").exists()
@@ -398,7 +398,7 @@ def test_what_can_be_published(
     message: str | None,
 ) -> None:
     (evaluated.plain.parent / "nothing").mkdir(exist_ok=True)
-    request = Request(runs=[evaluated.plain.parent / run for run in runs])
+    request = Publication(runs=[evaluated.plain.parent / run for run in runs])
     target = to if "://" in to else str(tmp_path / to)
     if message is None:
         assert len(publish(request, target).added) == 2
