@@ -15,6 +15,7 @@ from typing import get_args
 
 from pydantic import BaseModel
 
+from zoo.measurements import Measurements
 from zoo.schema import Proportion
 from zoo.threat import ThreatModel
 
@@ -40,6 +41,7 @@ UNPROVEN = (
 """What no check without an attack can tell; `verify --attack N` tries."""
 
 BOUND = "result.measurements.bound"
+_MEASURED = [name for name in Measurements.model_fields if name != "others"]
 COLUMNS = {
     f"{BOUND}.examples": (
         "clean_loss",
@@ -237,7 +239,9 @@ _TABLE: tuple[tuple[Basis, str, list[str]], ...] = (
         "what attacks or samples came to of which nothing is published",
         [
             *_under(f"{BOUND}.examples", "displacement", "adversarial_loss"),
-            *_under(BOUND, "strongest", "settings"),
+            *_under(BOUND, "strongest"),
+            *(f"result.measurements.{name}.settings" for name in _MEASURED),
+            "result.measurements.others",
             *_under("result.measurements.smoothing", "sigma", "n0", "n", "alpha"),
             *_under("result.measurements.smoothing", "probe", "prediction", "radius"),
             *_under(
@@ -251,7 +255,6 @@ _TABLE: tuple[tuple[Basis, str, list[str]], ...] = (
                 "margin",
                 "impersonation",
                 "n",
-                "settings",
             ),
             *_under("result.measurements.corruptions", "source", "official"),
             *_under(
