@@ -1,4 +1,4 @@
-"""docs/python.md runs as it stands, and names every public name."""
+"""docs/how-to/python.md runs as it stands, and names every public name."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import pytest
 import robrep_eval
 import zoo
 
-PAGE = (Path(__file__).parents[1] / "docs" / "python.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "docs" / "how-to" / "python.md").read_text(encoding="utf-8")
 
 
 def test_the_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -19,7 +20,7 @@ def test_the_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert len(blocks) >= 6
     names: dict[str, object] = {}
     for block in blocks:
-        exec(compile(block, "docs/python.md", "exec"), names)
+        exec(compile(block, "docs/how-to/python.md", "exec"), names)
 
 
 @pytest.mark.parametrize("package", [robrep_eval, zoo])

@@ -2,7 +2,7 @@
 
 Two short attacks on the margin of probabilities, then the nearest classes; after the
 first of them only for examples that it brought close to the boundary. All start in
-stripes, which find images that AutoAttack's gradients miss (docs/engine.md).
+stripes, which find images that AutoAttack's gradients miss (docs/concepts/engine.md).
 """
 
 from __future__ import annotations

@@ -117,7 +117,7 @@ def examples_of(rows: list[tuple[int, int, list[Outcome]]]) -> Examples:
 
 
 def one_by_one(label: int, clean: int, outcomes: list[Outcome]) -> Verdict:
-    """The rule as docs/zoo.md has it, for one example."""
+    """The rule as docs/reference/zoo.md has it, for one example."""
     if clean == -1:
         return Verdict.UNDECIDED
     if label != clean:

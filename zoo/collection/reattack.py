@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 GROUP = "robrep.audits"
 AGAIN = 0.02
 """Share of the images said to be robust that another run of the same battery, with
-another seed, may fool; see docs/zoo.md for what was measured."""
+another seed, may fool; see docs/reference/zoo.md for what was measured."""
 STRONG = frozenset(VERSIONS["standard"])
 """Whoever claims to have run these claims that the re-attack finds next to nothing."""
 

@@ -1,7 +1,7 @@
 """Checks of the attacks: do they behave as attacks on an honest model do?
 
-Numbers refer to the table in docs/truth.md. They use an attack of their own (PGD on
-the cross-entropy), so that they say something whatever battery was chosen.
+Numbers refer to the table in docs/concepts/trust.md. They use an attack of their own
+(PGD on the cross-entropy), so that they say something whatever battery was chosen.
 """
 
 from __future__ import annotations
