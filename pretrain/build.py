@@ -18,6 +18,7 @@ from zoo import architectures
 from zoo.datasets.base import Dataset
 from zoo.encoder import Encoder, EncoderSpec
 from zoo.errors import UserError
+from zoo.layout import Layout
 
 STATISTICS = 10_000
 """Images from which mean and deviation of the pixels are taken."""
@@ -132,7 +133,7 @@ def training_labels(
     if method.labels:
         return train.labels[:, None]
     if method.teacher is not None:
-        z = features(method.teacher, train, device=str(device))
+        z = features(method.teacher, train, Layout(device=str(device)))
         made = method.prepare(z, recipe.seed)
         if made is not None:
             return made

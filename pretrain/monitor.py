@@ -19,6 +19,7 @@ from robrep_eval.probes.linear import features
 from robrep_eval.probes.logistic import fit_linear
 from zoo.classifier import Classifier, predict
 from zoo.encoder import Encoder
+from zoo.layout import Layout
 
 PENALTY = 1e-3
 """L2 penalty of the quick probe."""
@@ -42,7 +43,7 @@ def look(encoder: Encoder, parts: Split, recipe: Recipe, device: torch.device) -
     """Fits a probe on training images and attacks it on held-out ones."""
     settings = recipe.monitor
     fit, held = parts.train.take(settings.fit), parts.held_out.take(settings.limit)
-    z = features(encoder, fit, device=str(device)).to(device)
+    z = features(encoder, fit, Layout(device=str(device))).to(device)
     classes = len(fit.classes)
     head = fit_linear(
         z, fit.labels, classes=classes, l2=PENALTY, tolerance=1e-4, max_iterations=200
@@ -71,7 +72,7 @@ def look(encoder: Encoder, parts: Split, recipe: Recipe, device: torch.device) -
 
 
 def _right(classifier: Classifier, x: Tensor, y: Tensor) -> int:
-    logits = predict(classifier, x, device=str(x.device))
+    logits = predict(classifier, x, Layout(device=str(x.device)))
     return int((logits.argmax(dim=1) == y.cpu()).sum())
 
 

@@ -28,6 +28,7 @@ from robrep_eval.probes.linear import PENALTIES, features
 from zoo.datasets.base import Dataset
 from zoo.encoder import Encoder
 from zoo.errors import UserError
+from zoo.layout import Layout
 from zoo.linear_end import with_end
 from zoo.threat import ThreatModel
 
@@ -104,7 +105,7 @@ def directions(
         (r, d), float32, CPU: r <= d rows, under which clean features are uncorrelated
         with unit variance; (r,): the second moments of their displacement, ascending.
     """
-    z = features(encoder, data, batch_size=BATCH, device=str(device))
+    z = features(encoder, data, Layout(device=str(device), batch_size=BATCH))
     whitening = _whitening(z)
     moment = torch.zeros(len(whitening), len(whitening), dtype=torch.float64)
     for start in range(0, len(data), BATCH):

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from zoo.classifier import Classifier
 from zoo.errors import UserError
+from zoo.layout import ON_CPU, Layout
 from zoo.margins import cross_entropy
 from zoo.measurements import BoundEstimate, Limit
 from zoo.records import Proportion
@@ -147,9 +148,7 @@ def reach(
     x: Tensor,
     y: Tensor,
     candidates: Mapping[str, Tensor],
-    *,
-    batch_size: int = 256,
-    device: str = "cpu",
+    layout: Layout = ON_CPU,
 ) -> Reached:
     """Displacement and loss, both the maximum over all candidates.
 
@@ -161,14 +160,13 @@ def reach(
         x: Clean images (N, C, H, W).
         y: Labels (N,).
         candidates: Images like `x` by attack name, all inside the threat model.
-        batch_size: Images per forward pass.
-        device: Where the classifier lives.
+        layout: Where the classifier lives, and images per forward pass.
     """
-    z, logits = features_and_logits(classifier, x, batch_size, device)
+    z, logits = features_and_logits(classifier, x, layout)
     loss = cross_entropy(logits.double(), y)
     moved = [loss.new_zeros(len(x))]
     for images in candidates.values():
-        z_adv, logits_adv = features_and_logits(classifier, images, batch_size, device)
+        z_adv, logits_adv = features_and_logits(classifier, images, layout)
         moved.append((z_adv - z).square().sum(dim=1).sqrt())
         loss = torch.maximum(loss, cross_entropy(logits_adv.double(), y))
     displacement, by = torch.stack(moved).max(dim=0)
@@ -176,7 +174,7 @@ def reach(
 
 
 def features_and_logits(
-    classifier: Classifier, x: Tensor, batch_size: int, device: str
+    classifier: Classifier, x: Tensor, layout: Layout
 ) -> tuple[Tensor, Tensor]:
     """z (N, d) and W z + b (N, K), both float64 on the CPU.
 
@@ -186,8 +184,8 @@ def features_and_logits(
     head = linear_head(classifier)
     with torch.inference_mode():
         parts = [
-            classifier.features(part.to(device)).double().cpu()
-            for part in x.split(batch_size)
+            classifier.features(part.to(layout.device)).double().cpu()
+            for part in x.split(layout.batch_size)
         ]
     z = torch.cat(parts)
     logits = z @ head.weight.double().cpu().T
@@ -213,8 +211,7 @@ def estimate_bound(
     candidates: Mapping[str, Tensor],
     *,
     settings: Mapping[str, Any] | None = None,
-    batch_size: int = 256,
-    device: str = "cpu",
+    layout: Layout = ON_CPU,
 ) -> BoundEstimate:
     """All of the above for one classifier, per example and on average.
 
@@ -225,15 +222,14 @@ def estimate_bound(
         candidates: Perturbed images like `x` by attack name; those of the displacement
             attack and of every other attack at hand.
         settings: Recorded beside the figures.
-        batch_size: Images per forward pass.
-        device: Where the classifier lives.
+        layout: Where the classifier lives, and images per forward pass.
 
     Raises:
         UserError: the classifier has no linear head.
     """
     weight = linear_head(classifier).weight.detach().cpu()
-    z, logits = features_and_logits(classifier, x, batch_size, device)
-    reached = reach(classifier, x, y, candidates, batch_size=batch_size, device=device)
+    z, logits = features_and_logits(classifier, x, layout)
+    reached = reach(classifier, x, y, candidates, layout)
     strongest = {
         name: int((reached.by == at).sum()) for at, name in enumerate(candidates)
     }

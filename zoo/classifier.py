@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.errors import UserError
+from zoo.layout import ON_CPU, Layout
 from zoo.threads import fitting_threads, network_work
 
 
@@ -69,15 +70,14 @@ class Classifier(nn.Module):
         return self.head(self.encoder(x))  # type: ignore[no-any-return]
 
 
-def predict(
-    classifier: nn.Module, x: Tensor, *, batch_size: int = 256, device: str = "cpu"
-) -> Tensor:
+def predict(classifier: nn.Module, x: Tensor, layout: Layout = ON_CPU) -> Tensor:
     """Logits of all of `x` on the CPU, computed batch by batch without gradients."""
     work = network_work(classifier, x.shape[1:])
     # Not inference mode: in it, some modules cannot take steps of their own.
     with torch.no_grad(), fitting_threads(work):
         parts = [
-            classifier(part.to(device)).float().cpu() for part in x.split(batch_size)
+            classifier(part.to(layout.device)).float().cpu()
+            for part in x.split(layout.batch_size)
         ]
     return torch.cat(parts)
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from zoo.ball import lengths
 from zoo.classifier import predict
+from zoo.layout import Layout
 from zoo.records import Outcome
 from zoo.threat import ThreatModel
 
@@ -65,7 +66,7 @@ def check_adversarials(
     allowed = finite & in_box & in_ball
     safe = torch.where(allowed.view(-1, 1, 1, 1), x_adv, x.cpu())
     passes = [
-        predict(classifier, safe, batch_size=size, device=device)
+        predict(classifier, safe, Layout(device=device, batch_size=size))
         for size in batch_sizes
     ]
     wrong = [logits.argmax(dim=1) != y.cpu() for logits in passes]

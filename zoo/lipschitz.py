@@ -17,6 +17,7 @@ from zoo.bound import features_and_logits, linear_head, margins
 from zoo.classifier import Classifier
 from zoo.encoder import Encoder
 from zoo.errors import UserError
+from zoo.layout import ON_CPU, Layout
 from zoo.measurements import LipschitzCertificate, Radii
 from zoo.nets.lipschitz import LipschitzNet
 from zoo.records import Proportion
@@ -67,12 +68,10 @@ def certified_radii(
     x: Tensor,
     y: Tensor,
     constant: float,
-    *,
-    batch_size: int = 256,
-    device: str = "cpu",
+    layout: Layout = ON_CPU,
 ) -> Tensor:
     """Per example the largest radius with a proof, 0 where misclassified; (N,)."""
-    z, logits = features_and_logits(classifier, x, batch_size, device)
+    z, logits = features_and_logits(classifier, x, layout)
     weight = linear_head(classifier).weight.detach().cpu()
     slack = 2 * ROUNDING * z.norm(dim=1)
     radius = (margins(logits, weight) - slack).clamp(min=0) / constant
@@ -84,9 +83,7 @@ def certify_lipschitz(
     x: Tensor,
     y: Tensor,
     threat: ThreatModel,
-    *,
-    batch_size: int = 256,
-    device: str = "cpu",
+    layout: Layout = ON_CPU,
 ) -> LipschitzCertificate:
     """Certified accuracy at `threat.eps` and against radius.
 
@@ -95,8 +92,7 @@ def certify_lipschitz(
         x: Clean images (N, C, H, W).
         y: Labels (N,).
         threat: Norm and eps.
-        batch_size: Images per forward pass.
-        device: Where the classifier lives.
+        layout: Where the classifier lives, and images per forward pass.
 
     Raises:
         UserError: no linear head, or no known constant.
@@ -104,9 +100,7 @@ def certify_lipschitz(
     constant = to_norm(
         lipschitz_constant(classifier.encoder), threat, tuple(x.shape[1:])
     )
-    radii = certified_radii(
-        classifier, x, y, constant, batch_size=batch_size, device=device
-    )
+    radii = certified_radii(classifier, x, y, constant, layout)
     return LipschitzCertificate(
         norm=threat.norm,
         constant=constant,

@@ -17,6 +17,7 @@ from zoo.bound import BOUND_IMAGES, features_and_logits, from_reached, linear_he
 from zoo.classifier import Classifier
 from zoo.datasets.base import Dataset
 from zoo.errors import UserError, VerificationError
+from zoo.layout import ON_CPU, Layout
 from zoo.lipschitz import certify_lipschitz
 from zoo.measurements import BoundEstimate, Limit, LipschitzCertificate
 from zoo.records import Proportion, Result, Verdict
@@ -35,8 +36,7 @@ def check_bound(
     found: BoundEstimate,
     classifier: Classifier,
     data: Dataset,
-    *,
-    device: str = "cpu",
+    layout: Layout = ON_CPU,
 ) -> None:
     """The bound from what attacks are said to have reached.
 
@@ -46,7 +46,7 @@ def check_bound(
     n = min(len(data), BOUND_IMAGES)
     agree("bound: number of images", _lengths(found.examples), {n})
     columns = {name: np.array(values) for name, values in found.examples.items()}
-    clean = features_and_logits(classifier, data.images(slice(n)), 256, device)
+    clean = features_and_logits(classifier, data.images(slice(n)), layout)
     y = data.labels[:n]
     weight = linear_head(classifier).weight.detach().cpu()
     reached = [torch.from_numpy(_column(columns, name)) for name in STATED]
@@ -155,8 +155,7 @@ def check_lipschitz(
     found: LipschitzCertificate,
     classifier: Classifier,
     data: Dataset,
-    *,
-    device: str = "cpu",
+    layout: Layout = ON_CPU,
 ) -> None:
     """The certificate from the weights and the clean images.
 
@@ -165,9 +164,7 @@ def check_lipschitz(
     """
     x = data.images(slice(None))
     try:
-        again = certify_lipschitz(
-            classifier, x, data.labels, result.threat, device=device
-        )
+        again = certify_lipschitz(classifier, x, data.labels, result.threat, layout)
     except UserError as error:
         raise VerificationError(f"lipschitz: {error}") from None
     agree("lipschitz.norm", found.norm, again.norm)

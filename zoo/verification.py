@@ -19,6 +19,7 @@ from zoo.encoder import fingerprint
 from zoo.errors import UserError, VerificationError
 from zoo.evidence import check_adversarials
 from zoo.files import read_tensors, sha256_file
+from zoo.layout import Layout
 from zoo.records import Outcome, Result
 from zoo.recount import agree, check_figures, check_measurements
 from zoo.remeasure import check_bound, check_lipschitz
@@ -207,7 +208,10 @@ def _possible(classifier: Classifier, x: Tensor, device: str) -> Tensor:
     """Bool (n, 1 + classes): which clean predictions an honest evaluation may state;
     column 0 is "undecided"."""
     passes = torch.stack(
-        [predict(classifier, x, batch_size=size, device=device) for size in SIZES]
+        [
+            predict(classifier, x, Layout(device=device, batch_size=size))
+            for size in SIZES
+        ]
     )
     finite = passes.isfinite().all(dim=2).all(dim=0)
     first, second = passes.nan_to_num().topk(2, dim=2).values.unbind(dim=2)
@@ -287,8 +291,10 @@ def _check_measurements(
     taken = [rows[position] for position in data.take(max(used, 1)).positions.tolist()]
     check_measurements(result, [taken, range(len(taken))])
     if found.bound:
-        check_bound(result, found.bound, classifier, data, device=device)
+        check_bound(result, found.bound, classifier, data, Layout(device=device))
     if found.lipschitz:
-        check_lipschitz(result, found.lipschitz, classifier, data, device=device)
+        check_lipschitz(
+            result, found.lipschitz, classifier, data, Layout(device=device)
+        )
     names = [name for name, value in found if value]
     return Finding("measurements", ", ".join(names) or "none")

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from robrep_eval.attacks.pool import Journal
 from zoo.classifier import Classifier
+from zoo.layout import Layout
 from zoo.threat import ThreatModel
 
 
@@ -28,6 +29,7 @@ class Context:
     batch_size: int
     """Examples per physical batch."""
     device: str = "cpu"
+    """Where the classifier lives."""
     progress: Callable[[float], None] = _ignore
     """Called with the share of the work done, in [0, 1]."""
     note: Callable[[str], None] = _ignore
@@ -36,6 +38,11 @@ class Context:
     """Called with rows (k,) whose logits or gradients were not finite."""
     journal: Journal = field(default_factory=Journal)
     """Where an attack may keep unfinished work, to go on after a kill."""
+
+    @property
+    def layout(self) -> Layout:
+        """Device and batch size, for what takes them together."""
+        return Layout(device=self.device, batch_size=self.batch_size)
 
 
 @runtime_checkable

@@ -16,6 +16,7 @@ from robrep_eval.attacks.base import Context
 from robrep_eval.attacks.pgd import ascend
 from zoo._version import __version__
 from zoo.classifier import Classifier
+from zoo.layout import ON_CPU, Layout
 from zoo.threat import ThreatModel
 
 Features = Callable[[Tensor], Tensor]
@@ -30,9 +31,7 @@ class FeatureAttackSettings:
     """Length of a step as a share of eps, in the first half of the steps; a fifth of
     it afterwards."""
     restarts: int = 1
-    batch_size: int = 256
     seed: int = 0
-    device: str = "cpu"
 
 
 def squared_distance(z: Tensor, reference: Tensor) -> Tensor:
@@ -41,7 +40,11 @@ def squared_distance(z: Tensor, reference: Tensor) -> Tensor:
 
 
 def displace(
-    encoder: nn.Module, x: Tensor, threat: ThreatModel, settings: FeatureAttackSettings
+    encoder: nn.Module,
+    x: Tensor,
+    threat: ThreatModel,
+    settings: FeatureAttackSettings,
+    layout: Layout = ON_CPU,
 ) -> Tensor:
     """Images whose features lie as far from the clean ones as was found.
 
@@ -52,10 +55,17 @@ def displace(
         encoder: Images to features, eval mode, parameters frozen.
         x: Clean images (N, C, H, W).
         threat: Norm and eps.
-        settings: Steps, seed and sizes.
+        settings: Steps and seed.
+        layout: Where the encoder lives, and images per forward pass.
     """
     return _each_batch(
-        encoder, x, None, threat, settings, lambda z, own: squared_distance(z, own)
+        encoder,
+        x,
+        None,
+        threat,
+        settings,
+        layout,
+        lambda z, own: squared_distance(z, own),
     )
 
 
@@ -65,6 +75,7 @@ def approach(
     targets: Tensor,
     threat: ThreatModel,
     settings: FeatureAttackSettings,
+    layout: Layout = ON_CPU,
 ) -> Tensor:
     """Images inside the ball around `x` whose features come nearest to `targets`.
 
@@ -76,10 +87,17 @@ def approach(
         x: Clean images (N, C, H, W).
         targets: Features (N, d), one row for each image.
         threat: Norm and eps.
-        settings: Steps, seed and sizes.
+        settings: Steps and seed.
+        layout: Where the encoder lives, and images per forward pass.
     """
     return _each_batch(
-        encoder, x, targets, threat, settings, lambda z, aim: -squared_distance(z, aim)
+        encoder,
+        x,
+        targets,
+        threat,
+        settings,
+        layout,
+        lambda z, aim: -squared_distance(z, aim),
     )
 
 
@@ -89,19 +107,20 @@ def _each_batch(
     references: Tensor | None,
     threat: ThreatModel,
     settings: FeatureAttackSettings,
+    layout: Layout,
     value: Callable[[Tensor, Tensor], Tensor],
 ) -> Tensor:
     """Ascends `value(g(x'), reference)`; the reference defaults to g(x)."""
     generator = torch.Generator().manual_seed(settings.seed)
     parts = []
-    for start in range(0, len(x), settings.batch_size):
-        rows = slice(start, start + settings.batch_size)
-        clean = x[rows].to(settings.device)
+    for start in range(0, len(x), layout.batch_size):
+        rows = slice(start, start + layout.batch_size)
+        clean = x[rows].to(layout.device)
         if references is None:
             with torch.no_grad():
                 reference = encoder(clean)
         else:
-            reference = references[rows].to(settings.device, clean.dtype)
+            reference = references[rows].to(layout.device, clean.dtype)
 
         def objective(images: Tensor, reference: Tensor = reference) -> Tensor:
             return value(encoder(images), reference)
@@ -196,11 +215,9 @@ class DisplacementAttack:
         settings = FeatureAttackSettings(
             steps=self.steps,
             restarts=self.restarts,
-            batch_size=context.batch_size,
             seed=context.seed,
-            device=context.device,
         )
-        found = displace(classifier.encoder, x, threat, settings)
+        found = displace(classifier.encoder, x, threat, settings, context.layout)
         context.progress(1.0)
         return found
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.ball import project, random_start, steepest
+from zoo.layout import ON_CPU, Layout
 from zoo.threat import ThreatModel
 
 Objective = Callable[[Tensor], Tensor]
@@ -81,10 +82,9 @@ def ascend_each(
     *,
     steps: int,
     step_size: float,
-    batch_size: int,
+    layout: Layout = ON_CPU,
     generator: torch.Generator | None = None,
     keep_best: bool = False,
-    device: str = "cpu",
     on_progress: Callable[[float], None] = lambda _: None,
 ) -> Tensor:
     """`ascend` on any number of images, batch by batch; back on the CPU.
@@ -96,17 +96,17 @@ def ascend_each(
         threat: Norm and radius.
         steps: Number of steps.
         step_size: Length of a step in the norm of the threat model.
-        batch_size: Images per forward pass.
+        layout: Where the objective lives, and images per forward pass.
         generator: Of random starts; without it the clean images are the starts.
         keep_best: As for `ascend`.
-        device: Where the objective lives.
         on_progress: Called with the share of the images that are done.
     """
     parts: list[Tensor] = []
-    for some, labels in zip(x.split(batch_size), y.split(batch_size), strict=True):
-        clean = some.to(device)
+    size = layout.batch_size
+    for some, labels in zip(x.split(size), y.split(size), strict=True):
+        clean = some.to(layout.device)
         found = ascend(
-            partial(_labelled, objective, labels.to(device)),
+            partial(_labelled, objective, labels.to(layout.device)),
             clean,
             threat,
             steps=steps,
@@ -116,7 +116,7 @@ def ascend_each(
             keep_best=keep_best,
         )
         parts.append(found.cpu())
-        on_progress(min(1.0, len(parts) * batch_size / len(x)))
+        on_progress(min(1.0, len(parts) * size / len(x)))
     return torch.cat(parts)
 
 

@@ -80,10 +80,9 @@ class TransferAttack:
             threat,
             steps=self.steps,
             step_size=self.relative_step * threat.eps,
-            batch_size=context.batch_size,
+            layout=context.layout,
             generator=torch.Generator().manual_seed(context.seed),
             keep_best=True,
-            device=context.device,
             on_progress=context.progress,
         )
 

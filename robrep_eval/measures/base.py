@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from zoo.classifier import Classifier
 from zoo.datasets.base import Dataset
+from zoo.layout import ON_CPU, Layout
 from zoo.measurements import Measured
 from zoo.records import Result
 from zoo.settings import LAYOUT, differing, plain
@@ -31,8 +32,7 @@ class Finished:
     """Reads the counted adversarials."""
     train: Callable[[], Dataset]
     """Reads the training split, for probes on noisy features."""
-    batch_size: int = 256
-    device: str = "cpu"
+    layout: Layout = ON_CPU
     shared: dict[str, Any] = field(default_factory=dict)
     """Work that several measurements share."""
 
@@ -45,11 +45,6 @@ class Finished:
     def y(self) -> Tensor:
         """Their labels (N,)."""
         return self.data.labels
-
-    @property
-    def sizes(self) -> dict[str, Any]:
-        """How work is laid out, as keyword arguments."""
-        return {"batch_size": self.batch_size, "device": self.device}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -58,9 +58,7 @@ class EstimatedBound(Measurement[BoundEstimate]):
         }
 
     def _displacement(self, finished: Finished) -> FeatureAttackSettings:
-        return FeatureAttackSettings(
-            restarts=self.restarts, seed=finished.result.seed, **finished.sizes
-        )
+        return FeatureAttackSettings(restarts=self.restarts, seed=finished.result.seed)
 
     def make(
         self, finished: Finished, on_progress: Callable[[float], None]
@@ -74,11 +72,14 @@ class EstimatedBound(Measurement[BoundEstimate]):
                 x,
                 finished.result.threat,
                 self._displacement(finished),
+                finished.layout,
             ),
             "(cross-entropy)": self._cross_entropy(finished, x, y),
             **_by_attack(finished, x),
         }
-        return estimate_bound(finished.classifier, x, y, candidates, **finished.sizes)
+        return estimate_bound(
+            finished.classifier, x, y, candidates, layout=finished.layout
+        )
 
     def _cross_entropy(self, finished: Finished, x: Tensor, y: Tensor) -> Tensor:
         def loss(images: Tensor, labels: Tensor) -> Tensor:
@@ -95,7 +96,7 @@ class EstimatedBound(Measurement[BoundEstimate]):
             step_size=self.relative_step * threat.eps,
             generator=torch.Generator().manual_seed(finished.result.seed),
             keep_best=True,
-            **finished.sizes,
+            layout=finished.layout,
         )
 
     @classmethod

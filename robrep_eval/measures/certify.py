@@ -22,6 +22,7 @@ from robrep_eval.probes.logistic import fit_linear
 from zoo.classifier import Classifier
 from zoo.datasets.base import Dataset
 from zoo.errors import UserError
+from zoo.layout import ON_CPU, Layout
 from zoo.measurements import Radii, SmoothingCertificate
 from zoo.records import Proportion, Result
 
@@ -105,7 +106,7 @@ class Smoothing(Measurement[SmoothingCertificate]):
                 shape=base.shape,
                 settings=settings,
                 l2=float(record.parameters.get("l2", DEFAULT_L2)),
-                **finished.sizes,
+                layout=finished.layout,
             )
             probe = "fitted on features of noisy images"
         count = min(len(finished.data), self.images)
@@ -119,7 +120,7 @@ class Smoothing(Measurement[SmoothingCertificate]):
             eps=threat.eps if threat.norm == "L2" else settings.sigma,
             probe=probe,
             index=finished.data.positions[rows.numpy()].tolist(),
-            device=finished.device,
+            device=finished.layout.device,
             on_progress=on_progress,
         )
 
@@ -270,8 +271,7 @@ def noisy_probe(
     l2: float,
     copies: int = 4,
     probe: ProbeSettings | None = None,
-    batch_size: int = 256,
-    device: str = "cpu",
+    layout: Layout = ON_CPU,
 ) -> Classifier:
     """A linear head fitted on features of noisy training images.
 
@@ -283,18 +283,17 @@ def noisy_probe(
         l2: Penalty of the clean probe.
         copies: Noisy versions of each training image.
         probe: Solver settings.
-        batch_size: Images per forward pass.
-        device: Where the encoder lives.
+        layout: Where the encoder lives, and images per forward pass.
     """
     solver = probe or ProbeSettings()
     generator = torch.Generator().manual_seed(settings.seed + 2**20)
     parts = []
     for _ in range(copies):
-        for start in range(0, len(train), batch_size):
-            x = train.images(slice(start, start + batch_size))
+        for start in range(0, len(train), layout.batch_size):
+            x = train.images(slice(start, start + layout.batch_size))
             noise = torch.randn(x.shape, generator=generator)
             noisy = (x + settings.sigma * noise).clamp(0, 1)
-            parts.append(features(encoder, noisy, batch_size=batch_size, device=device))
+            parts.append(features(encoder, noisy, layout))
     head = fit_linear(
         torch.cat(parts),
         train.labels.repeat(copies),
@@ -303,4 +302,6 @@ def noisy_probe(
         tolerance=solver.tolerance,
         max_iterations=solver.max_iterations,
     )
-    return Classifier(encoder, head, classes=len(train.classes), shape=shape).to(device)
+    return Classifier(encoder, head, classes=len(train.classes), shape=shape).to(
+        layout.device
+    )

@@ -24,6 +24,7 @@ from robrep_eval.randomness import seeded
 from zoo.classifier import predict
 from zoo.datasets.base import Dataset
 from zoo.errors import UserError
+from zoo.layout import ON_CPU, Layout
 from zoo.measurements import CorruptionCell, Corruptions
 from zoo.records import Proportion, Result
 
@@ -95,7 +96,7 @@ class CommonCorruptions(Measurement[Corruptions]):
             finished.data,
             self.source,
             seed=finished.result.seed,
-            **finished.sizes,
+            layout=finished.layout,
         )
 
     @classmethod
@@ -113,8 +114,7 @@ def measure_corruptions(
     source: str,
     *,
     seed: int = 0,
-    batch_size: int = 256,
-    device: str = "cpu",
+    layout: Layout = ON_CPU,
 ) -> Corruptions:
     """Accuracy in each of the 75 cells and their mean.
 
@@ -123,8 +123,7 @@ def measure_corruptions(
         data: Clean test images; for official arrays their positions choose the rows.
         source: "generated", or the folder that holds the official .npy files.
         seed: Of generated noise.
-        batch_size: Images per forward pass.
-        device: Where the classifier lives.
+        layout: Where the classifier lives, and images per forward pass.
 
     Raises:
         UserError: the package or a file is missing, or the images are too small.
@@ -134,7 +133,7 @@ def measure_corruptions(
     parts = _generated(data, seed) if generated else _official(data, Path(source))
     cells = []
     for kind, severity, images in parts:
-        logits = predict(classifier, images, batch_size=batch_size, device=device)
+        logits = predict(classifier, images, layout)
         right = int((logits.argmax(dim=1) == data.labels).sum())
         cells.append(
             CorruptionCell(

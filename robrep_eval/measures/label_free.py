@@ -24,6 +24,7 @@ from robrep_eval.probes.linear import features
 from zoo.ball import lengths
 from zoo.classifier import Classifier, predict
 from zoo.errors import UserError
+from zoo.layout import ON_CPU, Layout
 from zoo.measurements import LabelFree
 from zoo.records import Result
 from zoo.threat import ThreatModel
@@ -52,9 +53,7 @@ class WithoutLabels(Measurement[LabelFree]):
         return _noted(self._attack(finished), finished.result.threat)
 
     def _attack(self, finished: Finished) -> FeatureAttackSettings:
-        return FeatureAttackSettings(
-            steps=self.steps, seed=finished.result.seed, **finished.sizes
-        )
+        return FeatureAttackSettings(steps=self.steps, seed=finished.result.seed)
 
     def make(
         self, finished: Finished, on_progress: Callable[[float], None]
@@ -65,6 +64,7 @@ class WithoutLabels(Measurement[LabelFree]):
             finished.x,
             finished.result.threat,
             settings=self._attack(finished),
+            layout=finished.layout,
             classifier=finished.classifier,
             y=finished.y,
         )
@@ -176,6 +176,7 @@ def measure_label_free(
     settings: FeatureAttackSettings | None = None,
     classifier: Classifier | None = None,
     y: Tensor | None = None,
+    layout: Layout = ON_CPU,
 ) -> LabelFree:
     """All measures of one encoder on at most `MAX_IMAGES` images.
 
@@ -186,6 +187,7 @@ def measure_label_free(
         settings: Of the attacks in feature space.
         classifier: A probe on this encoder, for impersonation only.
         y: Labels, for impersonation only.
+        layout: Where the encoder lives, and images per forward pass.
 
     Raises:
         UserError: fewer than 10 images.
@@ -197,14 +199,12 @@ def measure_label_free(
     generator = torch.Generator().manual_seed(settings.seed)
 
     def embed(images: Tensor) -> Tensor:
-        return features(
-            encoder, images, batch_size=settings.batch_size, device=settings.device
-        )
+        return features(encoder, images, layout)
 
     z = embed(x)
-    z_away = embed(displace(encoder, x, threat, settings))
+    z_away = embed(displace(encoder, x, threat, settings, layout))
     partner = partners(len(x), generator)
-    z_towards = embed(approach(encoder, x, z[partner], threat, settings))
+    z_towards = embed(approach(encoder, x, z[partner], threat, settings, layout))
     risk, top1, top5 = breakaway(z, z_away)
     margin = margin_ratios(z, z_towards, partner)
     found: Mapping[str, Any] = {
@@ -218,7 +218,7 @@ def measure_label_free(
     impersonated = None
     if classifier is not None and y is not None:
         impersonated = impersonation(
-            classifier, x, y[: len(x)], threat, settings, generator
+            classifier, x, y[: len(x)], threat, settings, generator, layout
         )
     return LabelFree(
         **found,
@@ -238,23 +238,23 @@ def impersonation(
     threat: ThreatModel,
     settings: FeatureAttackSettings,
     generator: torch.Generator,
+    layout: Layout = ON_CPU,
 ) -> float | None:
     """How often a targeted attack in feature space makes the probe say the target.
 
     Only images that the probe gets right take part, as source and as target; None if
     they are not of two classes. Labels serve for pairing and scoring alone.
     """
-    sizes = {"batch_size": settings.batch_size, "device": settings.device}
-    right = predict(classifier, x, **sizes).argmax(dim=1) == y  # type: ignore[arg-type]
+    right = predict(classifier, x, layout).argmax(dim=1) == y
     x, y = x[right], y[right]
     if len(y.unique()) < 2:
         return None
     target = other_class(y, generator)
-    z = features(classifier.encoder, x, **sizes)  # type: ignore[arg-type]
+    z = features(classifier.encoder, x, layout)
     found = approach(
-        classifier.encoder, x, z[target], threat, replace(settings, restarts=1)
+        classifier.encoder, x, z[target], threat, replace(settings, restarts=1), layout
     )
-    said = predict(classifier, found, **sizes).argmax(dim=1)  # type: ignore[arg-type]
+    said = predict(classifier, found, layout).argmax(dim=1)
     return float((said == y[target]).double().mean())
 
 

@@ -40,7 +40,7 @@ class LipschitzMargins(Measurement[LipschitzCertificate]):
             finished.x,
             finished.y,
             finished.result.threat,
-            **finished.sizes,
+            finished.layout,
         )
 
     @classmethod

@@ -39,6 +39,7 @@ from zoo.classifier import Classifier
 from zoo.datasets.base import Dataset
 from zoo.encoder import Encoder
 from zoo.files import read_tensors, write_tensors
+from zoo.layout import ON_CPU, Layout
 from zoo.linear_end import without_end
 from zoo.records import ProbeRecord
 from zoo.threads import fitting_threads, network_work
@@ -64,14 +65,13 @@ class _Fit:
         probe: ProbeSettings,
         *,
         full: bool,
-        batch_size: int,
-        device: str,
+        layout: Layout,
     ) -> None:
         self.encoder, self.end = without_end(encoder) if full else (encoder, None)
         self.train, self.threat = train, threat
         self.settings, self.probe = settings, probe
-        self.full, self.device = full, device
-        self.z = features(self.encoder, train, batch_size=batch_size, device=device)
+        self.full, self.device = full, layout.device
+        self.z = features(self.encoder, train, layout)
         self.scale = Scale.of(self.z)
         self.penalty = self._penalty()
 
@@ -177,8 +177,7 @@ def fit_adversarial(
     protocol: Literal["ALF", "AFF"],
     settings: TrainingSettings | None = None,
     probe: ProbeSettings | None = None,
-    batch_size: int = 256,
-    device: str = "cpu",
+    layout: Layout = ON_CPU,
     checkpoint: Path | None = None,
     on_progress: Callable[[float], None] = lambda _: None,
 ) -> tuple[Classifier, ProbeRecord]:
@@ -191,8 +190,7 @@ def fit_adversarial(
         protocol: "ALF" or "AFF".
         settings: By default `ALF` or `AFF`.
         probe: Of the held-out part, and of the linear probe to begin with.
-        batch_size: Images per forward pass outside training.
-        device: Where to train.
+        layout: Where to train, and images per forward pass outside training.
         checkpoint: File to keep unfinished work in; a later call with the same
             arguments goes on from it. The caller deletes it.
         on_progress: Called with the share of the work done.
@@ -215,8 +213,7 @@ def fit_adversarial(
         settings,
         probe,
         full=full,
-        batch_size=batch_size,
-        device=device,
+        layout=layout,
     )
     parts = held_out(train.labels, probe.validation_share, probe.seed)
     saved = _Saved(checkpoint)
@@ -236,7 +233,7 @@ def fit_adversarial(
         lambda s: on_progress((trials + s) / work),
     )
     classifier = final.classifier()
-    z = features(classifier.encoder, train, batch_size=batch_size, device=device)
+    z = features(classifier.encoder, train, layout)
     record = ProbeRecord(
         protocol=protocol,
         parameters={
@@ -254,7 +251,7 @@ def fit_adversarial(
         knn_accuracy=None,
         seconds=time.perf_counter() - began,
     )
-    return classifier.to(device), record
+    return classifier.to(layout.device), record
 
 
 def _choose(

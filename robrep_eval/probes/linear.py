@@ -21,6 +21,7 @@ from zoo.datasets.names import shaped_name
 from zoo.encoder import Encoder
 from zoo.errors import UserError, nearest
 from zoo.label_budget import LabelBudget
+from zoo.layout import ON_CPU, Layout
 from zoo.records import ProbeRecord
 from zoo.threads import fitting_threads, network_work
 
@@ -77,9 +78,7 @@ class ProbeSettings:
 def features(
     encoder: nn.Module,
     data: Dataset | Tensor,
-    *,
-    batch_size: int = 256,
-    device: str = "cpu",
+    layout: Layout = ON_CPU,
 ) -> Tensor:
     """Features (N, d) of all images, float32 on the CPU, batch by batch.
 
@@ -90,10 +89,10 @@ def features(
     encoder.eval()
     shape = data.shape[1:] if isinstance(data, Tensor) else data.shape
     with torch.inference_mode(), fitting_threads(network_work(encoder, shape)):
-        for start in range(0, len(data), batch_size):
-            block = slice(start, start + batch_size)
+        for start in range(0, len(data), layout.batch_size):
+            block = slice(start, start + layout.batch_size)
             x = data[block] if isinstance(data, Tensor) else data.images(block)
-            parts.append(encoder(x.to(device)).float().cpu())
+            parts.append(encoder(x.to(layout.device)).float().cpu())
     z = torch.cat(parts).clone()
     if not bool(z.isfinite().all()):
         raise UserError(
@@ -131,8 +130,7 @@ def fit_probe(
     *,
     test: Dataset | None = None,
     settings: ProbeSettings | None = None,
-    batch_size: int = 256,
-    device: str = "cpu",
+    layout: Layout = ON_CPU,
 ) -> tuple[Classifier, ProbeRecord]:
     """SLF: the penalty is chosen on a held-out part, then all training data are used.
 
@@ -141,11 +139,10 @@ def fit_probe(
         train: Training split.
         test: If given, k-NN accuracy on it is recorded beside the probe.
         settings: Candidates and split.
-        batch_size: Images per forward pass.
-        device: Where the encoder lives.
+        layout: Where the encoder lives, and images per forward pass.
 
     Returns:
-        The classifier, in eval mode on `device`, and the record of the fit.
+        The classifier, in eval mode on its device, and the record of the fit.
 
     Raises:
         UserError: images of another shape than the encoder's; a class without any
@@ -158,7 +155,7 @@ def fit_probe(
         check_shape(encoder, test)
         check_same_classes(train, test)
     y, classes = train.labels, len(train.classes)
-    z = features(encoder, train, batch_size=batch_size, device=device).to(device)
+    z = features(encoder, train, layout).to(layout.device)
     scores = validation_scores(z, y, classes, settings)
     # The largest penalty among the best: the smaller head constant costs nothing.
     best = max(scores, key=lambda penalty: (scores[penalty], penalty))
@@ -172,7 +169,7 @@ def fit_probe(
     )
     knn = None
     if test is not None:
-        z_test = features(encoder, test, batch_size=batch_size, device=device)
+        z_test = features(encoder, test, layout)
         knn = knn_accuracy(z.cpu(), y, z_test, test.labels)
     record = ProbeRecord(
         protocol="SLF",
@@ -194,7 +191,7 @@ def fit_probe(
     )
     classifier = Classifier(
         encoder, head, classes=classes, shape=encoder.spec.shape
-    ).to(device)
+    ).to(layout.device)
     return classifier, record
 
 

@@ -11,6 +11,7 @@ from robrep_eval.probes.linear import ProbeSettings, fit_probe
 from zoo.classifier import Classifier
 from zoo.datasets.base import Dataset
 from zoo.encoder import Encoder
+from zoo.layout import ON_CPU, Layout
 from zoo.records import ProbeRecord
 from zoo.threat import ThreatModel
 
@@ -29,8 +30,7 @@ def fit(
     test: Dataset | None = None,
     settings: ProbeSettings | None = None,
     labels_seed: int = 0,
-    batch_size: int = 256,
-    device: str = "cpu",
+    layout: Layout = ON_CPU,
     checkpoint: Path | None = None,
     on_progress: Callable[[float], None] = lambda _: None,
 ) -> tuple[Classifier, ProbeRecord]:
@@ -43,8 +43,7 @@ def fit(
         test: For the k-NN figure beside SLF.
         settings: Protocol and labels among them.
         labels_seed: Which images, if not all.
-        batch_size: Images per forward pass.
-        device: Where the encoder lives.
+        layout: Where the encoder lives, and images per forward pass.
         checkpoint: File to keep an unfinished ALF or AFF in.
         on_progress: Called with the share of the work done (ALF and AFF).
 
@@ -59,8 +58,7 @@ def fit(
             part,
             test=test,
             settings=settings,
-            batch_size=batch_size,
-            device=device,
+            layout=layout,
         )
     else:
         classifier, record = fit_adversarial(
@@ -69,8 +67,7 @@ def fit(
             threat,
             protocol=settings.protocol,
             probe=settings,
-            batch_size=batch_size,
-            device=device,
+            layout=layout,
             checkpoint=checkpoint,
             on_progress=on_progress,
         )

@@ -22,6 +22,7 @@ from robrep_eval.report.svg import (
     frame,
 )
 from zoo.bound import median_distance
+from zoo.layout import Layout
 from zoo.pages.axis import Axis, nice_step
 from zoo.records import Verdict
 
@@ -82,9 +83,11 @@ def _of_adversarials(
     if not firsts:
         return None
     rows = [row for row, _ in firsts]
-    clean = features(classifier.encoder, data.images(rows), device=device).flatten(1)
+    clean = features(
+        classifier.encoder, data.images(rows), Layout(device=device)
+    ).flatten(1)
     images = claims.images[[at for _, at in firsts]]
-    moved = features(classifier.encoder, images, device=device).flatten(1)
+    moved = features(classifier.encoder, images, Layout(device=device)).flatten(1)
     scale = median_distance(clean)
     if not scale:
         return None

@@ -24,6 +24,7 @@ from robrep_eval.report.svg import (
     Text,
     shorten,
 )
+from zoo.layout import Layout
 from zoo.pages.axis import Axis
 
 HEIGHT = 360
@@ -66,7 +67,9 @@ def cloud(
         return None
     count = min(len(data), MAP_IMAGES)
     rows = torch.linspace(0, len(data) - 1, count).round().long()
-    z = features(classifier.encoder, data.images(rows), device=device).flatten(1)
+    z = features(classifier.encoder, data.images(rows), Layout(device=device)).flatten(
+        1
+    )
     directions = _directions(z)
     if directions is None:
         return None
@@ -77,7 +80,7 @@ def cloud(
     attacked = torch.empty(0, 2, dtype=torch.float64)
     if pairs and claims is not None:
         images = claims.images[[at for _, at in pairs]]
-        moved = features(classifier.encoder, images, device=device).flatten(1)
+        moved = features(classifier.encoder, images, Layout(device=device)).flatten(1)
         attacked = (moved.double() - z.double().mean(dim=0)) @ basis
     return Cloud(
         rows=rows.tolist(),

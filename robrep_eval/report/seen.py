@@ -11,6 +11,7 @@ from robrep_eval.report.material import Material
 from zoo.ball import lengths
 from zoo.classifier import Classifier, predict
 from zoo.evidence import check_adversarials
+from zoo.layout import Layout
 from zoo.threat import ThreatModel
 
 BISECTIONS = 7
@@ -66,7 +67,9 @@ def see(material: Material, *, device: str = "cpu") -> Seen | None:
         own = lengths(x_adv.double() - x.double(), result.threat.norm)
         distance += own.tolist()
         if classifier is not None:
-            said += predict(classifier, x_adv, device=device).argmax(dim=1).tolist()
+            said += (
+                predict(classifier, x_adv, Layout(device=device)).argmax(dim=1).tolist()
+            )
         if classifier is not None and start < SHRINK_LIMIT:
             y = data.labels[rows]
             own = shrink(classifier, x, x_adv, y, result.threat, own, device=device)
@@ -114,7 +117,7 @@ def shrink(
     low, high = torch.zeros(len(x)), torch.ones(len(x))
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
-        said = predict(classifier, _between(x, x_adv, middle), device=device)
+        said = predict(classifier, _between(x, x_adv, middle), Layout(device=device))
         wrong = said.argmax(dim=1) != y
         high = torch.where(wrong, middle, high)
         low = torch.where(wrong, low, middle)

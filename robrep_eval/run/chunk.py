@@ -25,6 +25,7 @@ from zoo.datasets.base import Dataset
 from zoo.errors import UserError
 from zoo.evidence import check_adversarials
 from zoo.files import read_tensors, write_tensors
+from zoo.layout import Layout
 from zoo.records import Examples, Outcome, Verdict
 from zoo.threat import ThreatModel
 from zoo.verdicts import verdicts
@@ -44,6 +45,11 @@ class BatterySettings:
     """The reference's verdicts depend on it: its random draws are per batch."""
     batch_size: int = 512
     device: str = "cpu"
+
+    @property
+    def layout(self) -> Layout:
+        """Device and batch size, for what takes them together."""
+        return Layout(device=self.device, batch_size=self.batch_size)
 
 
 @dataclass(kw_only=True)
@@ -245,7 +251,7 @@ def clean_predictions(
 ) -> Tensor:
     """Predicted classes (n,); -1: logits not finite, or batch sizes disagree."""
     passes = [
-        predict(classifier, x, batch_size=size, device=settings.device)
+        predict(classifier, x, replace(settings.layout, batch_size=size))
         for size in recheck_sizes(len(x))
     ]
     sure = passes[0].isfinite().all(dim=1) & passes[1].isfinite().all(dim=1)

@@ -244,8 +244,7 @@ def _measure(plan: Plan, folder: RunFolder, result: Result, tell: Callbacks) -> 
             plan.request.probe.labels,
             settings.seed,
         ),
-        batch_size=settings.batch_size,
-        device=settings.device,
+        layout=settings.layout,
     )
     lacking = missing(plan.request.measure, finished)
     if not lacking:
@@ -305,8 +304,7 @@ def _fit(
         test=plan.data,
         settings=probe,
         labels_seed=settings.seed,
-        batch_size=settings.batch_size,
-        device=settings.device,
+        layout=settings.layout,
         checkpoint=folder.fit_path,
         on_progress=tell.working,
     )

@@ -14,6 +14,7 @@ from zoo.classifier import Classifier
 from zoo.datasets.foreign import Classes, as_datasets
 from zoo.encoder import Encoder
 from zoo.errors import UserError
+from zoo.layout import Layout
 from zoo.own_module import wrap
 from zoo.records import ProbeRecord
 from zoo.threat import ThreatModel, parse_eps, parse_norm
@@ -88,6 +89,5 @@ def fit_probe(
         test=held,
         settings=asked,
         labels_seed=seed,
-        batch_size=batch_size,
-        device=device,
+        layout=Layout(device=device, batch_size=batch_size),
     )

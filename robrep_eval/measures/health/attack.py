@@ -56,10 +56,9 @@ def pgd(
         threat,
         steps=steps,
         step_size=RELATIVE_STEP * threat.eps,
-        batch_size=subject.batch_size,
+        layout=subject.layout,
         generator=torch.Generator().manual_seed(subject.seed + restart),
         keep_best=keep_best,
-        device=subject.device,
     )
 
 
@@ -188,8 +187,7 @@ def _one_step(subject: Subject) -> Tensor:
         subject.threat,
         steps=1,
         step_size=subject.threat.eps,
-        batch_size=subject.batch_size,
-        device=subject.device,
+        layout=subject.layout,
     )
 
 
@@ -224,7 +222,7 @@ def missed_plants(subject: Subject, encoder: nn.Module) -> tuple[list[int], floa
         subject: Its first images take part.
         encoder: g, images to (N, d).
     """
-    x = subject.x[:PLANTED_IMAGES].to(subject.device)
+    x = subject.x[:PLANTED_IMAGES].to(subject.layout.device)
     generator = subject.generator()
     with torch.no_grad():
         z = encoder(x)

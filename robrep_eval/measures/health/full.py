@@ -82,7 +82,7 @@ def twin_transfer(subject: Subject) -> Flag:
         _nearest_mean_head(subject, head),
         classes=classifier.classes,
         shape=classifier.shape,
-    ).to(subject.device)
+    ).to(subject.layout.device)
     other = Subject(
         classifier=twin,
         x=subject.x,
@@ -90,8 +90,7 @@ def twin_transfer(subject: Subject) -> Flag:
         ids=subject.ids,
         threat=subject.threat,
         seed=subject.seed,
-        batch_size=subject.batch_size,
-        device=subject.device,
+        layout=subject.layout,
     )
     white = held(subject, pgd(subject, subject.threat))
     white &= held(subject, pgd(subject, subject.threat, restart=1))
@@ -120,8 +119,8 @@ def _nearest_mean_head(subject: Subject, head: nn.Linear) -> nn.Linear:
     with torch.no_grad():
         z = torch.cat(
             [
-                subject.classifier.features(part.to(subject.device)).cpu()
-                for part in subject.x.split(subject.batch_size)
+                subject.classifier.features(part.to(subject.layout.device)).cpu()
+                for part in subject.x.split(subject.layout.batch_size)
             ]
         )
     twin = nn.Linear(head.in_features, head.out_features)
@@ -189,7 +188,7 @@ def precision(subject: Subject) -> Flag:
     try:
         model = double(subject.classifier)
         with torch.no_grad():
-            exact = model(images.double().to(subject.device)).cpu()
+            exact = model(images.double().to(subject.layout.device)).cpu()
     except (RuntimeError, TypeError, ValueError) as error:
         return Flag(
             check="precision",

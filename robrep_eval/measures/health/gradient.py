@@ -64,8 +64,10 @@ def differentiable(subject: Subject) -> Flag:
 def _logit_gradient(subject: Subject) -> Tensor | None:
     """Gradient of a fixed combination of logits at x; None if the graph is cut."""
     parts = []
-    for part in subject.x.split(subject.batch_size):
-        gradient = input_gradient(subject.classifier, part.to(subject.device), ramp)
+    for part in subject.x.split(subject.layout.batch_size):
+        gradient = input_gradient(
+            subject.classifier, part.to(subject.layout.device), ramp
+        )
         if gradient is None:
             return None
         parts.append(gradient.cpu())
@@ -106,7 +108,7 @@ def _difference_error(subject: Subject, step: float) -> Tensor:
     """Relative difference of the two slopes, per image (at most 32,)."""
     x = subject.x[:32].double()
     direction = torch.randn(x.shape, generator=subject.generator(), dtype=x.dtype)
-    x, direction = x.to(subject.device), direction.to(subject.device)
+    x, direction = x.to(subject.layout.device), direction.to(subject.layout.device)
     return slope_error(double(subject.classifier), x, direction, step).cpu()
 
 
@@ -146,14 +148,14 @@ def loss_gradient(subject: Subject, images: Tensor) -> Tensor:
     cut."""
     parts = []
     for part, labels in zip(
-        images.split(subject.batch_size),
-        subject.y.split(subject.batch_size),
+        images.split(subject.layout.batch_size),
+        subject.y.split(subject.layout.batch_size),
         strict=True,
     ):
-        y = labels.to(subject.device)
+        y = labels.to(subject.layout.device)
         gradient = input_gradient(
             subject.classifier,
-            part.to(subject.device),
+            part.to(subject.layout.device),
             lambda logits, y=y: cross_entropy(logits, y),  # type: ignore[misc]
         )
         parts.append(torch.zeros_like(part) if gradient is None else gradient.cpu())

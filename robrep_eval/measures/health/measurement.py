@@ -35,7 +35,7 @@ def subject(finished: Finished, images: int) -> Subject:
             whole=finished.data,
             adversarials=claims.images,
             origins=finished.data.images(claims.positions),
-            **finished.sizes,
+            layout=finished.layout,
         )
     found: Subject = finished.shared[key]
     return found

@@ -89,7 +89,7 @@ def gives_logits(subject: Subject) -> Flag:
 
 def static_forward(subject: Subject) -> Flag:
     """19: the forward pass runs no optimisation of its own."""
-    few = subject.x[:8].clone().to(subject.device)
+    few = subject.x[:8].clone().to(subject.layout.device)
     with torch.no_grad(), _counted_autograd() as calls:
         subject.classifier(few)
     return Flag(

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from zoo.classifier import Classifier
 from zoo.datasets.base import Dataset
+from zoo.layout import ON_CPU, Layout
 from zoo.records import Examples
 from zoo.threat import ThreatModel
 
@@ -29,8 +30,7 @@ class Subject:
     """Position of each image in the published split."""
     threat: ThreatModel
     seed: int = 0
-    batch_size: int = 256
-    device: str = "cpu"
+    layout: Layout = ON_CPU
     examples: Examples | None = None
     """Outcomes of the battery on the whole set, once it has run."""
     whole: Dataset | None = None
@@ -46,8 +46,8 @@ class Subject:
         """Without gradients but not in inference mode, which strangers may break."""
         with torch.no_grad():
             parts = [
-                self.classifier(part.to(self.device)).cpu()
-                for part in x.split(self.batch_size)
+                self.classifier(part.to(self.layout.device)).cpu()
+                for part in x.split(self.layout.batch_size)
             ]
         return torch.cat(parts)
 

@@ -28,6 +28,7 @@ from robrep_eval.measures.label_free import (
 from zoo.ball import lengths
 from zoo.classifier import Classifier
 from zoo.errors import UserError
+from zoo.layout import Layout
 from zoo.threat import Norm, ThreatModel
 
 SHAPE = (1, 3, 4)
@@ -119,12 +120,13 @@ def test_displacement_reaches_the_spectral_norm() -> None:
 def test_feature_attacks_stay_in_the_ball_and_do_their_work(norm: Norm) -> None:
     encoder, x = Linear(), inner_images()
     threat = ThreatModel(norm=norm, eps=0.1)
-    settings = FeatureAttackSettings(steps=20, batch_size=7)
+    settings = FeatureAttackSettings(steps=20)
+    layout = Layout(batch_size=7)
     targets = encoder(x.flip(0))
     before = (encoder(x) - targets).norm(dim=1)
     for found in (
-        displace(encoder, x, threat, settings),
-        approach(encoder, x, targets, threat, settings),
+        displace(encoder, x, threat, settings, layout),
+        approach(encoder, x, targets, threat, settings, layout),
     ):
         size = lengths(found.double() - x.double(), norm)
         assert float(size.max()) <= 0.1 + threat.tolerance(SHAPE)
@@ -139,8 +141,8 @@ def test_more_restarts_never_move_less() -> None:
     x = inner_images()
 
     def moved(restarts: int) -> Tensor:
-        settings = FeatureAttackSettings(steps=3, restarts=restarts, batch_size=50)
-        found = displace(encoder, x, THREAT, settings)
+        settings = FeatureAttackSettings(steps=3, restarts=restarts)
+        found = displace(encoder, x, THREAT, settings, Layout(batch_size=50))
         return lengths((encoder(found) - encoder(x)).detach(), "L2")
 
     assert bool((moved(3) >= moved(1) - 1e-6).all())

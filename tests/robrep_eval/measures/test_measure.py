@@ -28,6 +28,7 @@ from zoo.classifier import Classifier
 from zoo.datasets.base import Dataset
 from zoo.encoder import Encoder
 from zoo.errors import UserError
+from zoo.layout import Layout
 from zoo.measurements import Measurements, Status, measurement
 from zoo.records import Result, with_measurements
 from zoo.result_file import read_result
@@ -236,8 +237,9 @@ OTHERS: list[Measurement[Any]] = [
 def test_what_was_made_is_there_wherever_it_is_computed(
     one: Measurement[Any], finished: Finished
 ) -> None:
+    elsewhere = Layout(device="cuda", batch_size=3)
     assert missing([one], finished) == []
-    assert missing([one], replace(finished, batch_size=3, device="cuda")) == []
+    assert missing([one], replace(finished, layout=elsewhere)) == []
 
 
 @pytest.mark.parametrize("one", OTHERS, ids=repr)

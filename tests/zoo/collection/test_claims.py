@@ -26,6 +26,7 @@ from zoo.collection.entries import Entry, load_classifier, read_entry
 from zoo.collection.index import INDEX, FileRecord, scan
 from zoo.collection.sources import FolderSource
 from zoo.errors import RobrepError
+from zoo.layout import ON_CPU
 from zoo.records import Card, Result, write_record
 from zoo.result_file import PATTERN, ColumnsFile
 from zoo.schema import Proportion
@@ -386,7 +387,7 @@ def _displacement(forger: Forger, factor: float = 1.1) -> None:
     moved = torch.tensor(bound.examples["displacement"], dtype=torch.float64) * factor
     loss = torch.tensor(bound.examples["adversarial_loss"], dtype=torch.float64)
     again = from_reached(
-        features_and_logits(classifier, data.images(slice(None)), 256, "cpu"),
+        features_and_logits(classifier, data.images(slice(None)), ON_CPU),
         data.labels,
         classifier.linear.weight,
         (moved, loss),
