@@ -61,10 +61,12 @@ def check(recipe: Recipe, data: Dataset) -> None:
     if recipe.threat is not None:
         recipe.threat.check_units(data.shape)
     if recipe.stable is not None:
-        _check_stable(recipe, options, data.shape[0])
+        _check_stable(recipe, options, data.shape)
 
 
-def _check_stable(recipe: Recipe, options: dict[str, Any], channels: int) -> None:
+def _check_stable(
+    recipe: Recipe, options: dict[str, Any], shape: tuple[int, int, int]
+) -> None:
     assert recipe.stable is not None
     end = architectures.LINEAR_END
     if recipe.threat is None:
@@ -73,7 +75,7 @@ def _check_stable(recipe: Recipe, options: dict[str, Any], channels: int) -> Non
         raise UserError(
             f"stable sets the {end} of the architecture: leave arch_options.{end} out"
         )
-    architectures.build(recipe.arch, channels, {**options, end: recipe.stable.keep})
+    architectures.build(recipe.arch, shape, {**options, end: recipe.stable.keep})
 
 
 def check_clusters(recipe: Recipe, train: Dataset) -> None:

@@ -183,13 +183,13 @@ def _plain(value: object, depth: int = 2) -> bool:
     return value is None
 
 
-def build(name: str, in_channels: int, options: dict[str, Any]) -> nn.Module:
+def build(name: str, shape: tuple[int, int, int], options: dict[str, Any]) -> nn.Module:
     """Builds the backbone with fresh weights.
 
     Args:
         name: A registered name, or `timm:NAME` for any model of timm (no weights
             are downloaded).
-        in_channels: 1 for grey images, 3 for colour.
+        shape: (C, H, W) of the images.
         options: As returned by `resolve_options`.
 
     Returns:
@@ -202,13 +202,13 @@ def build(name: str, in_channels: int, options: dict[str, Any]) -> nn.Module:
         from zoo.nets.linear_end import LinearEnd
 
         rest = {key: value for key, value in options.items() if key != LINEAR_END}
-        return LinearEnd(build(name, in_channels, rest), options[LINEAR_END])
+        return LinearEnd(build(name, shape, rest), options[LINEAR_END])
     if name.startswith(TIMM):
         from zoo.nets.timm_backbone import timm_backbone
 
-        return timm_backbone(name.removeprefix(TIMM), in_channels, **options)
+        return timm_backbone(name.removeprefix(TIMM), shape, **options)
     module, function = get(name).build.split(":")
     backbone: nn.Module = getattr(import_module(module), function)(
-        in_channels=in_channels, **options
+        in_channels=shape[0], **options
     )
     return backbone

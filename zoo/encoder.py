@@ -67,7 +67,7 @@ class Encoder(nn.Module):
             )
         options = architectures.resolve_options(spec.arch, spec.options)
         self.spec = spec.model_copy(update={"options": options})
-        self.backbone = architectures.build(spec.arch, channels, options)
+        self.backbone = architectures.build(spec.arch, spec.shape, options)
         for name, values in (("mean", spec.mean), ("std", spec.std)):
             buffer = torch.tensor(values, dtype=torch.float32).view(-1, 1, 1)
             self.register_buffer(name, buffer, persistent=False)

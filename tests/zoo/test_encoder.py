@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from safetensors.torch import save_file
 
@@ -187,6 +188,48 @@ def test_timm_models_are_encoders(tmp_path: Path) -> None:
     x = torch.rand(1, 3, 32, 32)
     assert again(x).shape == (1, 512)
     assert torch.equal(encoder(x), again(x))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("resnet18", "mobilenetv3_small_050", "vgg11", "lcnet_050", "ghostnet_050"),
+        *("hgnetv2_b0", "vit_tiny_patch16_224", "convnext_atto", "densenet121"),
+    ],
+)
+def test_features_of_timm_models_are_counted_by_a_pass(name: str) -> None:
+    """Not taken from `num_features`, which five of these state wrongly."""
+    options = {"resize": 224} if name.startswith("vit") else {}
+    spec = EncoderSpec(arch=f"timm:{name}", options=options, shape=(3, 64, 64))
+    encoder = Encoder(spec)
+    assert encoder.training
+    with torch.no_grad():
+        z = encoder.eval()(torch.rand(1, *spec.shape))
+    assert z.shape == (1, encoder.dim)
+
+
+def test_counting_features_changes_nothing() -> None:
+    torch.manual_seed(0)
+    encoder = Encoder(EncoderSpec(arch="timm:resnet18", shape=(3, 64, 64)))
+    drawn = torch.rand(3)
+    torch.manual_seed(0)
+    alone = timm.create_model("resnet18", num_classes=0).state_dict()
+    assert torch.equal(torch.rand(3), drawn), "no random numbers are used up"
+    counted = encoder.backbone.model.state_dict()  # type: ignore[union-attr]
+    assert all(torch.equal(alone[key], counted[key]) for key in alone)
+
+
+def test_a_linear_end_knows_how_wide_a_timm_model_is() -> None:
+    options = {"linear_end": 700}
+    arch = "timm:mobilenetv3_small_050"
+    ended = Encoder(EncoderSpec(arch=arch, options=options, shape=(3, 32, 32))).eval()
+    with torch.no_grad():
+        assert ended(torch.rand(1, 3, 32, 32)).shape == (1, ended.dim) == (1, 700)
+
+
+def test_images_that_a_timm_model_cannot_take_are_refused_at_once() -> None:
+    with pytest.raises(UserError, match=r"vit_tiny\S* cannot take .*\(3, 32, 32\)"):
+        Encoder(EncoderSpec(arch="timm:vit_tiny_patch16_224", shape=(3, 32, 32)))
 
 
 def test_classifier_file_rebuilds_encoder_and_head(tmp_path: Path) -> None:

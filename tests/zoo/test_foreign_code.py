@@ -353,5 +353,5 @@ def test_a_tag_of_weights_downloads_nothing(monkeypatch: pytest.MonkeyPatch) -> 
         raise AssertionError("a connection")
 
     monkeypatch.setattr("socket.socket.connect", refuse)
-    made = architectures.build("timm:resnet18.a1_in1k", 3, {})
+    made = architectures.build("timm:resnet18.a1_in1k", (3, 32, 32), {})
     assert made.dim == 512

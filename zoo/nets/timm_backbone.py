@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from zoo.errors import UserError, nearest
 from zoo.nets.timm_options import check_name, check_options
+from zoo.nets.width import measured_width
 
 
 class TimmBackbone(nn.Module):
@@ -21,11 +22,12 @@ class TimmBackbone(nn.Module):
             so that it stays differentiable and smooth), or None to leave them.
     """
 
+    dim: int
+
     def __init__(self, model: nn.Module, resize: int | None) -> None:
         super().__init__()
         self.model = model
         self.resize = resize
-        self.dim = int(model.num_features)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
         if self.resize is not None and x.shape[-2:] != (self.resize, self.resize):
@@ -40,22 +42,29 @@ class TimmBackbone(nn.Module):
 
 
 def timm_backbone(
-    name: str, in_channels: int, *, resize: int | None = None, **options: Any
+    name: str,
+    shape: tuple[int, int, int],
+    *,
+    resize: int | None = None,
+    **options: Any,
 ) -> TimmBackbone:
     """Creates `name` with fresh weights; nothing is read or downloaded.
 
     Args:
         name: timm's `architecture` or `architecture.tag`.
-        in_channels: Channels of the images.
+        shape: (C, H, W) of the images.
         resize: See `TimmBackbone`.
         options: Of the architecture; see `zoo.nets.timm_options`.
 
     Raises:
         UserError: an unknown name (with the nearest), or an option that is not the
-            architecture's own.
+            architecture's own, or images that it cannot take.
     """
     check_options(options)
-    return TimmBackbone(_create(name, in_channels, pretrained=False, **options), resize)
+    model = _create(name, shape[0], pretrained=False, **options)
+    backbone = TimmBackbone(model, resize)
+    backbone.dim = measured_width(backbone, shape, f"timm:{name}")
+    return backbone
 
 
 def pretrained_backbone(
