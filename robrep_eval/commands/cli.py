@@ -197,6 +197,18 @@ def _known(kind: str) -> list[str]:
     help="Option of the architecture, as stem_padding=2. May be repeated.",
 )
 @click.option(
+    "--prefix",
+    metavar="TEXT",
+    help="Before the names of the network's weights in a checkpoint, as encoder_q. "
+    "Default: found.",
+)
+@click.option(
+    "--kind",
+    metavar="KIND",
+    help="Of a checkpoint: features leaves a classifier's head out, logits insists "
+    "on it.",
+)
+@click.option(
     "--normalize",
     metavar="MEAN/STD",
     help="Of a checkpoint file: cifar10, imagenet, or .5,.5,.5/.25,.25,.25. "

@@ -170,6 +170,8 @@ def _run(
 ) -> Result:
     """Probe, attack, record; each part is taken from the folder if it is there."""
     began = time.perf_counter()
+    for note in plan.loaded.notes:
+        tell.stage(note)
     classifier, probe = _classifier(plan, folder, tell)
     plan = _armed(plan, folder, tell)
     shards.announce("ready")

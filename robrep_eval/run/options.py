@@ -75,6 +75,8 @@ class Options(ProbeOptions, RunOptions, MeasureOptions, total=False):
     data_dir: str | Path | None
     arch: str | None
     arch_options: Mapping[str, object] | Sequence[tuple[str, object]]
+    prefix: str | None
+    """Before the names of the network's weights in a checkpoint; found by default."""
     normalize: str | None
     """ "cifar10", "imagenet" or "MEAN/STD", in place of `mean` and `std`."""
     mean: float | Sequence[float]
@@ -177,7 +179,17 @@ def request_options(options: Mapping[str, Any]) -> dict[str, Any]:
         "probe": probe_settings(options),
         "measure": measurements(options),
     }
-    same = ("kind", "norm", "eps", "limit", "arch", "overwrite", "wait", "report")
+    same = (
+        "kind",
+        "norm",
+        "eps",
+        "limit",
+        "arch",
+        "prefix",
+        "overwrite",
+        "wait",
+        "report",
+    )
     found |= {name: options[name] for name in same if name in options}
     for name in ("engine", "randomness"):
         if name in options:

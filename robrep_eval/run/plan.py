@@ -50,7 +50,7 @@ class Request:
     needs `train` as well unless the model is a ready-made classifier."""
     train: Dataset | None = None
     kind: str | None = None
-    """Of a module at hand: "features" or "logits"."""
+    """Of a module at hand or a checkpoint: "features" or "logits"."""
     norm: str = "Linf"
     eps: float | str | None = None
     """By default the encoder's own threat model, else the dataset's usual radius."""
@@ -68,6 +68,8 @@ class Request:
     data_dir: Path | None = None
     arch: str | None = None
     arch_options: tuple[tuple[str, object], ...] = ()
+    prefix: str | None = None
+    """Before the names of the network's weights in a checkpoint; found by default."""
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
     output: Path | Literal["auto"] | None = None
@@ -153,7 +155,7 @@ def prepare(request: Request) -> Plan:
         battery=battery,
         identity=identity,
         output=output,
-        notes=(*data.notes, *_scale_note(loaded, data), *notes),
+        notes=(*loaded.notes, *data.notes, *_scale_note(loaded, data), *notes),
     )
 
 
@@ -205,6 +207,8 @@ def _load(request: Request, data: Dataset) -> Loaded:
         classes=len(data.classes),
         arch=request.arch,
         arch_options=request.arch_options,
+        prefix=request.prefix,
+        kind=request.kind,
         mean=request.mean,
         std=request.std,
     )

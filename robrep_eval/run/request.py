@@ -68,6 +68,8 @@ def read_request(options: dict[str, Any], command: Sequence[str]) -> Request:
         data_dir=options["data_dir"],
         arch=options["arch"],
         arch_options=tuple(read_pair(text) for text in options["arch_options"]),
+        prefix=options["prefix"],
+        kind=options["kind"],
         mean=mean,
         std=std,
         output=options["output"] or "auto",

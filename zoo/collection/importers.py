@@ -152,7 +152,7 @@ def import_checkpoint(
     folder = to / name
     if folder.exists():
         raise UserError(f"{folder} exists already; choose another --name")
-    state = read_state(path)
+    state = {_plain_key(key): value for key, value in read_state(path).items()}
     encoder, dropped = build(state, form, source=str(path))
     to.mkdir(parents=True, exist_ok=True)
     card = Card(
@@ -187,7 +187,7 @@ def build(
     """The encoder of a state dict, and how many tensors are no part of it.
 
     Args:
-        state: As `zoo.collection.state_file.read_state` returns it.
+        state: Without the prefixes of parallel training; shortcuts under that name.
         form: Its layout.
         source: Names the checkpoint in messages.
     """
@@ -208,6 +208,12 @@ def build(
         encoder = Encoder(spec)
     load_weights(encoder.backbone, kept, source=source)
     return encoder.eval(), len(state) - len(kept)
+
+
+def _plain_key(key: str) -> str:
+    for prefix in ("module.", "model.", "encoder."):
+        key = key.removeprefix(prefix)
+    return key.replace(".downsample.", ".shortcut.")
 
 
 def _encoder_part(state: dict[str, Tensor], form: Format) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoo import architectures
+from zoo.collection.fitting import fit_names
 from zoo.collection.index import CARD
 from zoo.collection.state_file import read_state
 from zoo.encoder import Encoder, EncoderSpec, load_encoder, load_weights
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
 HUB = ("hf://", "hf-hub:")
 PREFIXES = ("zoo:", "timm:", "robustbench:", *HUB)
 SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".tar")
-HEADS = ("linear", "fc", "head", "classifier")
-"""Names under which classifiers of the field keep their last layer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +43,8 @@ class Loaded:
     encoder: Encoder | None = None
     classifier: Classifier | None = None
     training: Training | None = None
+    notes: tuple[str, ...] = ()
+    """What the user is to know about how it was read."""
 
     @property
     def arch(self) -> str:
@@ -64,6 +65,10 @@ class LoadOptions:
     arch_options: tuple[tuple[str, object], ...] = ()
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
+    prefix: str | None = None
+    """Before the names of the network's weights in a file; by default found."""
+    kind: str | None = None
+    """"features" to leave a head in the file out, "logits" to insist on it."""
 
 
 def check(reference: str) -> None:
@@ -220,7 +225,7 @@ def _from_file(reference: str, path: Path, options: LoadOptions) -> Loaded:
         mean=options.mean,
         std=options.std,
     )
-    return _fit_state(reference, tensors, spec, options.classes)
+    return _fit_state(reference, tensors, spec, options)
 
 
 def _described_file(reference: str, path: Path) -> Loaded:
@@ -235,33 +240,39 @@ def _described_file(reference: str, path: Path) -> Loaded:
 
 
 def _fit_state(
-    reference: str, tensors: dict[str, Tensor], spec: EncoderSpec, classes: int
+    reference: str,
+    tensors: dict[str, Tensor],
+    spec: EncoderSpec,
+    options: LoadOptions,
 ) -> Loaded:
-    """Backbone weights, and the head too if the file holds one."""
+    """Backbone weights, and the head too if the file holds one for these classes."""
     from torch import nn
 
     from zoo.classifier import Classifier
 
     encoder = Encoder(spec)
-    head_name = next((n for n in HEADS if f"{n}.weight" in tensors), None)
-    weights = {
-        key.removeprefix("backbone."): value
-        for key, value in tensors.items()
-        if head_name is None or not key.startswith(f"{head_name}.")
-    }
-    load_weights(encoder.backbone, weights, source=reference)
-    if head_name is None:
-        return Loaded(reference=reference, encoder=encoder.eval())
-    weight = tensors[f"{head_name}.weight"]
-    if weight.shape != (classes, encoder.dim):
-        raise UserError(
-            f"the head of {reference} is {tuple(weight.shape)}, but the dataset has "
-            f"{classes} classes and {spec.arch} {encoder.dim} features"
+    own = encoder.backbone.state_dict()
+    found = fit_names(tensors, own, source=reference, prefix=options.prefix)
+    load_weights(encoder.backbone, found.weights, source=reference)
+    wanted = (options.classes, encoder.dim)
+    weight = found.head.get("weight")
+    notes = found.notes
+    if weight is not None and tuple(weight.shape) != wanted:
+        notes += (
+            f"The head in {reference} is {tuple(weight.shape)}, not {wanted} for the "
+            "classes of the dataset and these features; it is left out.",
         )
-    bias = tensors.get(f"{head_name}.bias", weight.new_zeros(classes))
-    head = nn.Linear(encoder.dim, classes)
+        weight = None
+    if weight is None and options.kind == "logits":
+        why = f" ({notes[-1]})" if notes else ""
+        raise UserError(f"{reference} holds no head for {options.classes} classes{why}")
+    if weight is None or options.kind == "features":
+        return Loaded(reference=reference, encoder=encoder.eval(), notes=notes)
+    head = nn.Linear(encoder.dim, options.classes)
+    bias = found.head.get("bias", weight.new_zeros(options.classes))
     load_weights(head, {"weight": weight, "bias": bias}, source=reference)
     return Loaded(
         reference=reference,
-        classifier=Classifier(encoder, head, classes=classes, shape=spec.shape),
+        classifier=Classifier(encoder, head, classes=options.classes, shape=spec.shape),
+        notes=notes,
     )

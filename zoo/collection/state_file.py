@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 import zipfile
 from pathlib import Path
@@ -17,14 +18,12 @@ if TYPE_CHECKING:
 def read_state(path: Path) -> dict[str, Tensor]:
     """The state dict of a checkpoint, without running code from it.
 
-    Looks inside the usual wrappers ("state_dict", "model", ...), removes the prefixes
-    of parallel training and renames torchvision's shortcuts to the names used here.
+    Looks inside the usual wrappers ("state_dict", "model", ...); names stay as they
+    are, those of several state dicts after the name of theirs and a dot.
 
     Raises:
         UserError: pickled objects, truncated or foreign content, no tensors.
     """
-    import torch
-
     from zoo.files import read_tensors
 
     if path.suffix == ".safetensors":
@@ -34,21 +33,27 @@ def read_state(path: Path) -> dict[str, Tensor]:
     for key in ("state_dict", "model_state_dict", "model", "net"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
-    tensors = (
-        {k: v for k, v in content.items() if isinstance(v, torch.Tensor)}
-        if isinstance(content, dict)
-        else {}
-    )
+    tensors = _tensors(content) or _tensors(_opened(content))
     if not tensors or not all(isinstance(key, str) for key in tensors):
         raise UserError(f"{path} holds no state dict (tensors by name)")
     _check_tensors(path, list(tensors.values()))
-    return {_plain_key(key): value for key, value in tensors.items()}
+    return tensors
 
 
-def _plain_key(key: str) -> str:
-    for prefix in ("module.", "model.", "encoder."):
-        key = key.removeprefix(prefix)
-    return key.replace(".downsample.", ".shortcut.")
+def _tensors(content: object) -> dict[str, Tensor]:
+    import torch
+
+    if not isinstance(content, dict):
+        return {}
+    return {k: v for k, v in content.items() if isinstance(v, torch.Tensor)}
+
+
+def _opened(content: object) -> dict[str, object]:
+    """Several state dicts beside each other as one, names joined by dots."""
+    if not isinstance(content, dict):
+        return {}
+    inner = [(k, v) for k, v in content.items() if isinstance(v, dict)]
+    return {f"{k}.{name}": t for k, part in inner for name, t in part.items()}
 
 
 def _torch_load(path: Path) -> object:
@@ -64,12 +69,8 @@ def _torch_load(path: Path) -> object:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickle, of files that are none
             return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise UserError(
-            f"{path} is not a plain state dict: it holds pickled objects or is damaged "
-            "(loading those could run foreign code, so robrep refuses); save "
-            "model.state_dict() instead"
-        ) from None
+    except pickle.UnpicklingError as error:
+        raise UserError(_pickled(path, str(error))) from None
     except EOFError:
         raise UserError(
             f"{path} is not a readable checkpoint: it ends too early"
@@ -81,6 +82,26 @@ def _torch_load(path: Path) -> object:
         raise UserError(
             f"{path} is not a readable checkpoint: torch.save did not write it"
         ) from None
+
+
+def _pickled(path: Path, reason: str) -> str:
+    """What to do about a file that holds more than tensors, numbers and texts."""
+    found = re.search(r"GLOBAL ([\w.]{1,80}) ", reason)
+    what = f"pickled objects ({found[1]})" if found else "pickled objects or is damaged"
+    text = (
+        f"{path} is not a plain state dict: it holds {what} "
+        "(loading those could run foreign code, so robrep refuses); "
+    )
+    if found is None or found[1] != "argparse.Namespace":
+        return text + "save model.state_dict() instead"
+    return text + (
+        "arguments of a command do no harm, and torch takes them out by: python -c "
+        '"import argparse, torch; '
+        "torch.serialization.add_safe_globals([argparse.Namespace]); "
+        f"c = torch.load('{path}', weights_only=True); "
+        "torch.save({k: v for k, v in c.items() if not isinstance(v, "
+        "argparse.Namespace)}, 'weights.pt')\""
+    )
 
 
 def _unpacked(path: Path) -> int:

@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import nn
 
-from zoo.classifier import Classifier
 from zoo.collection.references import LoadOptions, check, load, training_of
 from zoo.collection.sources_embedded import EMBEDDED_FOLDER
 from zoo.collection.state_file import read_state
@@ -40,17 +39,6 @@ def test_zoo_names_lead_to_embedded_encoders_with_their_training() -> None:
         check("tarrl-digits")
 
 
-@pytest.mark.parametrize("prefix", ["", "module.", "backbone.", "module.encoder."])
-def test_encoder_checkpoints_load_under_the_usual_prefixes(
-    encoder: Encoder, tmp_path: Path, prefix: str
-) -> None:
-    state = {prefix + k: v for k, v in encoder.backbone.state_dict().items()}
-    torch.save({"state_dict": state, "epoch": 3}, tmp_path / "e.pt")
-    found = load(str(tmp_path / "e.pt"), DIGITS).encoder
-    assert found is not None
-    assert torch.equal(found(X), encoder(X))
-
-
 def test_files_of_our_own_need_no_architecture(
     encoder: Encoder, tmp_path: Path
 ) -> None:
@@ -75,45 +63,6 @@ def test_the_card_beside_a_file_tells_of_its_training_and_of_no_others(
         assert found.training == want.training == training_of(reference)
     save_encoder(encoder, tmp_path / "model.safetensors")
     assert load(str(tmp_path), options).training is None
-
-
-@pytest.mark.parametrize("name", ["linear", "fc", "head"])
-def test_classifier_checkpoints_keep_their_head(
-    encoder: Encoder, tmp_path: Path, name: str
-) -> None:
-    head = nn.Linear(encoder.dim, 10)
-    state = dict(encoder.backbone.state_dict())
-    state |= {f"{name}.weight": head.weight.data, f"{name}.bias": head.bias.data}
-    torch.save(state, tmp_path / "c.pt")
-    found = load(str(tmp_path / "c.pt"), DIGITS).classifier
-    assert isinstance(found, Classifier)
-    torch.testing.assert_close(found(X), head(encoder(X)))
-    with pytest.raises(UserError, match="but the dataset has 3 classes"):
-        load(
-            str(tmp_path / "c.pt"),
-            LoadOptions(shape=(1, 8, 8), classes=3, arch="resnet_s8"),
-        )
-
-
-def test_torchvisions_shortcut_names_are_understood(tmp_path: Path) -> None:
-    from torchvision.models import resnet18
-
-    state = resnet18(num_classes=10).state_dict()
-    state = {k: v for k, v in state.items() if not k.startswith("fc.")}
-    torch.save(state, tmp_path / "tv.pt")
-    options = LoadOptions(
-        shape=(3, 32, 32),
-        classes=10,
-        arch="resnet18",
-        arch_options=(("stem", "imagenet"),),
-    )
-    found = load(str(tmp_path / "tv.pt"), options).encoder
-    assert found is not None
-    theirs = resnet18(num_classes=10)
-    theirs.load_state_dict(state, strict=False)
-    theirs.fc = nn.Identity()
-    x = torch.rand(1, 3, 32, 32)
-    torch.testing.assert_close(found(x), theirs.eval()(x))
 
 
 def test_robustbench_models_load_through_their_own_loader(
