@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from os.path import commonprefix
 from typing import TYPE_CHECKING
 
 from zoo.errors import UserError, nearest
@@ -87,9 +86,9 @@ def fit_names(
 
 def _root(own: Mapping[str, Tensor]) -> str:
     """What all names of the network begin with, if it only wraps."""
-    common = commonprefix(list(own))
-    root = common[: common.rfind(".") + 1]
-    return root if _wraps(root) else ""
+    first = next(iter(own), "")
+    roots = [p for p, _ in _ends(first) if all(k.startswith(p) for k in own)]
+    return max((p for p in roots if _wraps(p)), key=len, default="")
 
 
 def _wraps(prefix: str) -> bool:

@@ -258,10 +258,11 @@ def _fit_state(
     weight = found.head.get("weight")
     notes = found.notes
     if weight is not None and tuple(weight.shape) != wanted:
-        notes += (
+        why = (
             f"The head in {reference} is {tuple(weight.shape)}, not {wanted} for the "
-            "classes of the dataset and these features; it is left out.",
+            "classes of the dataset and these features; it is left out."
         )
+        notes += (why,)
         weight = None
     if weight is None and options.kind == "logits":
         why = f" ({notes[-1]})" if notes else ""

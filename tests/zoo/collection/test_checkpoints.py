@@ -87,7 +87,7 @@ def test_networks_that_fit_equally_well_must_be_chosen(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"student\., teacher\.; choose with --prefix"):
         read(tmp_path, both)
     assert same(read(tmp_path, both, prefix="teacher."), 1)
-    with pytest.raises(UserError, match="did you mean 'teacher.'"):
+    with pytest.raises(UserError, match=r"did you mean 'teacher\.'"):
         read(tmp_path, both, prefix="techer")
 
 
@@ -203,7 +203,7 @@ def test_arguments_in_a_file_get_a_command_that_takes_them_out(
     path = tmp_path / "c.pt"
     torch.save(content, path, _use_new_zipfile_serialization=not old)
     options = LoadOptions(shape=(1, 8, 8), classes=10, arch="resnet_s8")
-    with pytest.raises(UserError, match="argparse.Namespace") as refused:
+    with pytest.raises(UserError, match=r"argparse\.Namespace") as refused:
         load(str(path), options)
     command = re.search(r'python -c "(.*)"$', str(refused.value))
     assert command is not None
