@@ -120,7 +120,11 @@ def _second_look(subject: Subject, rows: Tensor) -> Tensor:
     part = replace(
         subject, x=subject.whole.images(some), y=subject.whole.labels[some], cache={}
     )
-    x, y, threat = part.x.to(part.device), part.y.to(part.device), part.threat
+    x, y, threat = (
+        part.x.to(part.layout.device),
+        part.y.to(part.layout.device),
+        part.threat,
+    )
     standing = torch.ones(len(some), dtype=torch.bool)
     generator = part.generator()
     for _ in range(LOOK_ROUNDS):
@@ -131,7 +135,7 @@ def _second_look(subject: Subject, rows: Tensor) -> Tensor:
                 threat,
                 steps=LOOK_STEPS,
                 step_size=RELATIVE_STEP * threat.eps,
-                start=start.to(part.device),
+                start=start.to(part.layout.device),
                 keep_best=True,
             )
             standing &= held(part, found.cpu())
