@@ -17,6 +17,7 @@ from pydantic import Field, model_validator
 
 from zoo.errors import UserError
 from zoo.measurements import Measured, Measurements
+from zoo.result_writer import RESULT, write_result
 from zoo.schema import (
     Column,
     Count,
@@ -329,8 +330,6 @@ class Result(Record):
         Raises:
             UserError: the folder holds another result, or cannot be written.
         """
-        from zoo.result_file import RESULT, write_result
-
         folder = Path(folder)
         path = folder / RESULT
         if path.exists():

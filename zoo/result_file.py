@@ -12,66 +12,26 @@ Imports no torch.
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from zoo.columns import put, take
+from zoo.columns import put
 from zoo.errors import UserError
-from zoo.files import atomic, read_json, sha256_file, write_text
+from zoo.files import read_json, sha256_file
 from zoo.measurements import Measurements
 from zoo.records import Result
-from zoo.schema import FileName, Record, Sha256, as_text, check_version, validated
+from zoo.result_writer import COLUMNS, PATTERN, RESULT, ColumnsFile, write_result
+from zoo.schema import check_version, validated
 
-RESULT = "result.json"
-COLUMNS = re.compile(r"columns-[0-9a-f]{8}\.safetensors")
-PATTERN = f"columns-{'[0-9a-f]' * 8}.safetensors"
-"""Of names of files of columns, as `Path.glob` takes it."""
-
-
-class ColumnsFile(Record):
-    """Where the columns are."""
-
-    file: FileName
-    """Beside the record."""
-    file_sha256: Sha256
-
-
-def write_result(folder: Path, result: Result) -> str:
-    """Writes the record and its columns into a folder; the columns before them go.
-
-    Returns:
-        Name of the file of columns.
-    """
-    content = result.model_dump(mode="json")
-    content["measurements"] = result.measurements.model_dump(
-        mode="json", exclude_none=True
-    )
-    body = take(content, Result)
-    digest = hashlib.sha256(body).hexdigest()
-    path = folder / f"columns-{digest[:8]}.safetensors"
-    with atomic(path) as temporary:
-        temporary.write_bytes(body)
-    old = _columns_before(folder)
-    beside = ColumnsFile(file=path.name, file_sha256=digest)
-    content["columns"] = beside.model_dump(mode="json")
-    write_text(folder / RESULT, as_text(content) + "\n")
-    if old is not None and old != path:
-        old.unlink(missing_ok=True)
-    return path.name
-
-
-def _columns_before(folder: Path) -> Path | None:
-    """The file of columns that the record in a folder names, if it is such a file."""
-    try:
-        named = read_json(folder / RESULT)["columns"]["file"]
-    except (UserError, LookupError, TypeError):
-        return None
-    return (
-        folder / named if isinstance(named, str) and COLUMNS.fullmatch(named) else None
-    )
+__all__ = [
+    "COLUMNS",
+    "PATTERN",
+    "RESULT",
+    "ColumnsFile",
+    "read_result",
+    "write_result",
+]
 
 
 def read_result(

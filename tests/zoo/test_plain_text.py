@@ -89,6 +89,8 @@ def test_interrupting_twice_shows_no_traceback() -> None:
         import rich_click as click
         from zoo.commands import shell
 
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by nohup
+
         @click.command()
         def work():
             try:
