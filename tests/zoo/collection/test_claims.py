@@ -352,7 +352,7 @@ def test_what_is_stated_is_said_to_be(forger: Forger, path: str) -> None:
         _displacement(forger)
     else:
         here[key] = altered(here[key], annotation(path))[0]
-    assert now != forger.pristine
+    assert forger.now != forger.pristine
     verdict = forger.audit()
     assert verdict.holds, verdict.reason
     assert verdict.stated is not None
@@ -377,6 +377,9 @@ def test_no_checked_field_is_called_stated() -> None:
 
 def _displacement(forger: Forger, factor: float = 1.1) -> None:
     """Another displacement, with all that follows from it and the network."""
+    forger.begin()
+    assert forger.audit().holds
+    forger.begin()
     source = FolderSource(forger.root)
     published = read_entry(source, source.find(measured.NAME), measured.ENTRY)
     classifier = load_classifier(source, published)
@@ -441,8 +444,6 @@ def test_measurements_that_contradict_others(forger: Forger, name: str) -> None:
 
 
 def test_a_displacement_too_small_for_what_it_did(forger: Forger) -> None:
-    forger.begin()
-    assert forger.audit().holds
     _displacement(forger, 0.01)
     verdict = forger.audit()
     assert not verdict.holds
