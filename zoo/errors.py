@@ -16,6 +16,10 @@ class VerificationError(RobrepError):
     """A claim does not hold when it is checked again."""
 
 
+class Notice(UserWarning):
+    """Something that people should know and that stops nothing."""
+
+
 class UserError(RobrepError, ValueError):
     """Bad input: says what was wrong, with the value, and what to do. Exit code 2."""
 

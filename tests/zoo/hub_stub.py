@@ -31,12 +31,12 @@ class Hub(ThreadingHTTPServer):
     def files(self, repo: str, revision: str = "main") -> dict[str, bytes]:
         """Contents of a repository at a revision."""
         for files in self.commits[repo]:
-            if revision == _sha(files):
+            if revision == sha(files):
                 return files
         return self.commits[repo][-1]
 
 
-def _sha(files: dict[str, bytes]) -> str:
+def sha(files: dict[str, bytes]) -> str:
     digest = hashlib.sha1()
     for path in sorted(files):
         digest.update(path.encode() + b"\0" + files[path])
@@ -79,7 +79,7 @@ class _Handler(BaseHTTPRequestHandler):
         files = self.server.files(repo, revision)
         body = {
             "id": repo,
-            "sha": _sha(files),
+            "sha": sha(files),
             "siblings": [{"rfilename": path} for path in sorted(files)],
         }
         return self._send(200, json.dumps(body).encode())
@@ -92,7 +92,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._missing("EntryNotFound")
         content = files[path]
         etag = hashlib.sha256(content).hexdigest()
-        return self._send(200, content, ETag=f'"{etag}"', X_Repo_Commit=_sha(files))
+        return self._send(200, content, ETag=f'"{etag}"', X_Repo_Commit=sha(files))
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
@@ -124,7 +124,7 @@ class _Handler(BaseHTTPRequestHandler):
         parent = header.get("parentCommit")
         self.server.parents.append(parent)
         files = self.server.commits[repo][-1]
-        if parent is not None and parent != _sha(files):
+        if parent is not None and parent != sha(files):
             return self._send(412, b'{"error": "A commit has happened since"}')
         files = dict(files)
         for line in lines:
@@ -134,8 +134,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.commits[repo].append(files)
         answer = {
             "success": True,
-            "commitOid": _sha(files),
-            "commitUrl": f"{self.server.url}/{repo}/commit/{_sha(files)}",
+            "commitOid": sha(files),
+            "commitUrl": f"{self.server.url}/{repo}/commit/{sha(files)}",
         }
         return self._send(200, json.dumps(answer).encode())
 

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 from zoo.collection.index import INDEX, EncoderRow, FileRecord, Index, scan
+from zoo.collection.serial import goes_back
 from zoo.errors import UserError
 from zoo.files import sha256_file
 from zoo.records import read_record
@@ -63,7 +64,10 @@ class FolderSource(Source):
         if not self.root.is_dir():
             raise UserError(f"no zoo at {self.root}: no such folder")
         if (self.root / INDEX).is_file():
-            return read_record(self.root / INDEX, Index)
+            index = read_record(self.root / INDEX, Index)
+            if self.uri == str(self.root):  # what comes with robrep changes with it
+                goes_back(str(self.root.resolve()), index)
+            return index
         return scan(self.root)
 
     def _fetch(self, row: EncoderRow, file: FileRecord) -> Path:

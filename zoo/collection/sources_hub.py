@@ -14,6 +14,7 @@ from pathlib import Path
 
 from zoo import budgets
 from zoo.collection.index import INDEX, EncoderRow, FileRecord, Index
+from zoo.collection.serial import goes_back
 from zoo.collection.sources import Source, check_file
 from zoo.errors import RobrepError, UserError
 from zoo.paths import offline
@@ -40,7 +41,10 @@ class HubSource(Source):
         self.revision = found["revision"]
 
     def _read_index(self) -> Index:
-        return read_record(self._get(INDEX), Index)
+        index = read_record(self._get(INDEX), Index)
+        if not offline():
+            goes_back(f"{endpoint() or ''}{self.uri}", index)
+        return index
 
     def _fetch(self, row: EncoderRow, file: FileRecord) -> Path:
         path = self._get(row.located(file.path))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import warnings
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 from zoo.collection.download import Patience, check_url, download, get_small
 from zoo.collection.index import INDEX, EncoderRow, FileRecord, Index
+from zoo.collection.serial import goes_back
 from zoo.collection.sources import Source, check_file
 from zoo.errors import UserError
 from zoo.files import parse_json, write_text
@@ -56,22 +56,9 @@ class WebSource(Source):
         url = f"{self.uri}/{INDEX}"
         content = get_small(url, INDEX_LIMIT, self.patience)
         index = validated(parse_json(content, url), Index, url)
-        if self._is_older(index, cached):
-            warnings.warn(
-                f"the index of {self.uri} is older than the one that was there before "
-                "(its serial number went back): something was withdrawn, or somebody "
-                "shows you an old state",
-                stacklevel=2,
-            )
-        else:
+        if not goes_back(self.uri, index):
             write_text(cached, content.decode("utf-8-sig"))
         return index
-
-    def _is_older(self, index: Index, cached: Path) -> bool:
-        try:
-            return index.serial < read_record(cached, Index).serial
-        except UserError:  # the first time, or written by another version
-            return False
 
     def _fetch(self, row: EncoderRow, file: FileRecord) -> Path:
         target = self.cache / row.located(file.path)

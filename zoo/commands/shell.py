@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import signal
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import rich_click as click
 
-from zoo.errors import RobrepError
+from zoo.errors import Notice, RobrepError
 from zoo.plain_text import plain_line
 from zoo.threads import wait_asleep
 
@@ -40,6 +41,7 @@ def run(command: Callable[..., Any], name: str) -> None:
     Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted.
     """
     wait_asleep()
+    _show_notices()
     try:
         code = command(prog_name=name, standalone_mode=False)
     except click.ClickException as error:
@@ -53,6 +55,20 @@ def run(command: Callable[..., Any], name: str) -> None:
     except OSError as error:
         sys.exit(_fail(_describe(error), 1))
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _show_notices() -> None:
+    """One line for what robrep warns of; other warnings as they are."""
+    others = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *place: Any) -> None:
+        if issubclass(category, Notice):
+            click.echo(f"Warning: {plain_line(str(message))}", err=True)
+        else:
+            others(message, category, *place)
+
+    warnings.showwarning = show  # type: ignore[assignment]
+    warnings.simplefilter("always", Notice)
 
 
 def _describe(error: OSError) -> str:
