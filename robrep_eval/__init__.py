@@ -17,11 +17,15 @@ if TYPE_CHECKING:
     from robrep_eval.run.evaluation import evaluate
     from robrep_eval.run.options import Options
     from robrep_eval.run.probing import fit_probe
+    from robrep_eval.run.several import evaluate_all
+    from robrep_eval.run.summary import Summary
 
 __all__ = [
     "Options",
+    "Summary",
     "compare_files",
     "evaluate",
+    "evaluate_all",
     "fit_probe",
     "to_art",
     "to_robustbench",
@@ -30,6 +34,8 @@ __all__ = [
 _WHERE = {
     "evaluate": "robrep_eval.run.evaluation",
     "Options": "robrep_eval.run.options",
+    "Summary": "robrep_eval.run.summary",
+    "evaluate_all": "robrep_eval.run.several",
     "compare_files": "robrep_eval.compare",
     "fit_probe": "robrep_eval.run.probing",
     "to_art": "robrep_eval.adapters",

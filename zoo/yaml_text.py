@@ -1,6 +1,7 @@
 """YAML of settings: JSON's values in another spelling, and nothing that YAML adds.
 
-No dates, binary values or sets, and no aliases, which can grow without end.
+No dates, binary values or sets, no aliases, which can grow without end, and no key
+twice, of which the last would win without a word.
 """
 
 from __future__ import annotations
@@ -24,6 +25,14 @@ class _Loader(yaml.SafeLoader):
         if self.check_event(yaml.AliasEvent):
             raise budgets.BudgetError("it has an alias (*name); write the value out")
         return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise ValueError(f"it says '{key.value}' twice")
+            seen.add(key.value if isinstance(key, yaml.ScalarNode) else id(key))
+        return super().construct_mapping(node, deep)
 
 
 _TAGS = {f"tag:yaml.org,2002:{name}" for name in ADDED}

@@ -8,15 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
+from robrep_eval.commands.config import OnceCommand, Words, read_config, typed
 from robrep_eval.measures.registry import options as measurements
 from robrep_eval.report.command import report
 from zoo._version import __version__
 from zoo.commands.shell import DefaultGroup
 from zoo.commands.shell import run as run_command
-from zoo.errors import UserError
+from zoo.errors import RobrepError, UserError
 
 if TYPE_CHECKING:
+    from robrep_eval.commands.display import LiveProgress
     from robrep_eval.run.plan import Request
+    from robrep_eval.run.summary import Summary
+    from zoo.records import Result
 
 EPILOG = """
 Examples:
@@ -27,7 +31,10 @@ Examples:
 
   robrep-eval --model zoo:tarrl-digits --probe alf --labels 10% --battery quick
 
-  robrep-eval --model encoder.safetensors --dataset cifar10,cifar100 --eps 8/255
+  robrep-eval --model a.safetensors,b.safetensors --dataset cifar10,cifar100 \
+      --eps 4/255,8/255 --output study
+
+  robrep-eval --config eval.yaml --summary table.tex
 
   robrep-eval --model model_test.pt --arch resnet18 --dataset cifar10 --eps 8/255
 
@@ -80,25 +87,41 @@ def _known(kind: str) -> list[str]:
     return known()
 
 
-@cli.command(epilog=EPILOG)
+@cli.command(epilog=EPILOG, cls=OnceCommand)
+@click.option(
+    "--config",
+    type=click.Path(dir_okay=False, path_type=Path),
+    callback=read_config,
+    is_eager=True,
+    metavar="FILE.yaml",
+    help="Options by their names, as `eps: [0.05, 0.1]`; those of the command line go "
+    "before them.",
+)
 @click.option(
     "--model",
     required=True,
+    multiple=True,
+    type=Words(),
     metavar="REF",
     shell_complete=_complete("model"),
-    help="zoo:NAME, a .safetensors or .pt file, timm:NAME or robustbench:ID.",
+    help="zoo:NAME, a .safetensors or .pt file, timm:NAME or robustbench:ID. Several "
+    "models, datasets, radii or probes (commas, or the option again): a run of each, "
+    "and one table.",
 )
 @click.option(
     "--dataset",
+    multiple=True,
+    type=Words(),
     metavar="NAMES",
     shell_complete=_complete("dataset"),
-    help="A dataset, imagefolder:PATH, or several separated by commas: one run each, "
-    "and one table. Default: the encoder's own.",
+    help="A dataset, or imagefolder:PATH. Default: the encoder's own.",
 )
 @click.option(
     "--probe",
-    default="slf",
-    show_default=True,
+    default=("slf",),
+    show_default="slf",
+    multiple=True,
+    type=Words(),
     metavar="PROTOCOL",
     help="slf: linear probe. alf: the same on adversarial images. aff: fine-tunes the "
     "encoder as well (as long as 25 epochs of adversarial training, three times).",
@@ -119,6 +142,8 @@ def _known(kind: str) -> list[str]:
 @click.option("--norm", default="Linf", show_default=True, help="Linf, L2 or L1.")
 @click.option(
     "--eps",
+    multiple=True,
+    type=Words(),
     metavar="RADIUS",
     help="For pixels in [0, 1], as 8/255 or 0.03. Default: the encoder's own.",
 )
@@ -218,7 +243,16 @@ def _known(kind: str) -> list[str]:
     "--output",
     type=click.Path(path_type=Path),
     metavar="FOLDER",
-    help="Run folder. Default: runs/MODEL/DATASET-NORM-EPS.",
+    help="Run folder; of several, the folder of their folders and of summary.json, .md "
+    "and .tex. Default: runs/MODEL/DATASET-NORM-EPS.",
+)
+@click.option(
+    "--summary",
+    "summaries",
+    type=click.Path(dir_okay=False, path_type=Path),
+    multiple=True,
+    metavar="FILE",
+    help="Also write the table there, as its ending says: .json, .md or .tex.",
 )
 @click.option(
     "--overwrite",
@@ -233,24 +267,20 @@ def _known(kind: str) -> list[str]:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the result, as JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
-def run(**options: Any) -> None:
-    """Evaluates one model; the same command again resumes."""
+@click.pass_context
+def run(context: click.Context, /, **options: Any) -> None:
+    """Evaluates a model, or several; the same command again resumes."""
     quiet, as_json = options.pop("quiet"), options.pop("as_json")
-    from robrep_eval.commands.display import LiveProgress, print_result, print_transfer
-    from robrep_eval.run.request import read_request
+    del options["config"]
+    summaries = options.pop("summaries")
+    from robrep_eval.commands.display import LiveProgress, print_result, print_summary
+    from robrep_eval.run.several import read_requests
     from robrep_eval.run.shards import leading
     from zoo.records import Result
 
-    request: Request = read_request(options, sys.argv[1:])
+    requests = read_requests(options, typed(context, sys.argv[1:]))
     with LiveProgress(quiet=quiet or not leading()) as progress:
-        progress.stage(f"loading {request.model}")
-        from robrep_eval.run.evaluation import Callbacks
-        from robrep_eval.run.transfer import evaluate_requested
-
-        tell = Callbacks(
-            progress=progress.update, stage=progress.stage, working=progress.working
-        )
-        found = evaluate_requested(request, tell)
+        found = _evaluate(requests, progress, summaries)
     if not leading():
         return
     if as_json:
@@ -258,7 +288,33 @@ def run(**options: Any) -> None:
     elif isinstance(found, Result):
         print_result(found)
     else:
-        print_transfer(found)
+        print_summary(found)
+    if not isinstance(found, Result) and found.failed:
+        count = len(found.rows) + len(found.failed)
+        reasons = "; ".join(map(str, found.failed))
+        raise RobrepError(f"{len(found.failed)} of {count} failed: {reasons}")
+
+
+def _evaluate(
+    requests: list[Request], progress: LiveProgress, summaries: tuple[Path, ...]
+) -> Result | Summary:
+    """One result, or a table where there are several or one is asked for."""
+    progress.stage(
+        f"loading {', '.join(dict.fromkeys(str(r.model) for r in requests))}"
+    )
+    from robrep_eval.run.evaluation import Callbacks, run_plan
+    from robrep_eval.run.plan import prepare
+    from robrep_eval.run.several import evaluate_each
+
+    tell = Callbacks(
+        progress=progress.update, stage=progress.stage, working=progress.working
+    )
+    if len(requests) > 1 or summaries:
+        return evaluate_each(requests, tell, summaries=summaries)
+    plan = prepare(requests[0])
+    result = run_plan(plan, tell)
+    tell.stage(f"saved in {plan.output}")
+    return result
 
 
 @cli.command()

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from robrep_eval.compare import Comparison
     from robrep_eval.run.engine import Progress
-    from robrep_eval.run.transfer import TransferTable
+    from robrep_eval.run.summary import Summary
     from zoo.records import ProbeRecord, Result
 
 PLAIN_SECONDS = 10
@@ -186,27 +186,18 @@ def _measured(result: Result) -> list[str]:
     return lines
 
 
-def print_transfer(table: TransferTable) -> None:
-    """One row per dataset on stdout."""
-    from rich.console import Console
-    from rich.table import Table
+def print_summary(summary: Summary) -> None:
+    """One row per evaluation on stdout; in a pipe, one line."""
+    from robrep_eval.run.summary import HEADINGS, NOTE, NUMBERS
+    from zoo.commands.options import plain_table, show_table
 
-    shown = Table(title=plain(f"{table.model}, {table.battery}"), title_justify="left")
-    shown.add_column("dataset")
-    for name in ("images", "threat", "probe", "clean", "robust", "seconds"):
-        shown.add_column(name, justify="right")
-    for row in table.rows:
-        shown.add_row(
-            plain(row.dataset),
-            str(row.n),
-            str(row.threat),
-            f"{row.protocol} on {row.train_n}" if row.protocol else "",
-            str(row.clean),
-            str(row.robust),
-            f"{row.seconds:.1f}",
-        )
-    width = None if sys.stdout.isatty() else 110
-    Console(width=width, highlight=False, markup=False).print(shown)
+    table = plain_table(summary.title)
+    for name in HEADINGS:
+        table.add_column(name, justify="right" if name in NUMBERS else "left")
+    for row in summary.rows:
+        table.add_row(*map(plain, row.cells()))
+    show_table(table)
+    show_table(NOTE)
 
 
 def print_comparison(comparison: Comparison) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -32,6 +33,7 @@ from zoo.classifier import Classifier
 from zoo.classifier_file import parameter_count
 from zoo.collection.references import LoadOptions, load
 from zoo.encoder import Encoder, fingerprint
+from zoo.errors import UserError
 from zoo.locks import in_use
 from zoo.records import (
     AttackRun,
@@ -95,15 +97,29 @@ def evaluate(
     Raises:
         UserError: anything the caller can mend, before any file is written.
     """
+    for value in (model, options.get("eps"), options.get("probe")):
+        if isinstance(value, list):
+            raise UserError(f"{value} is a list; evaluate_all takes several of them")
     fields = request_options(options)
     images, training = own_data(dataset, train, options)
     request = Request(model=model, dataset=images, train=training, **fields)
-    if progress:
-        with bar() as (on_progress, on_stage):
-            tell = Callbacks(progress=on_progress, stage=on_stage, working=on_work)
-            return run_plan(prepare(request), tell)
-    tell = Callbacks(progress=on_progress, stage=on_stage, working=on_work)
-    return run_plan(prepare(request), tell)
+    with showing(progress, on_progress, on_stage, on_work) as tell:
+        return run_plan(prepare(request), tell)
+
+
+@contextmanager
+def showing(
+    progress: bool,
+    on_progress: Callable[[Progress], None],
+    on_stage: Callable[[str], None],
+    on_work: Callable[[float], None],
+) -> Iterator[Callbacks]:
+    """The callbacks, or a bar in place of them."""
+    if not progress:
+        yield Callbacks(progress=on_progress, stage=on_stage, working=on_work)
+        return
+    with bar() as (on_progress, on_stage):
+        yield Callbacks(progress=on_progress, stage=on_stage, working=on_work)
 
 
 @full_float32()

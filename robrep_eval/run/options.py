@@ -17,15 +17,20 @@ from zoo.datasets.foreign import as_datasets
 from zoo.errors import UserError, nearest
 
 
-class ProbeOptions(TypedDict, total=False):
-    """How a probe is fitted; see `ProbeSettings`."""
+class FitOptions(TypedDict, total=False):
+    """How a probe of any protocol is fitted; see `ProbeSettings`."""
 
-    probe: str | ProbeSettings
-    """ "slf", "alf" or "aff"."""
     labels: str | int | None
     """Labelled training images, as "10%" or 500; all by default."""
     l2: float | None
     """Penalty of the linear probe; chosen on held-out images by default."""
+
+
+class ProbeOptions(FitOptions, total=False):
+    """A probe."""
+
+    probe: str | ProbeSettings
+    """ "slf", "alf" or "aff"."""
 
 
 class RunOptions(TypedDict, total=False):
@@ -52,8 +57,8 @@ class MeasureOptions(TypedDict, total=False):
     corruptions: str | None
 
 
-class Options(ProbeOptions, RunOptions, MeasureOptions, total=False):
-    """All options of `evaluate` beside the model and its data."""
+class SharedOptions(FitOptions, RunOptions, MeasureOptions, total=False):
+    """Options of which `evaluate_all` takes one value for all evaluations."""
 
     kind: str | None
     """What a module gives, "features" or "logits"; by default an output of another
@@ -64,8 +69,6 @@ class Options(ProbeOptions, RunOptions, MeasureOptions, total=False):
     """Of such images: names or number, by default what the data say."""
     norm: str
     """ "Linf", "L2" or "L1"."""
-    eps: float | str | None
-    """Radius for pixels in [0, 1], as 0.03 or "8/255"."""
     attacks: str | Sequence[str]
     """Batteries and attacks, as "standard,pgd" or ["apgd-ce"]."""
     transfer_from: str | Sequence[str]
@@ -90,6 +93,13 @@ class Options(ProbeOptions, RunOptions, MeasureOptions, total=False):
     """For another process that is at work in the run folder, instead of refusing."""
     report: bool
     command: Sequence[str]
+
+
+class Options(SharedOptions, ProbeOptions, total=False):
+    """All options of `evaluate` beside the model and its data."""
+
+    eps: float | str | None
+    """Radius for pixels in [0, 1], as 0.03 or "8/255"."""
 
 
 def check_names(options: Mapping[str, Any], kind: type) -> None:

@@ -106,14 +106,7 @@ def prepare(request: Request) -> Plan:
         UserError: an unknown name, a radius in the wrong units, a model that does not
             fit the data.
     """
-    norm = parse_norm(request.norm)
-    battery = build(
-        request.attacks, request.engine, norm=norm, randomness=request.randomness
-    )
-    eps = None if request.eps is None else parse_eps(request.eps)
-    if isinstance(request.model, str):
-        check(request.model)
-    name = _dataset_name(request)
+    norm, battery, eps, name = check_request(request)
     full = (
         request.dataset
         if isinstance(request.dataset, Dataset)
@@ -157,6 +150,32 @@ def prepare(request: Request) -> Plan:
         output=output,
         notes=(*loaded.notes, *data.notes, *_scale_note(loaded, data), *notes),
     )
+
+
+def check_request(request: Request) -> tuple[Norm, Battery, float | None, str]:
+    """What can be checked without reading weights or images.
+
+    Returns:
+        Norm, attacks, radius if one is asked for, and name of the dataset.
+
+    Raises:
+        UserError: a name that nothing is known by, or a radius that is none.
+    """
+    norm = parse_norm(request.norm)
+    battery = build(
+        request.attacks, request.engine, norm=norm, randomness=request.randomness
+    )
+    eps = None if request.eps is None else parse_eps(request.eps)
+    if isinstance(request.model, str):
+        check(request.model)
+    name = _dataset_name(request)
+    if not isinstance(request.dataset, Dataset):
+        datasets.check(name)
+    base, shape = split_name(name)
+    row = datasets.registry().get(base)
+    if eps is not None and row is not None:
+        ThreatModel(norm=norm, eps=eps).check_units(shape or row.shape)
+    return norm, battery, eps, name
 
 
 def training_images(request: Request, data: Dataset) -> Dataset:
@@ -301,8 +320,6 @@ def _output(request: Request, data: Dataset, threat: ThreatModel) -> Path | None
     """runs/MODEL/DATASET-NORM-EPS, with what differs from the defaults appended."""
     if request.output != "auto":
         return request.output
-    model = request.model if isinstance(request.model, str) else "model"
-    model = Path(model).stem if Path(model).is_file() else model.removeprefix("zoo:")
     words = [data.name, threat.norm.lower(), str(threat).split()[1]]
     words += [request.probe.protocol.lower()] * (request.probe.protocol != "SLF")
     labels = request.probe.labels
@@ -313,7 +330,16 @@ def _output(request: Request, data: Dataset, threat: ThreatModel) -> Path | None
     words += [request.randomness] * (request.randomness != Request.randomness)
     words += [f"n{len(data)}"] * (request.limit is not None)
     words += [f"seed{request.settings.seed}"] * (request.settings.seed != 0)
-    return Path("runs", safe_name(model), safe_name("-".join(words)))
+    return Path(
+        "runs", safe_name(model_word(request.model)), safe_name("-".join(words))
+    )
+
+
+def model_word(model: str | nn.Module) -> str:
+    """What run folders are called after."""
+    if not isinstance(model, str):
+        return "model"
+    return Path(model).stem if Path(model).is_file() else model.removeprefix("zoo:")
 
 
 def safe_name(text: str) -> str:

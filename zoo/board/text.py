@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from zoo.board.leaderboard import Board, Row
-from zoo.collection.model_card import escape_markdown
 from zoo.records import Proportion
+from zoo.tables import escape_markdown, latex_table, markdown_table
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -34,15 +34,6 @@ NOTE = (
     "from this one. '-': not ranked, for its attacks or images cannot be compared. "
     "'doubtful': a health check of the evaluation objected."
 )
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    **{c: f"\\{c}" for c in "&%$#_{}"},
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-}
 
 
 def sections(board: Board) -> dict[str, list[Row]]:
@@ -75,31 +66,17 @@ def percent(figure: Proportion) -> str:
 
 def markdown(board: Board) -> str:
     """A heading and a table per section, for README files and issues."""
-    rule = ["--:" if heading in NUMBERS else "---" for heading in HEADINGS]
     parts = []
     for title, rows in sections(board).items():
-        lines = [list(HEADINGS), rule]
-        lines += [[escape_markdown(cell) for cell in cells(row)] for row in rows]
-        table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-        parts.append(f"### {escape_markdown(title)}\n\n{table}\n")
+        table = markdown_table(HEADINGS, [*map(cells, rows)], numbers=NUMBERS)
+        parts.append(f"### {escape_markdown(title)}\n\n{table}")
     return "\n".join([*parts, f"Accuracies in %. {NOTE}\n"])
-
-
-def escape_latex(text: str) -> str:
-    """Text that LaTeX prints as it is."""
-    return "".join(_LATEX.get(c, c) for c in " ".join(text.split()))
 
 
 def latex(board: Board) -> str:
     """A tabular with the rules of the package booktabs, in sections."""
-    columns = "".join("r" if heading in NUMBERS else "l" for heading in HEADINGS)
-    lines = [f"% {NOTE}", rf"\begin{{tabular}}{{{columns}}}", r"\toprule"]
-    lines.append(rf"{' & '.join(HEADINGS)} \\")
-    for title, rows in sections(board).items():
-        span = rf"\multicolumn{{{len(HEADINGS)}}}{{l}}{{{escape_latex(title)}}} \\"
-        lines += [r"\midrule", span, r"\midrule"]
-        lines += [" & ".join(map(escape_latex, cells(row))) + r" \\" for row in rows]
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+    rows = {title: [*map(cells, own)] for title, own in sections(board).items()}
+    return latex_table(HEADINGS, rows, numbers=NUMBERS, note=NOTE)
 
 
 def terminal(board: Board) -> Group:

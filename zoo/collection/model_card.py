@@ -6,7 +6,6 @@ it can neither format the page nor break its tables.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -16,6 +15,7 @@ import yaml
 
 from zoo.collection.entries import Published
 from zoo.records import Card
+from zoo.tables import escape_markdown
 
 if TYPE_CHECKING:
     import jinja2
@@ -31,12 +31,6 @@ HUB_DATASETS = {
     "svhn": "ufldl-stanford/svhn",
 }
 """Names that the hub gives to datasets; results on others have no place there."""
-
-
-def escape_markdown(text: object) -> str:
-    """Text that Markdown shows as it is, on one line."""
-    plain = " ".join(str(text).split())
-    return re.sub(r"([\\`*_{}\[\]<>|#~$&])", r"\\\1", plain)
 
 
 def template(name: str) -> jinja2.Template:

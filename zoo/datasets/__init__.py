@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from zoo.datasets.registry import DatasetInfo, get, registry
+from zoo.datasets.registry import DatasetInfo, check, get, registry
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from zoo.datasets.base import Dataset
 
-__all__ = ["DatasetInfo", "get", "load", "registry"]
+__all__ = ["DatasetInfo", "check", "get", "load", "registry"]
 
 
 def load(name: str, split: str, *, data_dir: Path | None = None) -> Dataset:

@@ -146,6 +146,15 @@ def get(name: str) -> DatasetInfo:
         ) from None
 
 
+def check(name: str) -> None:
+    """Raises `UserError` at once for a name that nothing is known by."""
+    base, _ = split_name(name)
+    if base.startswith(FOLDER):
+        user_path(base.removeprefix(FOLDER))
+    else:
+        get(base)
+
+
 def load(name: str, split: str, data_dir: Path | None) -> Dataset:
     """See `zoo.datasets.load`."""
     from zoo.datasets.reshaped import reshape

@@ -64,7 +64,7 @@ def test_several_datasets_make_one_table_and_resume(
     first = call(tmp_path, *words, "--json")
     assert first.returncode == 0, first.stderr
     table = json.loads(first.stdout)
-    assert table == json.loads((tmp_path / "out" / "transfer.json").read_text())
+    assert table == json.loads((tmp_path / "out" / "summary.json").read_text())
     assert [row["dataset"] for row in table["rows"]] == [
         "digits",
         f"imagefolder:{own_images}",
@@ -107,7 +107,7 @@ BAD = [
     ("--labels ten", "neither a share such as 10% nor a number"),
     ("--labels 5000", "has 1437 images"),
     ("--dataset digits,digits", "'digits' is named twice"),
-    ("--dataset digits,", "names a dataset without a name"),
+    ("--dataset digits,", "has an empty part"),
     ("--dataset digits,digitz", "did you mean 'digits'"),
     ("--transfer-from simclr-digits", "write --transfer-from zoo:NAME"),
     ("--l2 -1", "the probe's penalty (--l2) must be zero or more, not -1"),

@@ -14,13 +14,14 @@ from zoo_collection import ENTRY, Evaluated
 
 from zoo.board.leaderboard import Board, build, doubts
 from zoo.board.page import page
-from zoo.board.text import HEADINGS, escape_latex, latex, markdown
+from zoo.board.text import HEADINGS, latex, markdown
 from zoo.claims import EXPLAINED, UNPROVEN, Basis, names
-from zoo.collection.model_card import escape_markdown, front_matter, readme
+from zoo.collection.model_card import front_matter, readme
 from zoo.collection.sources import FolderSource
 from zoo.errors import UserError
 from zoo.measurements import Measurements
 from zoo.selection import SELECTED
+from zoo.tables import escape_latex, escape_markdown
 
 
 def published_with_both(evaluated: Evaluated, root: str) -> Board:

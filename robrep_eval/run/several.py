@@ -1,0 +1,240 @@
+"""Several models, datasets, radii and probes: an evaluation of each, and one table.
+
+Each is what its single command would be, with a run folder of its own, so a killed
+command goes on where it was, and what was evaluated before is not evaluated again. One
+that fails is named in the table; the others go on.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any, Unpack
+
+from torch import nn
+
+from robrep_eval.probes.linear import ProbeSettings
+from robrep_eval.run.engine import Progress
+from robrep_eval.run.evaluation import Callbacks, run_plan, showing
+from robrep_eval.run.options import SharedOptions, own_data, request_options
+from robrep_eval.run.places import AXES, asked_for, placed, table_files
+from robrep_eval.run.plan import Request, check_request, prepare
+from robrep_eval.run.request import read_request
+from robrep_eval.run.shards import leading
+from robrep_eval.run.summary import Failure, Summary, SummaryRow, check_place
+from zoo.datasets.names import FOLDER, split_name
+from zoo.errors import RobrepError, UserError
+from zoo.paths import user_path
+from zoo.threat import parse_eps
+
+
+def split_values(axis: str, words: Sequence[str]) -> list[str]:
+    """["a,b", "c"] as ["a", "b", "c"]; a path that is there may hold commas.
+
+    Args:
+        axis: One of `AXES`, for the message.
+        words: As typed, one for each time the option was given.
+
+    Raises:
+        UserError: an empty value, or the same one twice.
+    """
+    found: list[str] = []
+    for word in words:
+        whole = _is_path(axis, word)
+        found += [word] if whole else [part.strip() for part in word.split(",")]
+    if not all(found):
+        raise UserError(f"--{axis} '{','.join(words)}' has an empty part")
+    check_distinct(axis, found)
+    return found
+
+
+def check_distinct(axis: str, values: Sequence[object]) -> None:
+    """Raises `UserError` for a value that is there twice, however it is written."""
+    seen: dict[object, object] = {}
+    for value in values:
+        key: object = value
+        if value is None:
+            continue
+        if axis == "eps":
+            key = parse_eps(value)
+        elif isinstance(value, str):
+            key = value.lower() if axis == "probe" else value
+        else:
+            key = id(value)
+        if key in seen:
+            raise UserError(f"{axis} '{value}' is named twice")
+        seen[key] = value
+
+
+def _is_path(axis: str, word: str) -> bool:
+    if "," not in word or axis not in ("model", "dataset"):
+        return False
+    if axis == "dataset":
+        if not word.startswith(FOLDER):
+            return False
+        word = split_name(word)[0].removeprefix(FOLDER)
+    return user_path(word).exists()
+
+
+def combinations(values: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    """Every choice of one value for each of `AXES`, in their order."""
+    return [
+        dict(zip(AXES, chosen, strict=True))
+        for chosen in product(*(values[axis] for axis in AXES))
+    ]
+
+
+def read_requests(options: Mapping[str, Any], command: Sequence[str]) -> list[Request]:
+    """What `robrep-eval run` was given: a request for each combination of `AXES`.
+
+    Args:
+        options: As `read_request` takes them, but with all words of each of `AXES`.
+        command: The words as typed, for the record.
+
+    Raises:
+        UserError: as `split_values` and `read_request`.
+    """
+    values: dict[str, Sequence[Any]] = {}
+    for axis in AXES:
+        values[axis] = split_values(axis, options[axis]) or [None]
+        check_distinct(axis, values[axis])
+    return [read_request({**options, **one}, command) for one in combinations(values)]
+
+
+def evaluate_all(
+    models: str | nn.Module | Sequence[str | nn.Module],
+    datasets: object | None = None,
+    *,
+    eps: float | str | Sequence[float | str] | None = None,
+    probe: str | ProbeSettings | Sequence[str | ProbeSettings] = "slf",
+    train: object | None = None,
+    progress: bool = False,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+    on_stage: Callable[[str], None] = lambda _: None,
+    on_work: Callable[[float], None] = lambda _: None,
+    **options: Unpack[SharedOptions],
+) -> Summary:
+    """Evaluates each model on each dataset at each radius with each probe.
+
+    Each evaluation is what `evaluate` makes of its four values. With `output="FOLDER"`
+    each has a folder there, beside summary.json, .md and .tex, and the same call again
+    goes on; without, nothing is kept but the table.
+
+    >>> from robrep_eval import evaluate_all
+    >>> table = evaluate_all(["zoo:tarrl-digits", "zoo:simclr-digits"], eps=[0.05, 0.1])
+    ... # doctest: +SKIP
+    >>> print(table.to_markdown())  # doctest: +SKIP
+
+    Args:
+        models: One or a list of what `evaluate` takes.
+        datasets: One or a *list* of what `evaluate` takes; a tuple is one pair (images,
+            labels). By default each encoder's own.
+        eps: One radius or several.
+        probe: One protocol or several.
+        train: What probes are fitted on, beside one dataset.
+        progress: Draws a bar, in scripts and notebooks, in place of the callbacks.
+        on_progress: Called as a battery advances.
+        on_stage: Called with one line before each stage.
+        on_work: Called with the share of a long fit or measurement that is done.
+        options: Of all evaluations, as `evaluate` takes them.
+
+    Returns:
+        The table; evaluations that failed are in `failed`, with their reasons.
+
+    Raises:
+        UserError: a name that nothing is known by, or a value that makes no sense.
+    """
+    values: dict[str, Sequence[Any]] = {
+        "model": _listed(models),
+        "dataset": _listed(datasets),
+        "eps": _listed(eps),
+        "probe": _listed(probe),
+    }
+    if train is not None and len(values["dataset"]) > 1:
+        raise UserError("train= goes with one dataset, not with a list of them")
+    for axis in AXES:
+        if not values[axis]:
+            raise UserError(f"the list of {axis} values is empty")
+        check_distinct(axis, values[axis])
+    data = {id(one): own_data(one, train, options) for one in values["dataset"]}
+    requests = []
+    for one in combinations(values):
+        rest: dict[str, Any] = {"eps": one["eps"], "probe": one["probe"], **options}
+        images, training = data[id(one["dataset"])]
+        requests.append(
+            Request(
+                model=one["model"],
+                dataset=images,
+                train=training,
+                **request_options(rest),
+            )
+        )
+    with showing(progress, on_progress, on_stage, on_work) as tell:
+        return evaluate_each(requests, tell)
+
+
+def _listed(value: object) -> list[Any]:
+    return list(value) if isinstance(value, list) else [value]
+
+
+def evaluate_each(
+    requests: Sequence[Request],
+    tell: Callbacks | None = None,
+    *,
+    summaries: Sequence[Path] = (),
+) -> Summary:
+    """Evaluates each request in turn; what they share is checked before any work.
+
+    Args:
+        requests: With one `output`: "auto", None, or a folder, in which each of several
+            has a folder of its own and summary.json, .md and .tex are written.
+        tell: Whom to tell how far it is.
+        summaries: Further files to write the table to, by their endings.
+
+    Raises:
+        UserError: a name that nothing is known by, a value that makes no sense, or a
+            file that is no summary in a summary's place. What goes wrong later is in
+            `Summary.failed`.
+    """
+    tell = tell or Callbacks()
+    for request in requests:
+        check_request(request)
+    runs = placed(requests)
+    files = [*table_files(runs, requests[0].output), *summaries]
+    for path in files:
+        check_place(path)
+    base = files[0].parent if files else None
+    rows: list[SummaryRow] = []
+    failed: list[Failure] = []
+    for at, request in enumerate(runs, start=1):
+        asked = asked_for(request)
+        words = ", ".join(word for word in asked.values() if word)
+        tell.stage(f"evaluation {at} of {len(runs)}: {words}")
+        try:
+            rows.append(_evaluate(request, tell, base))
+        except Exception as error:  # whatever it is, the others are worth having
+            if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+                raise  # the other processes wait for this one
+            known = isinstance(error, (RobrepError, OSError))
+            reason = str(error) if known else f"{type(error).__name__}: {error}"
+            failed.append(Failure(**asked, error=reason))
+            tell.stage(f"failed: {failed[-1]}")
+    first = requests[0]
+    summary = Summary(
+        battery=first.attacks, engine=first.engine, rows=rows, failed=failed
+    )
+    if leading():
+        for path in files:
+            tell.stage(f"summary saved in {summary.save(path)}")
+    return summary
+
+
+def _evaluate(request: Request, tell: Callbacks, base: Path | None) -> SummaryRow:
+    plan = prepare(request)
+    result = run_plan(plan, tell)
+    folder = plan.output
+    if folder is not None and base is not None:
+        folder = Path(os.path.relpath(folder, base))
+    return SummaryRow.of(result, None if folder is None else folder.as_posix())
