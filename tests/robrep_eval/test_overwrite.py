@@ -161,7 +161,7 @@ def test_a_page_replaces_only_pages(call: Call, tmp_path: Path) -> None:
 def test_a_table_replaces_only_tables(call: Call, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "summary.json").write_text('{"mine": 1}')
-    words = ("--dataset", "digits,digits@1x8x8", "--output", "out")
+    words = ("--dataset", "digits@1x8x8", "--output", "out")
     code, said = call(*words)
     assert (code, "is no summary of robrep's" in said) == (2, True), said
     assert (tmp_path / "out" / "summary.json").read_text() == '{"mine": 1}'
