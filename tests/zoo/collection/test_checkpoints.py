@@ -177,7 +177,7 @@ def test_heads_of_timm_models_are_known(tmp_path: Path, name: str) -> None:
 
 def test_torchvisions_shortcut_names_are_understood(tmp_path: Path) -> None:
     theirs = resnet18(num_classes=10).eval()
-    options = {"shape": (3, 32, 32), "arch": "resnet18"}
+    options: dict[str, Any] = {"shape": (3, 32, 32), "arch": "resnet18"}
     options |= {"arch_options": (("stem", "imagenet"),)}
     found = read(tmp_path, theirs.state_dict(), **options).classifier
     assert found is not None
