@@ -4,11 +4,12 @@
 
 The peer runs, in the same process and interleaved step by step, the forward and
 backward passes that the method declares (`Method.cost`) on the same networks (encoder
-and, where the method has one, projector), batch, memory layout and precision: forward
+and, where the method has one, projector), batch, memory format and precision: forward
 passes of fixed images, backward passes to the input, full training passes with the
 optimiser's step, and nothing else. The ratio is what augmentation, losses, projections
 onto the ball and bookkeeping leave of that speed. Every method has a process of its
-own, so that its peak memory (libraries and data included) is its own too.
+own, so that its peak memory (libraries and data included) is its own too. A method that
+trains one architecture alone is measured on that.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ def main() -> None:
         f"{', compiled' * given.compile}, batch {given.batch}, {given.steps} attack "
         f"steps, {torch.get_num_threads()} thread(s), torch {torch.__version__}"
     )
-    header = f"{'method':10} {'images/s':>9} {'bare':>9} {'ratio':>6} {'peak MiB':>9}"
+    header = f"{'method':18} {'images/s':>9} {'bare':>9} {'ratio':>6} {'peak MiB':>9}"
     print(header, flush=True)
     for name in given.methods:
         words = ["-W", "ignore", "-m", "benchmarks.pretrain", *sys.argv[1:]]
@@ -86,7 +87,7 @@ def main() -> None:
 def _line(name: str, speed: Speed) -> str:
     ratio = speed.method / speed.bare
     return (
-        f"{name:10} {speed.method:9.0f} {speed.bare:9.0f} {ratio:6.2f} "
+        f"{name:18} {speed.method:9.0f} {speed.bare:9.0f} {ratio:6.2f} "
         f"{speed.peak_mib:9.0f}"
     )
 
@@ -126,13 +127,13 @@ class Bare:
         self.method = method = session.method
         projector = batchnorm.collapsed(method.projector, batchnorm.CLEAN)
         self.network = nn.Sequential(method.export(), projector)
-        self.network.to(memory_format=method.layout).requires_grad_(True)
+        self.network.to(memory_format=method.memory_format).requires_grad_(True)
         if recipe.compile:
             self.network[0].compile()
         self.optimizer = build_optimizer(self.network, recipe.optimizer)
 
     def __call__(self, x: Tensor) -> None:
-        x = self.method.laid_out(x)
+        x = self.method.formatted(x)
         with precision(self.recipe, x.device):
             trained = self._forward(x)
         trained.square().mean().backward()
@@ -168,7 +169,7 @@ def _recipe(name: str, given: Any) -> Recipe:
             "method": name,
             "teacher": {"method": "simclr"} if taught else None,
             "data": given.data,
-            "arch": given.arch,
+            "arch": kind.archs[0] if kind.archs else given.arch,
             "threat": {"norm": "Linf", "eps": 0.1},
             "attack": {"steps": given.steps},
             "batch": given.batch,

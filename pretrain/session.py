@@ -71,7 +71,7 @@ class Session:
         self.recipe, self.data, self.run, self.around = recipe, data, run, around
         self.device = torch.device(around.device)
         method = build_method(recipe, data.train, teacher).to(self.device)
-        self.method = method.to(memory_format=method.layout)
+        self.method = method.to(memory_format=method.memory_format)
         if recipe.compile:
             self.method.encoder.compile()
         labels = training_labels(self.method, data.train, recipe, self.device)

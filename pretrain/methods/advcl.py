@@ -73,7 +73,7 @@ class AdvCL(Method):
     def forward(self, batch: Batch) -> LossParts:
         """Two attacks, then one pass for each set of batch norms."""
         v1, v2, x0 = self.view(batch), self.view(batch), self.weak_view(batch)
-        clean = self.laid_out(torch.cat([v1, v2, high_pass(x0)]))
+        clean = self.formatted(torch.cat([v1, v2, high_pass(x0)]))
         with torch.no_grad(), frozen(self.encoder, self.projector):
             fixed = self._project(clean, CLEAN).chunk(3)
         contrast = against(list(fixed), temperature=self.options.temperature)

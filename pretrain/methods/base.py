@@ -21,7 +21,7 @@ from pretrain.recipe import (
 from robrep_eval.attacks.pgd import ascend, frozen
 from zoo.ball import random_start
 from zoo.encoder import Encoder
-from zoo.nets.layout import layout
+from zoo.nets.memory_format import memory_format
 from zoo.threat import ThreatModel
 
 LossParts = dict[str, Tensor]
@@ -93,6 +93,8 @@ class Method(nn.Module):
     """True if a threat model is needed."""
     normalises: ClassVar[bool] = True
     """False if the encoder must see pixels as they are."""
+    archs: ClassVar[tuple[str, ...]] = ()
+    """The architectures it can train; empty: any."""
     starts_from_teacher: ClassVar[bool] = True
     """True if the encoder begins with its teacher's weights, where there is one."""
 
@@ -109,7 +111,7 @@ class Method(nn.Module):
             if self.projector_sets()
             else nn.Identity()
         )
-        self.layout = layout(self.encoder)
+        self.memory_format = memory_format(self.encoder)
         batchnorm.split(self.encoder, self.sets())
         batchnorm.split(self.projector, self.projector_sets())
         self.teacher: nn.Module | None = None
@@ -179,15 +181,17 @@ class Method(nn.Module):
         settings = self.augmentation
         if strength < 1:
             settings = weakened(settings, strength)
-        return self.laid_out(augment(batch.x, settings, batch.generator))
+        return self.formatted(augment(batch.x, settings, batch.generator))
 
     def weak_view(self, batch: Batch) -> Tensor:
         """One weak random view (shift and mirror image) of each image."""
-        return self.laid_out(augment(batch.x, weak(self.augmentation), batch.generator))
+        return self.formatted(
+            augment(batch.x, weak(self.augmentation), batch.generator)
+        )
 
-    def laid_out(self, x: Tensor) -> Tensor:
-        """Images in the memory layout of the network."""
-        return x.contiguous(memory_format=self.layout)
+    def formatted(self, x: Tensor) -> Tensor:
+        """Images in the memory format of the network."""
+        return x.contiguous(memory_format=self.memory_format)
 
     def attack(
         self,
@@ -224,7 +228,7 @@ class Method(nn.Module):
                 step_size=step_size(settings, threat),
                 start=start,
             )
-        return self.laid_out(found)
+        return self.formatted(found)
 
     def export(self, encoder: nn.Module | None = None) -> Encoder:
         """An encoder as it is published: one batch norm, eval mode.

@@ -44,6 +44,7 @@ class Lipschitz(Method):
     Options = LipschitzOptions
     adversarial = False
     normalises = False
+    archs = ("lipschitz_dense",)
 
     def __init__(self, materials: Materials) -> None:
         super().__init__(materials)

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from zoo.nets.layout import layout
+from zoo.nets.memory_format import memory_format
 
 NARROW = 16
 """Output per input channel from which a convolution's gradient by columns is faster."""
@@ -43,7 +43,7 @@ def folded_copy(classifier: nn.Module) -> nn.Module:
     if all(weights.device.type == "cpu" for weights in graph.parameters()):
         _narrow_convolutions(graph)
         _lay_out_gradients(graph)
-    return graph.requires_grad_(False).to(memory_format=layout(graph))
+    return graph.requires_grad_(False).to(memory_format=memory_format(graph))
 
 
 def plain_copy(classifier: nn.Module) -> nn.Module:
@@ -53,7 +53,7 @@ def plain_copy(classifier: nn.Module) -> nn.Module:
         Exception: of any type, if it cannot be copied.
     """
     plain = copy.deepcopy(classifier).eval().requires_grad_(False)
-    return plain.to(memory_format=layout(plain))
+    return plain.to(memory_format=memory_format(plain))
 
 
 def _in_place(graph: fx.GraphModule) -> None:
@@ -83,12 +83,12 @@ def _lay_out_gradients(graph: fx.GraphModule) -> None:
     Left alone they come in the default layout, and the ReLU below, whose output is
     channels last, takes 30 times as long over its gradient.
     """
-    if layout(graph) != torch.channels_last:
+    if memory_format(graph) != torch.channels_last:
         return
     for node in list(graph.graph.nodes):
         if _is_mean(graph, node):
             with graph.graph.inserting_before(node):
-                laid = graph.graph.call_function(laid_out, (node.args[0],))
+                laid = graph.graph.call_function(formatted, (node.args[0],))
             node.replace_input_with(node.args[0], laid)
     graph.recompile()
 
@@ -102,7 +102,7 @@ def _is_mean(graph: fx.GraphModule, node: fx.Node) -> bool:
     return over_positions or node.target is F.adaptive_avg_pool2d
 
 
-def laid_out(x: Tensor) -> Tensor:
+def formatted(x: Tensor) -> Tensor:
     """`x` itself, whose gradient will be channels last."""
     same: Tensor = _LaidOut.apply(x)
     return same

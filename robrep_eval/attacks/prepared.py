@@ -20,7 +20,7 @@ from robrep_eval.attacks.problem import Model, wide
 from robrep_eval.memory import keep_freed_memory
 from zoo.ball import project, random_start, steepest
 from zoo.classifier import Classifier
-from zoo.nets.layout import layout
+from zoo.nets.memory_format import memory_format
 from zoo.threat import ThreatModel
 
 GUARD = 4.0
@@ -116,7 +116,7 @@ def _alike(
     except Exception as error:  # copying and tracing fail in many ways
         return _said(error)
     why = ""
-    for memory in dict.fromkeys((layout(module), torch.contiguous_format)):
+    for memory in dict.fromkeys((memory_format(module), torch.contiguous_format)):
         model = Model(module, memory, kind=kind)
         try:
             why = original.difference(model)

@@ -1,4 +1,4 @@
-"""Transfer: adversarials made on another classifier, tried on this one.
+"""Transfer attacks: adversarials made on another classifier, tried on this one.
 
 Where they fool more than the white-box attacks do, the evaluation is broken: the
 defence hides its gradient and holds nothing.
@@ -29,7 +29,7 @@ class TransferAttack:
     """PGD on a surrogate classifier; see `robrep_eval.attacks.base.Attack`."""
 
     reference: str
-    """What the source is, e.g. "zoo:simclr-digits"."""
+    """What the surrogate is, e.g. "zoo:simclr-digits"."""
     surrogate: Classifier | None = None
     """Takes the same images and has the same classes, in the same order. None until a
     probe on the named encoder has been fitted (`robrep_eval.run.surrogates`)."""
@@ -37,7 +37,7 @@ class TransferAttack:
     relative_step: float = 0.1
     """Length of a step as a share of eps."""
     gradients: ClassVar[bool] = False
-    """Those of the source alone."""
+    """Those of the surrogate alone."""
     name: str = "transfer"
     engine: str = field(default=f"robrep {__version__}", init=False)
     sequence: bool = False
@@ -56,7 +56,7 @@ class TransferAttack:
     @property
     def _fitted(self) -> Classifier:
         if self.surrogate is None:
-            raise ValueError(f"the source {self.reference} has not been fitted yet")
+            raise ValueError(f"the surrogate {self.reference} has not been fitted yet")
         return self.surrogate
 
     def propose(
@@ -67,11 +67,11 @@ class TransferAttack:
         threat: ThreatModel,
         context: Context,
     ) -> Tensor:
-        """The source's worst images; the attacked classifier is never asked."""
-        source = self._fitted.to(context.device)
+        """The surrogate's worst images; the attacked classifier is never asked."""
+        surrogate = self._fitted.to(context.device)
 
         def loss(images: Tensor, labels: Tensor) -> Tensor:
-            return cross_entropy(source(images), labels, reduction="none")
+            return cross_entropy(surrogate(images), labels, reduction="none")
 
         return ascend_each(
             loss,
@@ -88,7 +88,7 @@ class TransferAttack:
 
 
 def chosen(choice: Choice) -> list[TransferAttack]:
-    """From "transfer:zoo:NAME"; the source is fitted when the run begins.
+    """From "transfer:zoo:NAME"; the surrogate is fitted when the run begins.
 
     Raises:
         UserError: no encoder of the zoo.

@@ -27,7 +27,7 @@ from robrep_eval.run.plan import Plan, Request, prepare, training_images
 from robrep_eval.run.provenance import provenance
 from robrep_eval.run.run_folder import RunFolder, overwrite
 from robrep_eval.run.shards import Shards
-from robrep_eval.run.surrogates import with_sources
+from robrep_eval.run.surrogates import with_surrogates
 from zoo.arithmetic import full_float32
 from zoo.classifier import Classifier
 from zoo.classifier_file import parameter_count
@@ -232,9 +232,9 @@ def _attack(
 
 
 def _armed(plan: Plan, folder: RunFolder, tell: Callbacks) -> Plan:
-    """The plan with the sources of its transfer attacks fitted."""
+    """The plan with the surrogates of its transfer attacks fitted."""
 
-    def fit_source(reference: str) -> Classifier:
+    def fit_surrogate(reference: str) -> Classifier:
         tell.stage(f"fitting a linear probe on {reference} to transfer from")
         shape, classes = plan.data.shape, len(plan.data.classes)
         encoder = load(reference, LoadOptions(shape=shape, classes=classes)).encoder
@@ -242,7 +242,7 @@ def _armed(plan: Plan, folder: RunFolder, tell: Callbacks) -> Plan:
         labels = ProbeSettings(labels=plan.request.probe.labels)
         return _fit(plan, encoder, labels, folder, tell)[0]
 
-    armed = with_sources(plan.battery, folder.surrogate_path, fit_source)
+    armed = with_surrogates(plan.battery, folder.surrogate_path, fit_surrogate)
     return replace(plan, battery=armed)
 
 

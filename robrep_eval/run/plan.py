@@ -19,7 +19,7 @@ from robrep_eval.run.chunk import BatterySettings
 from robrep_eval.run.identity import Identity, identify
 from robrep_eval.run.run_folder import check_overwrite
 from robrep_eval.run.shards import leading
-from robrep_eval.run.surrogates import check_sources, references
+from robrep_eval.run.surrogates import check_surrogates, references
 from zoo import datasets
 from zoo.classifier import Classifier, check_logits
 from zoo.classifier_file import AT_HAND
@@ -124,7 +124,7 @@ def prepare(request: Request) -> Plan:
         if request.probe.labels is not None:
             train = training_images(request, data)
             few_labels(train, request.probe.labels, request.settings.seed)
-    check_sources(battery, data)
+    check_surrogates(battery, data)
     check_measurements(request.measure, loaded.encoder, data)
     request, notes = _with_full(request, battery, loaded.encoder, data)
     output = _output(request, data, threat)

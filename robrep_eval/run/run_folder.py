@@ -3,7 +3,7 @@
 result.json, columns-*    the record, written last (see `zoo.result_file`)
 classifier.safetensors    encoder and head
 adversarials.safetensors  every counted adversarial
-surrogate-NAME.safetensors  source of a transfer attack, encoder and head
+surrogate-NAME.safetensors  what a transfer attack goes by, encoder and head
 run.json, chunks/         identity and progress, so that a killed run resumes
 """
 
@@ -226,7 +226,7 @@ class RunFolder:
         return self.path / "fit.safetensors"
 
     def surrogate_path(self, reference: str) -> Path:
-        """For the source of a transfer attack, such as "zoo:simclr-digits"."""
+        """For the surrogate of a transfer attack, such as "zoo:simclr-digits"."""
         return self.path / f"surrogate-{reference.replace(':', '-')}.safetensors"
 
     def write_evidence(

@@ -1,7 +1,7 @@
-"""The sources of transfer attacks: zoo encoders with a linear probe of their own.
+"""The surrogates of transfer attacks: zoo encoders with a linear probe of their own.
 
-A source sees the same training images and labels as the probe of the attacked encoder,
-always by SLF; it is kept in the run folder: a resumed run goes on with the same one.
+A surrogate sees the same training images and labels as the probe of the attacked
+encoder, always by SLF; it is kept in the run folder: a resumed run goes on with the same one.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from zoo.datasets.base import Dataset
 from zoo.errors import UserError
 
 
-def check_sources(battery: Battery, data: Dataset) -> None:
-    """Raises `UserError` if a source takes images of another shape."""
+def check_surrogates(battery: Battery, data: Dataset) -> None:
+    """Raises `UserError` if a surrogate takes images of another shape."""
     for reference in references(battery):
         shape = card(reference.removeprefix("zoo:")).shape
         if shape != data.shape:
@@ -32,7 +32,7 @@ def check_sources(battery: Battery, data: Dataset) -> None:
 
 
 def references(battery: Battery) -> list[str]:
-    """The sources that the battery names and that are not fitted yet."""
+    """Those that the battery names and that are not fitted yet."""
     return [
         attack.reference
         for attack in battery.attacks
@@ -40,16 +40,16 @@ def references(battery: Battery) -> list[str]:
     ]
 
 
-def with_sources(
+def with_surrogates(
     battery: Battery,
     place: Callable[[str], Path],
     fit: Callable[[str], Classifier],
 ) -> Battery:
-    """The battery with every source fitted, or read where a run left it.
+    """The battery with every surrogate fitted, or read where a run left it.
 
     Args:
         battery: As `robrep_eval.attacks.battery.build` returns it.
-        place: File of a source, by reference.
+        place: File of a surrogate, by reference.
         fit: Makes the classifier of a reference.
     """
 

@@ -26,7 +26,7 @@ from pretrain.methods.dynacl import DynACL
 from pretrain.recipe import AttackSettings, AugmentSettings
 from zoo.ball import lengths
 from zoo.encoder import Encoder
-from zoo.nets.layout import layout
+from zoo.nets.memory_format import memory_format
 
 
 @pytest.fixture(autouse=True)
@@ -452,9 +452,9 @@ def test_methods_by_name() -> None:
 
 def test_narrow_networks_keep_the_default_layout() -> None:
     # With 4 channels in channels_last torch's CPU kernels overwrite foreign memory.
-    assert layout(tiny.encoder()) == torch.channels_last
+    assert memory_format(tiny.encoder()) == torch.channels_last
     narrow = nn.Sequential(nn.Conv2d(1, 8, 3), nn.Conv2d(8, 4, 3))
-    assert layout(narrow) == torch.contiguous_format
+    assert memory_format(narrow) == torch.contiguous_format
 
 
 def test_other_packages_add_methods(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from robrep_eval.attacks.base import Context
 from robrep_eval.attacks.battery import build
 from robrep_eval.attacks.transfer import TransferAttack
-from robrep_eval.run.surrogates import references, with_sources
+from robrep_eval.run.surrogates import references, with_surrogates
 from zoo.classifier import Classifier
 from zoo.encoder import Encoder, EncoderSpec, fingerprint
 from zoo.errors import UserError
@@ -82,7 +82,7 @@ def test_a_named_source_is_fitted_once_and_read_afterwards(tmp_path: Path) -> No
         return source
 
     path = tmp_path / "source.safetensors"
-    first, second = (with_sources(battery, lambda _: path, fit) for _ in range(2))
+    first, second = (with_surrogates(battery, lambda _: path, fit) for _ in range(2))
     assert fitted == ["zoo:simclr-digits"]
     assert references(first) == []
     for made in (first, second):
