@@ -1,7 +1,7 @@
 """The surrogates of transfer attacks: zoo encoders with a linear probe of their own.
 
 A surrogate sees the same training images and labels as the probe of the attacked
-encoder, always by SLF; it is kept in the run folder: a resumed run goes on with the same one.
+encoder, always by SLF; it is kept in the run folder: a resumed run goes on with it.
 """
 
 from __future__ import annotations
