@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
@@ -21,7 +22,8 @@ from zoo.errors import UserError, nearest
 if TYPE_CHECKING:
     from torch import nn
 
-TIMM = "timm:"
+TIMM, TRANSFORMERS, OPEN_CLIP = FOREIGN = ("timm:", "transformers:", "open_clip:")
+"""Models of other libraries, built by those from options that robrep knows."""
 LINEAR_END = "linear_end"
 """Option of every architecture: features that a last linear layer lets through."""
 WORD = re.compile(r"[A-Za-z0-9_]{0,32}")
@@ -139,11 +141,8 @@ def resolve_options(name: str, options: dict[str, Any]) -> dict[str, Any]:
         UserError: an unknown name or key, or a value that is no number, switch, word,
             or list of those.
     """
-    if name.startswith(TIMM):
-        from zoo.nets.timm_options import check_name, check_options
-
-        check_name(name.removeprefix(TIMM))
-        check_options(options.keys() - {LINEAR_END})
+    if name.startswith(FOREIGN):
+        _check_foreign(name, options.keys() - {LINEAR_END})
         _check_values(name, options)
         return dict(options)
     known = get(name).options
@@ -154,6 +153,25 @@ def resolve_options(name: str, options: dict[str, Any]) -> dict[str, Any]:
             )
     _check_values(name, options)
     return {**known, **options}
+
+
+def _check_foreign(name: str, options: Collection[str]) -> None:
+    """Names and options of models of other libraries, by lists of our own."""
+    from zoo.nets import hub_options, timm_options
+
+    library, _, rest = name.partition(":")
+    if name.startswith(TIMM):
+        timm_options.check_name(rest)
+        timm_options.check_options(options)
+        return
+    if name.startswith(TRANSFORMERS):
+        hub_options.check_kind(rest)
+    known = (
+        hub_options.OPEN_CLIP
+        if name.startswith(OPEN_CLIP)
+        else hub_options.TRANSFORMERS
+    )
+    hub_options.check_options(options, known, f"the image encoders of {library}")
 
 
 def _check_values(name: str, options: dict[str, Any]) -> None:
@@ -187,8 +205,8 @@ def build(name: str, shape: tuple[int, int, int], options: dict[str, Any]) -> nn
     """Builds the backbone with fresh weights.
 
     Args:
-        name: A registered name, or `timm:NAME` for any model of timm (no weights
-            are downloaded).
+        name: A registered name, or one of another library, as `timm:NAME` (no
+            weights are downloaded).
         shape: (C, H, W) of the images.
         options: As returned by `resolve_options`.
 
@@ -203,10 +221,12 @@ def build(name: str, shape: tuple[int, int, int], options: dict[str, Any]) -> nn
 
         rest = {key: value for key, value in options.items() if key != LINEAR_END}
         return LinearEnd(build(name, shape, rest), options[LINEAR_END])
-    if name.startswith(TIMM):
-        from zoo.nets.timm_backbone import timm_backbone
-
-        return timm_backbone(name.removeprefix(TIMM), shape, **options)
+    if name.startswith(FOREIGN):
+        library, _, rest = name.partition(":")
+        made: nn.Module = getattr(
+            import_module(f"zoo.nets.{library}_backbone"), f"{library}_backbone"
+        )(rest, shape, **options)
+        return made
     module, function = get(name).build.split(":")
     backbone: nn.Module = getattr(import_module(module), function)(
         in_channels=shape[0], **options

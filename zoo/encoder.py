@@ -27,7 +27,8 @@ class EncoderSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     arch: str
-    """A name in `zoo.architectures`, or `timm:NAME`."""
+    """A name in `zoo.architectures`, `timm:NAME`, `transformers:TYPE` or
+    `open_clip:image`."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Options of the architecture, all of them (stem padding among them)."""
     shape: tuple[Side, Side, Side]
@@ -163,7 +164,7 @@ def build_described(spec: EncoderSpec, tensors: Mapping[str, Tensor]) -> Encoder
     budgets.check_shape(spec.shape)
     with budgets.building(sum(tensor.numel() for tensor in tensors.values())):
         encoder = Encoder(spec)
-    own = not spec.arch.startswith(architectures.TIMM)
+    own = not spec.arch.startswith(architectures.FOREIGN)
     if not (own and budgets.surely_small(encoder, spec.shape)):
         budgets.check_activations(encoder, spec.shape)
     return encoder

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from zoo.collection.index import INDEX, Index, write_index
 from zoo.collection.merge import Merged, Receipt, merge
-from zoo.collection.sources_hub import HubSource, endpoint, hub_errors
+from zoo.collection.sources_hub import HubSource, Repository, endpoint, hub_errors
 from zoo.errors import UserError
 from zoo.paths import offline
 
@@ -32,7 +32,7 @@ def publish_to_hub(stage: Path, name: str, to: str) -> Receipt:
     from huggingface_hub import HfApi
 
     api = HfApi(endpoint=endpoint(), library_name="robrep")
-    address = HubSource(to)
+    address = Repository.parse(to)
     with hub_errors(to):
         api.create_repo(address.repo, exist_ok=True)
         info = api.model_info(address.repo, revision=address.revision)
@@ -62,7 +62,7 @@ def _place(target: HubSource, name: str) -> str:
     alone = rows[0].folder == "."
     if alone and rows[0].card.name != name:
         raise UserError(
-            f"{target.repo} is the repository of '{rows[0].card.name}'; publish "
+            f"{target.at.repo} is the repository of '{rows[0].card.name}'; publish "
             f"'{name}' to one of its own"
         )
     return "." if alone else name

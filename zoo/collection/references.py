@@ -3,7 +3,8 @@
 zoo:NAME            an encoder of the zoo
 PATH                a .safetensors or .pt file (with --arch unless it says what it is),
                     or the folder of an encoder: model.safetensors and its card
-hf://ORG/REPO[@REV] the encoder of a hub repository (hf-hub:ORG/REPO also works)
+hf://ORG/REPO[@REV] the encoder of a hub repository: robrep's own, or one of timm,
+                    transformers or open_clip (hf-hub:ORG/REPO also works)
 timm:NAME           a pretrained model of timm, as an encoder
 robustbench:ID      a classifier of RobustBench (robustbench:DATASET/NORM/ID)
 """
@@ -19,7 +20,7 @@ from zoo.collection.fitting import fit_names
 from zoo.collection.index import CARD
 from zoo.collection.state_file import read_state
 from zoo.encoder import Encoder, EncoderSpec, load_encoder, load_weights
-from zoo.errors import UserError, nearest
+from zoo.errors import RobrepError, UserError, nearest
 from zoo.files import sha256_file
 from zoo.paths import user_path
 from zoo.records import WEIGHTS, Card, Training, read_record
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from zoo.classifier import Classifier
+    from zoo.collection.hub_models import Pretrained
     from zoo.collection.sources import Source
 
 HUB = ("hf://", "hf-hub:")
@@ -95,9 +97,11 @@ def load(reference: str, options: LoadOptions) -> Loaded:
     if reference.startswith("zoo:"):
         return _from_zoo(reference)
     if reference.startswith(HUB):
-        return _from_hub(reference)
+        return _from_hub(reference, options)
     if reference.startswith("timm:"):
-        return _from_timm(reference, options)
+        from zoo.collection.hub_models import from_timm
+
+        return _pretrained(reference, from_timm(reference, options.shape))
     if reference.startswith("robustbench:"):
         return _from_robustbench(reference, options)
     check(reference)
@@ -147,18 +151,29 @@ def _from_zoo(reference: str) -> Loaded:
     return _named(reference, reference.removeprefix("zoo:"), open_source())
 
 
-def _from_hub(reference: str) -> Loaded:
-    """The one encoder of a hub repository."""
+def _from_hub(reference: str, options: LoadOptions) -> Loaded:
+    """The one encoder of a hub repository: of robrep's own, or of another library."""
+    from zoo.collection.hub_models import find_model
     from zoo.collection.opening import open_source
 
     source = open_source(reference)
-    names = source.index.names()
+    try:
+        names = source.index.names()
+    except RobrepError:  # it has no index, or offline that is not known
+        model = find_model(reference)
+        if model is None:
+            raise
+        return _pretrained(reference, model.load(options.shape))
     if len(names) != 1:
         raise UserError(
             f"{reference} holds {len(names)} encoders ({', '.join(names)}); choose one "
             f"by zoo:NAME with ROBREP_ZOO={reference}"
         )
     return _named(reference, names[0], source)
+
+
+def _pretrained(reference: str, made: Pretrained) -> Loaded:
+    return Loaded(reference=reference, encoder=made.encoder, notes=made.notes)
 
 
 def _named(reference: str, name: str, source: Source) -> Loaded:
@@ -170,27 +185,6 @@ def _named(reference: str, name: str, source: Source) -> Loaded:
         encoder=load_encoder_by_name(name, source),
         training=source.find(name).card.training,
     )
-
-
-def _from_timm(reference: str, options: LoadOptions) -> Loaded:
-    """A pretrained timm model, with its own normalisation and input size."""
-    from zoo.nets.timm_backbone import pretrained_backbone, pretrained_config
-
-    name = reference.removeprefix("timm:")
-    config = pretrained_config(name)
-    channels, height, width = options.shape
-    resize = None if (height, width) == config.size else config.size[0]
-    donor = pretrained_backbone(name, channels, resize)
-    spec = EncoderSpec(
-        arch=reference,
-        options={"resize": resize} if resize else {},
-        shape=options.shape,
-        mean=config.mean if len(config.mean) == channels else (0.5,),
-        std=config.std if len(config.std) == channels else (0.5,),
-    )
-    encoder = Encoder(spec)
-    encoder.backbone.load_state_dict(donor.state_dict())
-    return Loaded(reference=reference, encoder=encoder.eval())
 
 
 def _from_robustbench(reference: str, options: LoadOptions) -> Loaded:

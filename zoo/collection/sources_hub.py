@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from zoo import budgets
@@ -29,34 +30,34 @@ def endpoint() -> str | None:
     return os.environ.get("HF_ENDPOINT")
 
 
-class HubSource(Source):
-    """A collection in a hub repository, which may hold one encoder alone."""
+class NoSuchFileError(UserError):
+    """The repository is there, and the file is not."""
 
-    def __init__(self, uri: str) -> None:
+
+@dataclass(frozen=True)
+class Repository:
+    """A repository on the hub, at a revision."""
+
+    uri: str
+    repo: str
+    revision: str | None = None
+
+    @classmethod
+    def parse(cls, uri: str) -> Repository:
+        """From hf://ORG/REPO[@REVISION]; raises `UserError` for another form."""
         found = ADDRESS.match(uri.removeprefix("hf://").removeprefix(HUB_ALIAS))
         if found is None:
             raise UserError(f"'{uri}' is not of the form hf://ORG/REPO[@REVISION]")
-        super().__init__(uri)
-        self.repo = found["repo"]
-        self.revision = found["revision"]
+        return cls(uri, found["repo"], found["revision"])
 
-    def _read_index(self) -> Index:
-        index = read_record(self._get(INDEX), Index)
-        if not offline():
-            goes_back(f"{endpoint() or ''}{self.uri}", index)
-        return index
+    def get(self, path: str) -> Path:
+        """One file, from the cache or fetched.
 
-    def _fetch(self, row: EncoderRow, file: FileRecord) -> Path:
-        path = self._get(row.located(file.path))
-        try:
-            check_file(path, file, again="nothing was kept")
-        except UserError:
-            path.resolve().unlink(missing_ok=True)  # the client's copy and its link
-            path.unlink(missing_ok=True)
-            raise
-        return path
-
-    def _get(self, path: str) -> Path:
+        Raises:
+            NoSuchFileError: the repository does not hold it.
+            UserError: no such repository, or no access.
+            RobrepError: the hub cannot be reached and the file is not in the cache.
+        """
         from huggingface_hub import hf_hub_download
 
         with hub_errors(f"{path} of {self.uri}"):
@@ -69,6 +70,30 @@ class HubSource(Source):
                     local_files_only=offline(),
                 )
             )
+
+
+class HubSource(Source):
+    """A collection in a hub repository, which may hold one encoder alone."""
+
+    def __init__(self, uri: str) -> None:
+        super().__init__(uri)
+        self.at = Repository.parse(uri)
+
+    def _read_index(self) -> Index:
+        index = read_record(self.at.get(INDEX), Index)
+        if not offline():
+            goes_back(f"{endpoint() or ''}{self.uri}", index)
+        return index
+
+    def _fetch(self, row: EncoderRow, file: FileRecord) -> Path:
+        path = self.at.get(row.located(file.path))
+        try:
+            check_file(path, file, again="nothing was kept")
+        except UserError:
+            path.resolve().unlink(missing_ok=True)  # the client's copy and its link
+            path.unlink(missing_ok=True)
+            raise
+        return path
 
 
 @contextmanager
@@ -84,7 +109,7 @@ def hub_errors(what: str) -> Iterator[None]:
         reason = "offline mode is on" if offline() else "the hub cannot be reached"
         raise RobrepError(f"{reason}, and {what} is not in the cache") from None
     except errors.EntryNotFoundError:
-        raise UserError(f"there is no {what}") from None
+        raise NoSuchFileError(f"there is no {what}") from None
     except errors.GatedRepoError:
         raise UserError(
             f"{what} is for people who have been granted access: ask for it on its "

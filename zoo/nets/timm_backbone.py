@@ -3,42 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from zoo.errors import UserError, nearest
+from zoo.nets.resized import RESAMPLING, Resized
 from zoo.nets.timm_options import check_name, check_options
 from zoo.nets.width import measured_width
 
-
-class TimmBackbone(nn.Module):
-    """A timm model without classifier, fed at the size it was made for.
-
-    Args:
-        model: A timm model created with `num_classes=0`.
-        resize: Height and width that images are brought to (bilinear, antialiased
-            so that it stays differentiable and smooth), or None to leave them.
-    """
-
-    dim: int
-
-    def __init__(self, model: nn.Module, resize: int | None) -> None:
-        super().__init__()
-        self.model = model
-        self.resize = resize
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.resize is not None and x.shape[-2:] != (self.resize, self.resize):
-            x = F.interpolate(
-                x,
-                (self.resize, self.resize),
-                mode="bilinear",
-                antialias=True,
-                align_corners=False,
-            )
-        return self.model(x)  # type: ignore[no-any-return]
+SAFETENSORS = "model.safetensors"
 
 
 def timm_backbone(
@@ -46,14 +21,16 @@ def timm_backbone(
     shape: tuple[int, int, int],
     *,
     resize: int | None = None,
+    resample: str = "bilinear",
     **options: Any,
-) -> TimmBackbone:
+) -> Resized:
     """Creates `name` with fresh weights; nothing is read or downloaded.
 
     Args:
         name: timm's `architecture` or `architecture.tag`.
         shape: (C, H, W) of the images.
-        resize: See `TimmBackbone`.
+        resize: See `Resized`.
+        resample: See `Resized`.
         options: Of the architecture; see `zoo.nets.timm_options`.
 
     Raises:
@@ -61,25 +38,33 @@ def timm_backbone(
             architecture's own, or images that it cannot take.
     """
     check_options(options)
-    model = _create(name, shape[0], pretrained=False, **options)
-    backbone = TimmBackbone(model, resize)
+    backbone = Resized(_create(name, shape[0], **options), resize, resample)
     backbone.dim = measured_width(backbone, shape, f"timm:{name}")
     return backbone
 
 
-def pretrained_backbone(
-    name: str, in_channels: int, resize: int | None
-) -> TimmBackbone:
-    """The same with timm's own weights, which are downloaded.
-
-    Only for a name that people typed themselves: timm decides what it reads.
-    """
-    return TimmBackbone(_create(name, in_channels, pretrained=True), resize)
-
-
-def _create(
-    name: str, in_channels: int, *, pretrained: bool, **options: Any
+def pretrained_model(
+    name: str, in_channels: int, weights: Path, classes: int, **options: Any
 ) -> nn.Module:
+    """The same model, not yet behind a resize, with the weights of a file.
+
+    timm itself brings them to its names of today and to the number of channels.
+
+    Args:
+        name: As above.
+        in_channels: Channels of the images.
+        weights: A safetensors file.
+        classes: Of the head in the file, which is left out.
+        options: As above.
+    """
+    check_options(options)
+    source = {"file": str(weights), "custom_load": False, "num_classes": classes}
+    return _create(
+        name, in_channels, pretrained=True, pretrained_cfg_overlay=source, **options
+    )
+
+
+def _create(name: str, in_channels: int, **options: Any) -> nn.Module:
     import timm
 
     check_name(name)
@@ -89,19 +74,11 @@ def _create(
         )
     try:
         model: nn.Module = timm.create_model(
-            name,
-            pretrained=pretrained,
-            num_classes=0,
-            in_chans=in_channels,
-            **options,
+            name, num_classes=0, in_chans=in_channels, **options
         )
     except Exception as error:  # options that do not fit fail in all ways there are
         reason = str(error).strip() or type(error).__name__
-        hint = (
-            ". If there is no network, fetch the weights elsewhere and pass the file "
-            "with --arch timm:NAME"
-        ) * pretrained
-        raise UserError(f"cannot get timm:{name}: {reason}{hint}") from None
+        raise UserError(f"cannot get timm:{name}: {reason}") from None
     return model
 
 
@@ -112,21 +89,52 @@ def _near(name: str, known: list[str]) -> str:
 
 @dataclass(frozen=True)
 class PretrainedConfig:
-    """How a pretrained timm model wants its images."""
+    """How a pretrained timm model wants its images, and where its weights lie."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
     size: tuple[int, int]
+    resample: str
+    classes: int
+    repo: str
+    file: str = SAFETENSORS
 
 
 def pretrained_config(name: str) -> PretrainedConfig:
-    """Reads timm's own record of the weights; raises `UserError` without one."""
+    """Reads timm's own record of the weights.
+
+    Raises:
+        UserError: there is none, or they are no safetensors file on the hub.
+    """
     import timm
 
-    config = timm.models.get_pretrained_cfg(name)
-    if config is None:
+    check_name(name)
+    try:
+        config = timm.models.get_pretrained_cfg(name)
+    except RuntimeError:  # a known architecture with another tag
+        config = None
+    if config is None or not config.has_weights:
+        known = timm.list_models(pretrained=True)
         raise UserError(
-            f"timm has no pretrained weights '{name}'; "
-            f"{_near(name, timm.list_models(pretrained=True))}"
+            f"timm has no pretrained weights '{name}'; {_near(name, known)}"
         )
-    return PretrainedConfig(config.mean, config.std, tuple(config.input_size[1:]))
+    if not config.hf_hub_id:
+        raise UserError(
+            f"the weights of timm:{name} are no safetensors file on the hub; get the "
+            f"file ({config.url}) and pass it with --arch timm:{name}"
+        )
+    own = config.hf_hub_filename
+    return PretrainedConfig(
+        config.mean,
+        config.std,
+        tuple(config.input_size[1:]),
+        known_resampling(config.interpolation),
+        config.num_classes,
+        config.hf_hub_id,
+        Path(own).stem + ".safetensors" if own else SAFETENSORS,
+    )
+
+
+def known_resampling(name: object) -> str:
+    """Of the ways to resize that models are described with, the nearest one here."""
+    return str(name) if name in RESAMPLING else "bilinear"

@@ -36,7 +36,10 @@ RATES = (
     *("init_values", "ls_init_value", "layer_scale_init_value", "head_init_scale"),
     *("zero_init_last",),
 )
-CHOICES = ("global_pool", "act_layer", "norm_layer", "stem_type", "pad_type")
+CHOICES = (
+    *("global_pool", "act_layer", "norm_layer", "stem_type", "pad_type"),
+    "resample",
+)
 """Words that timm looks up in tables of its own."""
 OPTIONS = frozenset({*SIZES, *SWITCHES, *RATES, *CHOICES})
 

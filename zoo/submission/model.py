@@ -168,9 +168,10 @@ def _parts(classifier: Classifier) -> tuple[Encoder, int]:
 
 
 def _module_of(arch: str) -> str:
-    if arch.startswith(architectures.TIMM):
+    if arch.startswith(architectures.FOREIGN):
         raise UserError(
-            f"'{arch}' is defined by timm; register it there and submit it by its name"
+            f"'{arch}' is built by {arch.split(':')[0]}; register it there and submit "
+            "it by its name"
         )
     module = architectures.get(arch).build.split(":")[0]
     if not module.startswith(NETS):

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 
 from zoo.collection.references import LoadOptions, check, load, training_of
 from zoo.collection.sources_embedded import EMBEDDED_FOLDER
@@ -101,24 +100,3 @@ def test_a_state_dict_in_no_known_wrapper_is_refused(tmp_path: Path) -> None:
     torch.save({"epoch": 3}, tmp_path / "x.pt")
     with pytest.raises(UserError, match="holds no state dict"):
         read_state(tmp_path / "x.pt")
-
-
-def test_timm_models_bring_their_normalisation_and_size(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """With the download replaced by fresh weights: everything else is real."""
-    import timm
-
-    create = timm.create_model
-
-    def offline(*args: object, **kwargs: object) -> nn.Module:
-        module: nn.Module = create(*args, **{**kwargs, "pretrained": False})
-        return module
-
-    monkeypatch.setattr(timm, "create_model", offline)
-    options = LoadOptions(shape=(3, 32, 32), classes=10)
-    found = load("timm:resnet18.a1_in1k", options).encoder
-    assert found is not None
-    assert found.spec.mean == pytest.approx((0.485, 0.456, 0.406))
-    assert found.spec.options == {"resize": 224}
-    assert found(torch.rand(1, 3, 32, 32)).shape == (1, 512)
