@@ -9,6 +9,7 @@ ACL     Jiang et al. 2020, arXiv 2010.13337, github.com/VITA-Group
 AdvCL   Fan et al. 2021, arXiv 2111.01124, github.com/LijieFan/AdvCL
 DeACL   Zhang et al. 2022, arXiv 2207.10899, github.com/pantheon5100/DeACL
 DynACL  Luo et al. 2023, arXiv 2303.01289, github.com/PKU-ML/DYNACL
+        (DynACL++ fine-tunes on pseudo-labels, with one set of batch norms)
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from zoo.collection.fitting import HEADS
 from zoo.collection.index import check_name
 from zoo.errors import UserError, nearest
 from zoo.files import sha256_file
@@ -55,7 +57,7 @@ class Format:
 
 
 FORMATS = {
-    row.method: row
+    row.method.replace("++", "-pp"): row
     for row in (
         Format(
             method="rocl",
@@ -84,7 +86,7 @@ FORMATS = {
             method="deacl",
             title="DeACL (Zhang et al. 2022)",
             source="https://github.com/pantheon5100/DeACL",
-            branches=("backbone.", ""),
+            branches=("backbone.",),
             dropped=("fc.",),
             stem_padding=2,
         ),
@@ -96,6 +98,12 @@ FORMATS = {
             dropped=("fc.",),
             bn_sets=2,
             bn_set=1,
+        ),
+        Format(
+            method="dynacl++",
+            title="DynACL++ (Luo et al. 2023)",
+            source="https://github.com/PKU-ML/DYNACL",
+            dropped=("fc.",),
         ),
     )
 }
@@ -110,6 +118,8 @@ class Imported:
     card: Card
     dropped: int
     """Tensors that are no part of the encoder."""
+    head: str | None = None
+    """Name of a linear classifier on the encoder, which was dropped."""
 
 
 def get(method: str) -> Format:
@@ -130,6 +140,7 @@ def import_checkpoint(
     name: str,
     dataset: str = "cifar10",
     licence: str = "see source",
+    labels: bool | None = None,
 ) -> Imported:
     """Turns an authors' checkpoint into an encoder with a card.
 
@@ -140,6 +151,8 @@ def import_checkpoint(
         name: New name of the encoder.
         dataset: What it was pretrained on.
         licence: Of the weights.
+        labels: Whether the encoder saw labels; by default if the file holds a linear
+            classifier on it.
 
     Raises:
         UserError: unknown format, pickled objects, weights that do not fit.
@@ -154,6 +167,7 @@ def import_checkpoint(
         raise UserError(f"{folder} exists already; choose another --name")
     state = {_plain_key(key): value for key, value in read_state(path).items()}
     encoder, dropped = build(state, form, source=str(path))
+    head = _linear_head(state, _branch(state, form, str(path)), encoder.dim)
     to.mkdir(parents=True, exist_ok=True)
     card = Card(
         name=name,
@@ -165,6 +179,7 @@ def import_checkpoint(
             method=form.method,
             dataset=dataset,
             threat=ThreatModel(norm="Linf", eps=8 / 255),
+            labels=head is not None if labels is None else labels,
             extra_data=form.extra_data,
         ),
         sha256="0" * 64,
@@ -178,7 +193,7 @@ def import_checkpoint(
         card = card.model_copy(update={"sha256": sha256_file(made / card.weights)})
         write_record(made / "card.json", card)
         made.rename(folder)
-    return Imported(folder=folder, card=card, dropped=dropped)
+    return Imported(folder=folder, card=card, dropped=dropped, head=head)
 
 
 def build(
@@ -193,7 +208,7 @@ def build(
     """
     from zoo.encoder import Encoder, EncoderSpec, describing, load_weights
 
-    kept = _encoder_part(state, form)
+    kept = _encoder_part(state, form, source)
     kept, mean, std = _normalisation(kept)
     kept = _one_bn_set(kept, form, source)
     stem = _stem(kept, source)
@@ -216,15 +231,38 @@ def _plain_key(key: str) -> str:
     return key.replace(".downsample.", ".shortcut.")
 
 
-def _encoder_part(state: dict[str, Tensor], form: Format) -> dict[str, Tensor]:
-    """Keys of the kept branch, without its prefix and without heads."""
-    branch = next(
-        (b for b in form.branches if b and any(k.startswith(b) for k in state)), ""
+def _branch(state: dict[str, Tensor], form: Format, source: str) -> str:
+    """Prefix of the kept encoder; raises `UserError` if the format's is not there."""
+    for branch in form.branches:
+        if not branch or any(key.startswith(branch) for key in state):
+            return branch
+    raise UserError(
+        f"{source} has nothing under {' or '.join(form.branches)}, where {form.title} "
+        "keeps its encoder; is it a checkpoint of another method?"
     )
+
+
+def _encoder_part(
+    state: dict[str, Tensor], form: Format, source: str
+) -> dict[str, Tensor]:
+    """Keys of the kept branch, without its prefix and without heads."""
+    branch = _branch(state, form, source)
     inside = {
         k.removeprefix(branch): v for k, v in state.items() if k.startswith(branch)
     }
     return {k: v for k, v in inside.items() if not k.startswith(form.dropped)}
+
+
+def _linear_head(state: dict[str, Tensor], branch: str, dim: int) -> str | None:
+    """Name of a linear layer on the encoder's own features, as classifiers have it.
+
+    One beside the branch (DeACL's `classifier`) is trained without moving the encoder.
+    """
+    for name in HEADS:
+        weight = state.get(f"{branch}{name}.weight")
+        if weight is not None and weight.ndim == 2 and weight.shape[1] == dim:
+            return name
+    return None
 
 
 def _normalisation(

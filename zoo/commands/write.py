@@ -109,7 +109,10 @@ def submit(
     "checkpoint", type=click.Path(exists=True, dir_okay=False, path_type=Path)
 )
 @click.option(
-    "--format", "method", required=True, help="rocl, acl, advcl, deacl or dynacl."
+    "--format",
+    "method",
+    required=True,
+    help="rocl, acl, advcl, deacl, dynacl or dynacl-pp.",
 )
 @click.option("--name", required=True, help="Of the encoder, such as acl-cifar10.")
 @click.option(
@@ -120,8 +123,19 @@ def submit(
 )
 @click.option("--dataset", default="cifar10", show_default=True, help="Trained on.")
 @click.option("--licence", default="see source", show_default=True)
+@click.option(
+    "--labels/--no-labels",
+    default=None,
+    help="Whether the encoder saw labels. Default: if the file holds a classifier.",
+)
 def import_(
-    checkpoint: Path, method: str, name: str, to: Path, dataset: str, licence: str
+    checkpoint: Path,
+    method: str,
+    name: str,
+    to: Path,
+    dataset: str,
+    licence: str,
+    labels: bool | None,
 ) -> None:
     """Import an authors' CHECKPOINT as an encoder of the zoo.
 
@@ -131,8 +145,20 @@ def import_(
     from zoo.collection.importers import import_checkpoint
 
     done = import_checkpoint(
-        checkpoint, method, to, name=name, dataset=dataset, licence=licence
+        checkpoint,
+        method,
+        to,
+        name=name,
+        dataset=dataset,
+        licence=licence,
+        labels=labels,
     )
+    if done.head is not None and labels is None:
+        click.echo(
+            f"the file holds a classifier ('{done.head}'): the card says that the "
+            "encoder saw labels; if it did not (pseudo-labels), --no-labels",
+            err=True,
+        )
     click.echo(
         f"{done.card.arch} {done.card.dim} features; {done.dropped} tensors are no "
         "part of the encoder",

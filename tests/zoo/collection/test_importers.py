@@ -202,12 +202,21 @@ def dynacl() -> tuple[Any, Any]:
     return {"epoch": 1000, "state_dict": both}, lambda x: key(x, 1)
 
 
+def dynacl_pp() -> tuple[Any, Any]:
+    """One set of batch norms, and the classifier of pseudo-labels."""
+    heads = {"fc": nn.Linear(512, 10)}
+    model = fresh(Authors(None, "downsample", mean_std=(0.45, 0.22), heads=heads))
+    content = {"state_dict": parallel(model.state_dict()), "epoch": 25}
+    return content, lambda x: model(x, 0)
+
+
 MAKERS: dict[str, Callable[[], tuple[Any, Any]]] = {
     "rocl": rocl,
     "acl": acl,
     "advcl": advcl,
     "deacl": deacl,
     "dynacl": dynacl,
+    "dynacl-pp": dynacl_pp,
 }
 
 
@@ -224,7 +233,8 @@ def test_an_imported_encoder_computes_what_the_authors_did(
     x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         torch.testing.assert_close(encoder(x), model(x), rtol=1e-4, atol=1e-5)
-    assert done.card.training.method == method
+    assert done.card.training.method == method.replace("-pp", "++")
+    assert done.card.training.labels == (method == "dynacl-pp")
     assert done.card.training.extra_data == (method == "advcl")
     assert read_record(done.folder / "card.json", Card) == done.card
     assert done.dropped > 0 or method == "rocl"
@@ -254,6 +264,9 @@ def test_the_bare_key_encoder_of_dynacl_is_read_too(tmp_path: Path) -> None:
         ("advcl", "acl", "3 sets of batch norm"),
         ("acl", "rocl", "2 sets of batch norm"),
         ("acl", "dynacl", None),  # the same layout: cannot be told apart
+        ("dynacl-pp", "dynacl", "1 sets of batch norm, DynACL"),
+        ("dynacl-pp", "deacl", "nothing under backbone., where DeACL"),
+        ("rocl", "deacl", "nothing under backbone., where DeACL"),
         ("rocl", "simclr", "unknown format"),
     ],
 )
@@ -267,6 +280,19 @@ def test_another_methods_checkpoint_is_refused(
     with pytest.raises(UserError, match=message):
         import_checkpoint(tmp_path / "checkpoint.pt", read_as, tmp_path, name="x")
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(("said", "saw"), [(None, True), (False, False), (True, True)])
+def test_a_classifier_in_the_file_means_labels_unless_said_otherwise(
+    tmp_path: Path, said: bool | None, saw: bool
+) -> None:
+    """A plain supervised ResNet has the very layout of DynACL++."""
+    torch.save(dynacl_pp()[0], tmp_path / "checkpoint.pt")
+    done = import_checkpoint(
+        tmp_path / "checkpoint.pt", "dynacl-pp", tmp_path, name="x", labels=said
+    )
+    assert done.head == "fc"
+    assert done.card.training.labels is saw
 
 
 def _without(state: dict[str, Tensor]) -> None:
