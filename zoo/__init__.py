@@ -54,9 +54,10 @@ def load(name: str, source: str | None = None) -> Encoder:
         UserError: unknown name, damaged or altered files.
         RobrepError: the source cannot be reached.
 
-    >>> import zoo
-    >>> zoo.load("tarrl-digits").dim
-    64
+    Examples:
+        >>> import zoo
+        >>> zoo.load("tarrl-digits").dim
+        64
     """
     from zoo.collection.store import load_encoder_by_name
 

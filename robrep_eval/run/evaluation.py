@@ -75,9 +75,10 @@ def evaluate(
 ) -> Result:
     """Probes an encoder, attacks the classifier, checks every claim.
 
-    >>> from robrep_eval import evaluate
-    >>> result = evaluate("zoo:tarrl-digits", eps=0.1, attacks="standard")
-    >>> print(result.robust)  # doctest: +SKIP
+    Examples:
+        >>> from robrep_eval import evaluate
+        >>> result = evaluate("zoo:tarrl-digits", eps=0.1, attacks="standard")
+        >>> print(result.robust)  # doctest: +SKIP
 
     Args:
         model: A reference such as "zoo:NAME", an `Encoder`, a `Classifier`, or any

@@ -1,6 +1,6 @@
 """Checks of the attacks: do they behave as attacks on an honest model do?
 
-Numbers refer to the table in docs/concepts/trust.md. They use an attack of their own
+Numbers refer to the table in docs/concepts/health.md. They use an attack of their own
 (PGD on the cross-entropy), so that they say something whatever battery was chosen.
 """
 

@@ -1,11 +1,12 @@
 """Do attacks without gradients find what white-box attacks missed, and why?
 
-The number refers to the table in docs/concepts/trust.md. AutoAttack's own flag warns
+The number refers to the table in docs/concepts/health.md. AutoAttack's own flag warns
 where Square lowers the accuracy by more than 0.2 points. That happens to honest models
 too, whose last few images are hard for any attack of fixed length, so such images get a
 second look by more white-box attacks: other losses, more restarts, and starts like
 Square's. Those that fall to it were a matter of effort; those that stand have an
-adversarial that gradients do not lead to."""
+adversarial that gradients do not lead to.
+"""
 
 from __future__ import annotations
 

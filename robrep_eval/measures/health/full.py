@@ -1,6 +1,6 @@
 """The dearer checks, run with --health full: converged, consistent, and transferable.
 
-Numbers refer to the table in docs/concepts/trust.md.
+Numbers refer to the table in docs/concepts/health.md.
 """
 
 from __future__ import annotations

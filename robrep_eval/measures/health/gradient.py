@@ -1,6 +1,6 @@
 """Checks of the gradient: is it there, is it right, does it lead anywhere?
 
-Numbers refer to the table in docs/concepts/trust.md.
+Numbers refer to the table in docs/concepts/health.md.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Checks of the classifier itself: is it a fixed function of one image?
 
-Numbers refer to the table in docs/concepts/trust.md.
+Numbers refer to the table in docs/concepts/health.md.
 """
 
 from __future__ import annotations

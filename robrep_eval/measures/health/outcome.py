@@ -1,6 +1,6 @@
 """Checks of what the battery came to; they attack nothing themselves.
 
-Numbers refer to the table in docs/concepts/trust.md.
+Numbers refer to the table in docs/concepts/health.md.
 """
 
 from __future__ import annotations
