@@ -222,10 +222,10 @@ def build(name: str, shape: tuple[int, int, int], options: dict[str, Any]) -> nn
         rest = {key: value for key, value in options.items() if key != LINEAR_END}
         return LinearEnd(build(name, shape, rest), options[LINEAR_END])
     if name.startswith(FOREIGN):
-        library, _, rest = name.partition(":")
+        library, _, model = name.partition(":")
         made: nn.Module = getattr(
             import_module(f"zoo.nets.{library}_backbone"), f"{library}_backbone"
-        )(rest, shape, **options)
+        )(model, shape, **options)
         return made
     module, function = get(name).build.split(":")
     backbone: nn.Module = getattr(import_module(module), function)(
