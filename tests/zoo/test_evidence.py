@@ -59,6 +59,14 @@ def test_pixels_outside_the_box_are_refused(pixel: float) -> None:
     assert _check(x, x_adv, 0 if pixel > 0.5 else 1) is Outcome.REFUSED
 
 
+def test_pixels_at_the_edges_of_the_box_count() -> None:
+    x = torch.full((2, 1, 2, 2), 0.95)
+    x[1] = 0.05
+    x_adv = torch.stack([torch.ones(1, 2, 2), torch.zeros(1, 2, 2)])
+    check = check_adversarials(_by_mean(), x, x_adv, torch.tensor([0, 1]), THREAT)
+    assert check.outcome == [Outcome.FOOLED, Outcome.FOOLED]
+
+
 @pytest.mark.parametrize("norm", NORMS)
 def test_the_ball_is_measured_in_float64_with_a_stated_tolerance(norm: Norm) -> None:
     threat = ThreatModel(norm=norm, eps=0.1)
