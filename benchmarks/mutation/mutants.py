@@ -100,8 +100,12 @@ def _changed(node: ast.AST) -> Iterator[ast.AST]:
         yield node.operand
     elif isinstance(node, ast.Constant):
         yield from _other_constant(node.value)
-    elif type(op := getattr(node, "op", None)) in _SWAPPED:
-        yield type(node)(**{**dict(ast.iter_fields(node)), "op": _SWAPPED[type(op)]()})
+    elif (
+        isinstance(node, ast.BinOp | ast.BoolOp | ast.AugAssign)
+        and type(node.op) in _SWAPPED
+    ):
+        swapped = _SWAPPED[type(node.op)]
+        yield type(node)(**{**dict(ast.iter_fields(node)), "op": swapped()})
 
 
 def _other_constant(value: object) -> Iterator[ast.Constant]:

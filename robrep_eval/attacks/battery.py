@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import get_args
 
-from robrep_eval.attacks.base import Attack
+from robrep_eval.attacks.base import Attack, needs_gradients
 from robrep_eval.attacks.noise import Randomness
 from robrep_eval.attacks.registry import Choice, attacks
 from zoo.errors import UserError, nearest
@@ -81,6 +81,19 @@ def build(
     if twice:
         raise UserError(f"attack '{min(twice)}' is named twice in {','.join(wanted)}")
     return Battery(",".join(wanted), _label(engine, randomness), tuple(found))
+
+
+def is_black_box(name: str, norm: Norm) -> bool:
+    """Whether an attack never asks for a gradient of the attacked classifier.
+
+    Args:
+        name: That the attack bears in a result; one unknown here is taken to ask.
+        norm: Of the threat model.
+    """
+    try:
+        return not any(map(needs_gradients, build(name, norm=norm).attacks))
+    except UserError:
+        return False
 
 
 def _label(engine: str, randomness: str) -> str:

@@ -17,6 +17,7 @@ from itertools import product
 import torch
 from torch import Tensor
 
+from robrep_eval.attacks.battery import is_black_box
 from robrep_eval.attacks.pgd import ascend
 from robrep_eval.measures.health.attack import (
     RELATIVE_STEP,
@@ -31,9 +32,6 @@ from zoo.measurements import Flag, Status
 from zoo.records import Examples, Outcome, Proportion
 from zoo.threat import ThreatModel
 
-BLACK_BOX = ("square", "hopskipjump", "boundary", "transfer", "universal")
-"""Attacks that never ask for a gradient of the attacked model, by the first part of
-their names (transfer:zoo:NAME)."""
 LOSSES = (margin_loss, probability_margin, cross_entropy)
 LOOKED_AT = 64
 """Images that get a second look at most; the rest count as unexplained."""
@@ -49,7 +47,7 @@ def white_box_beats_black_box(subject: Subject) -> Flag:
     """12: attacks without gradients fool nothing that gradients cannot lead to."""
     examples = subject.examples
     names = list(examples.outcomes) if examples else []
-    black = [name for name in names if name.split(":")[0] in BLACK_BOX]
+    black = [name for name in names if is_black_box(name, subject.threat.norm)]
     white = [name for name in names if name not in black]
     if not examples or not black or not white:
         return Flag(

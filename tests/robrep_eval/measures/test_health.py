@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from robrep_eval.attacks.battery import is_black_box
 from robrep_eval.measures.health import Subject, attack, check_health
 from robrep_eval.measures.health.black_box import white_box_beats_black_box
 from robrep_eval.measures.health.full import breaks_control, twin_transfer
@@ -326,6 +327,11 @@ def test_black_box_successes_are_counted_against_white_box_ones() -> None:
     by_transfer = with_outcomes(**{"pgd": [H] * 100, name: [H, F, H, H] * 25})
     assert white_box_beats_black_box(by_transfer).status is Status.FAIL
     assert "not judged" in white_box_beats_black_box(subject(honest(), n=5)).summary
+
+
+def test_an_attack_is_black_box_if_it_asks_for_no_gradient() -> None:
+    names = ["square", "hopskipjump", "boundary", "universal", "apgd-t", "of-others"]
+    assert [name for name in names if is_black_box(name, "Linf")] == names[:3]
 
 
 @pytest.mark.parametrize(("defence", "found"), [(None, True), ("quantised", False)])
