@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zoo.errors import UserError
-from zoo.threat import ThreatModel, parse_eps, parse_norm
+from zoo.threat import Norm, ThreatModel, parse_eps, parse_norm
 
 
 @pytest.mark.parametrize(
@@ -58,3 +58,32 @@ def test_tolerance_is_far_below_any_radius_in_use() -> None:
     assert math.isclose(
         ThreatModel(norm="Linf", eps=0.1).tolerance((1, 8, 8)), 2**-23 + 1e-7
     )
+
+
+@pytest.mark.parametrize(
+    ("norm", "eps", "shown"),
+    [
+        ("Linf", 8 / 255, "Linf 8/255"),
+        ("Linf", 0.1, "Linf 0.1"),
+        ("Linf", (8 + 1.5e-6) / 255, "Linf 0.0313726"),
+        ("Linf", 1e-9, "Linf 1e-09"),
+        ("L2", 8 / 255, "L2 0.0313725"),
+    ],
+)
+def test_text_form_is_a_fraction_only_where_it_is_one(
+    norm: Norm, eps: float, shown: str
+) -> None:
+    assert str(ThreatModel(norm=norm, eps=eps)) == shown
+
+
+@pytest.mark.parametrize(("norm", "diameter"), [("Linf", 1), ("L2", 4), ("L1", 16)])
+def test_the_diameter_of_the_box_is_the_largest_radius(
+    norm: Norm, diameter: float
+) -> None:
+    """Of 16 pixels; the tolerance is that of one unit in the last place in each."""
+    shape = (1, 4, 4)
+    ThreatModel(norm=norm, eps=0.999 * diameter).check_units(shape)
+    with pytest.raises(UserError, match="reaches any image"):
+        ThreatModel(norm=norm, eps=diameter).check_units(shape)
+    found = ThreatModel(norm=norm, eps=0.5).tolerance(shape)
+    assert found == pytest.approx(diameter * 2**-23 + 0.5e-6, rel=1e-12)
