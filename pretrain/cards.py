@@ -7,6 +7,7 @@ from pretrain.build import Workload, augmentation
 from pretrain.recipe import Recipe
 from robrep_eval.run.provenance import versions
 from zoo._version import __version__
+from zoo.collection.public import public_training
 from zoo.datasets.base import Dataset
 from zoo.records import Training
 
@@ -29,9 +30,9 @@ def training_record(
         "options": methods.options(recipe).model_dump(mode="json"),
         "augment": augmentation(recipe, data).model_dump(mode="json"),
     }
-    return Training(
+    training = Training(
         method=recipe.method,
-        dataset=recipe.data,
+        dataset=data.name,
         threat=recipe.threat if kind.adversarial else None,
         labels=kind.labels,
         command=command,
@@ -42,6 +43,7 @@ def training_record(
         seconds=round(seconds, 1),
         versions={"robrep": __version__, **versions(PACKAGES)},
     )
+    return public_training(training)
 
 
 def describe(training: Training) -> str:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
+from zoo.commands.numbers import DECIMAL, WHOLE
 from zoo.commands.shell import run
 from zoo.errors import UserError
-from zoo.plain_text import without_folders
+from zoo.plain_text import recorded_command
 
 if TYPE_CHECKING:
     from pretrain.progress import Reporter
@@ -36,13 +37,18 @@ Examples:
 @click.argument("recipe", required=False, shell_complete=lambda *_: _recipe_names())
 @click.option("--method", help="simclr, tarrl, ...; see --list.")
 @click.option("--data", help="A dataset of the registry, or imagefolder:PATH.")
+@click.option(
+    "--dataset-name",
+    help="Of images of your own on the card, which holds no path.  [default: the last "
+    "part of PATH]",
+)
 @click.option("--arch", help="An architecture of the registry, or timm:NAME.")
 @click.option("--norm", help="Threat model: Linf, L2 or L1.")
 @click.option("--eps", help="Radius in pixels of [0, 1], e.g. 8/255.")
-@click.option("--epochs", type=int, help="Passes over the training images.")
-@click.option("--passes", type=float, help="Budget in forward passes per image.")
-@click.option("--batch", type=int, help="Images per step over all processes.")
-@click.option("--seed", type=int, help="Decides weights, order, views and starts.")
+@click.option("--epochs", type=WHOLE, help="Passes over the training images.")
+@click.option("--passes", type=DECIMAL, help="Budget in forward passes per image.")
+@click.option("--batch", type=WHOLE, help="Images per step over all processes.")
+@click.option("--seed", type=WHOLE, help="Decides weights, order, views and starts.")
 @click.option("--name", help="Of the encoder.")
 @click.option(
     "-o",
@@ -143,7 +149,7 @@ def _default_name(content: dict[str, Any]) -> str:
     """Method and dataset, in the letters that names are made of."""
     method = str(content["method"]).replace("++", "-pp")
     data = str(content.get("data", "digits")).removeprefix("imagefolder:")
-    text = f"{method}-{Path(data).name}".lower()
+    text = f"{method}-{content.get('dataset_name') or Path(data).name}".lower()
     return re.sub(r"[^a-z0-9._-]+", "-", text)
 
 
@@ -174,13 +180,13 @@ def _command(
     """The command that reproduces the run, without what is only local."""
     import shlex
 
-    words = ["robrep-pretrain", *([without_folders(source)] if source else [])]
+    words = ["robrep-pretrain", *([source] if source else [])]
     for key, value in flags.items():
         if value is not None:
-            words += [f"--{key}", without_folders(str(value))]
+            words += [f"--{key.replace('_', '-')}", str(value)]
     for text in overrides:
-        words += ["-o", without_folders(text)]
-    return shlex.join(words)
+        words += ["-o", text]
+    return shlex.join(recorded_command(words))
 
 
 def _print_recipe(recipe: Recipe) -> None:

@@ -135,6 +135,8 @@ class Recipe(Section):
     folder), or the settings in which its recipe differs from this one: it is then
     trained first, in the folder `teacher` of the run."""
     data: str = "digits"
+    dataset_name: str | None = None
+    """On the card, for images of your own; by default the last part of their path."""
     arch: str = "resnet_s8"
     arch_options: dict[str, Any] = Field(default_factory=dict)
     augment: AugmentSettings | Literal["auto"] = "auto"

@@ -3,7 +3,8 @@
 RUN/recipe.yaml         every setting in force
 RUN/metrics.jsonl       one line per epoch
 RUN/checkpoint.pt       state to resume from, readable with weights_only=True
-RUN/last, RUN/best      card.json and model.safetensors, ready for a zoo
+RUN/last, RUN/best      card.json and model.safetensors, ready for a zoo; local.json
+                        says where images of the user's own lie
 RUN/curves.svg          loss parts and accuracies over epochs
 RUN/tensorboard         the metrics again, if TensorBoard is installed
 RUN/teacher             the run of the teacher, if the recipe trains one
@@ -23,6 +24,7 @@ from pretrain.cards import describe
 from pretrain.curves import draw
 from pretrain.recipe import Recipe, dump, read_settings, validate
 from zoo.collection.index import CARD
+from zoo.datasets.local import note
 from zoo.encoder import Encoder, save_encoder
 from zoo.errors import UserError
 from zoo.files import atomic, leftovers, naming, parse_json, sha256_file, write_text
@@ -156,12 +158,13 @@ class TrainingFolder:
         if not self.metrics_file.is_file():
             return []
         lines = []
-        for text in self.metrics_file.read_text(encoding="utf-8").splitlines():
+        for text in self.metrics_file.read_bytes().splitlines():
             try:
-                line = parse_json(text.encode(), "a line")
+                line = parse_json(text, "a line")
             except UserError:
                 break
-            if not isinstance(line, dict) or type(line.get("epoch")) is not int:
+            epoch = line.get("epoch") if isinstance(line, dict) else None
+            if type(epoch) is not int or epoch < 0:
                 raise UserError(
                     f"{self.metrics_file} has a line that is no record of an epoch "
                     f"({text[:60]!r}); remove that line"
@@ -187,6 +190,7 @@ class TrainingFolder:
             licence=recipe.licence,
         )
         write_record(folder / CARD, card)
+        note(folder, recipe.data)
         return folder
 
     def _sweep(self) -> None:

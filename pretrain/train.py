@@ -49,7 +49,9 @@ def train(
 
 
 def _train(recipe: Recipe, folder: Path, around: Surroundings) -> Path:
-    data = load_dataset(recipe.data, "train", data_dir=around.data_dir)
+    data = load_dataset(
+        recipe.data, "train", data_dir=around.data_dir, called=recipe.dataset_name
+    )
     for note in data.notes:
         around.report.say(note)
     check(recipe, data)

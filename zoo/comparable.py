@@ -7,6 +7,7 @@ from pathlib import Path
 from zoo import datasets
 from zoo.batteries import CUSTOM, shown
 from zoo.datasets.base import Dataset
+from zoo.datasets.registry import load_recorded
 from zoo.errors import UserError, VerificationError
 from zoo.label_budget import LabelBudget
 from zoo.records import Result
@@ -52,9 +53,14 @@ def battery(result: Result) -> str:
     return f"{result.battery} ({result.engine}): {names}"
 
 
-def labels(result: Result, data_dir: Path | None) -> str:
+def labels(result: Result, data_dir: Path | None, own_images: str | None = None) -> str:
     """The share of labels follows from how many training images the head was fitted
     on, and is written as nobody else would write it.
+
+    Args:
+        result: What is said of them.
+        data_dir: Where datasets lie.
+        own_images: Where a user's own are, as imagefolder:PATH.
 
     Raises:
         VerificationError: it does not, or the protocol has no such name.
@@ -66,9 +72,14 @@ def labels(result: Result, data_dir: Path | None) -> str:
     holds(f"there is no protocol '{probe.protocol}'", probe.protocol in PROTOCOLS)
     name, _, split = probe.train.rpartition("/")
     try:
-        total = len(datasets.load(name, split, data_dir=data_dir))
+        train = (
+            datasets.load(own_images, split)
+            if own_images
+            else load_recorded(name, split, data_dir)
+        )
     except UserError:
         return f"not checked: {probe.train} is not here"
+    total = len(train)
     budget = LabelBudget.parse(probe.labels) if probe.labels else None
     used = budget.count(total) if budget else total
     words = f"{probe.labels or 'all'} labels"

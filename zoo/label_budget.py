@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from zoo.errors import UserError
+from zoo.numerals import decimal, whole
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class LabelBudget:
         word = text.strip()
         is_share = word.endswith("%")
         try:
-            amount = float(word.removesuffix("%")) / 100 if is_share else int(word)
+            amount = decimal(word.removesuffix("%")) / 100 if is_share else whole(word)
         except ValueError:
             raise UserError(
                 f"--labels '{text}' is neither a share such as 10% nor a number of "

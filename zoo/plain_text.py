@@ -7,10 +7,15 @@ line read as another, addresses can hold passwords, and paths tell about their o
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from pathlib import Path
 
 HIDDEN = "***"
 _USER = re.compile(r"(?<=://)[^/\s'\"@]+@")
 _QUERY = re.compile(r"(://[^\s'\"?]*)\?[^\s'\"]+")
+LOCAL_OPTIONS = ("--output", "--data-dir")
+"""They say where things lie, and decide no figure."""
+_OWN = re.compile(r"(?<=imagefolder:)[^,]*/(?=[^/,])")
 _FOLDERS = re.compile(r"(^|(?<=[=:,]))(?!//)[~/][^,]*/(?=[^/,])")
 
 
@@ -31,5 +36,32 @@ def without_secrets(text: str) -> str:
 
 
 def without_folders(word: str) -> str:
-    """A word of a command in which each absolute path has its last name alone."""
-    return _FOLDERS.sub("", word)
+    """A word of a command in which each path has its last name alone.
+
+    Absolute ones, those of image folders, and what lies here by that name.
+    """
+    left = _OWN.sub("", _FOLDERS.sub("", word))
+    before, equals, value = left.rpartition("=")
+    return before + equals + Path(value).name if _lies_here(value) else left
+
+
+def _lies_here(value: str) -> bool:
+    try:
+        return "/" in value and Path(value).exists()
+    except (OSError, ValueError):  # too long, or no path at all
+        return False
+
+
+def recorded_command(words: Iterable[str]) -> list[str]:
+    """A command for records: without what is of this machine alone.
+
+    Args:
+        words: As typed.
+    """
+    kept: list[str] = []
+    skip = False
+    for word in words:
+        if not skip and word.partition("=")[0] not in LOCAL_OPTIONS:
+            kept.append(without_folders(word))
+        skip = not skip and word in LOCAL_OPTIONS
+    return kept

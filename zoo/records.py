@@ -247,11 +247,16 @@ class Provenance(Record):
     created: datetime = Field(default_factory=lambda: datetime.now(UTC))
     robrep: str
     revision: str | None = None
-    """Commit of the source tree, if it ran from one."""
+    """Commit of the source tree, if it ran from one; "+": with changes."""
     versions: dict[str, str]
     device: str
     threads: int
     command: list[str] = Field(default_factory=list)
+
+    @property
+    def changed(self) -> bool:
+        """Whether the sources held changes that were not committed."""
+        return (self.revision or "").endswith("+")
 
 
 class Result(Record):

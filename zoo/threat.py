@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from zoo.errors import UserError, nearest
+from zoo.numerals import decimal
 
 Norm = Literal["Linf", "L2", "L1"]
 NORMS: tuple[Norm, ...] = get_args(Norm)
@@ -33,10 +34,10 @@ def parse_eps(value: Any) -> float:
     try:
         if isinstance(value, str) and "/" in value:
             above, below = value.split("/")
-            eps = float(above) / float(below)
+            eps = decimal(above) / decimal(below)
         else:
-            eps = float(value)
-    except (TypeError, ValueError, ZeroDivisionError):
+            eps = decimal(value) if isinstance(value, str) else float(value)
+    except (TypeError, ValueError, ZeroDivisionError, OverflowError):
         raise UserError(
             f"eps must be a number or a fraction such as 8/255, not '{value}'"
         ) from None

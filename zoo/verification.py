@@ -15,6 +15,9 @@ from zoo.classifier import Classifier, predict
 from zoo.classifier_file import load_classifier
 from zoo.datasets.base import Dataset
 from zoo.datasets.foreign import as_datasets
+from zoo.datasets.local import noted
+from zoo.datasets.names import recorded_name
+from zoo.datasets.registry import load_recorded
 from zoo.encoder import fingerprint
 from zoo.errors import UserError, VerificationError
 from zoo.evidence import check_adversarials
@@ -66,7 +69,8 @@ def verify_folder(
         folder: Of the run.
         model: The module, if the result is about one of the user's own.
         dataset: The images, if they have no registered name; see
-            `zoo.datasets.foreign`.
+            `zoo.datasets.foreign`. Or where they are (imagefolder:PATH), by default
+            where they were.
         data_dir: Where a registered dataset lies.
         device: For the passes.
 
@@ -78,8 +82,26 @@ def verify_folder(
     result = read_result(folder)
     classifier = load_named_classifier(folder, result, model).to(device)
     claims = read_claims(folder, result)
-    data = load_named_dataset(result, data_dir, dataset)
-    return verify(result, classifier, claims, data, data_dir=data_dir, device=device)
+    place = place_of_images(folder, result)
+    data = load_named_dataset(result, data_dir, dataset or place)
+    return verify(
+        result,
+        classifier,
+        claims,
+        data,
+        data_dir=data_dir,
+        images=dataset if isinstance(dataset, str) else place,
+        device=device,
+    )
+
+
+def place_of_images(folder: Path, result: Result) -> str | None:
+    """imagefolder:PATH of the images of a run on this machine, or None.
+
+    In runs of the first robrep the name is the path.
+    """
+    name = result.dataset.name
+    return noted(folder) or (None if recorded_name(name) == name else name)
 
 
 def load_named_classifier(
@@ -101,23 +123,58 @@ def read_claims(folder: Path, result: Result) -> Claims:
     path = folder / result.evidence.file
     _same_hash(path, result.evidence.file_sha256, "the evidence")
     tensors, _ = read_tensors(path)
-    try:
-        return Claims(
-            positions=tensors["positions"],
-            attack_index=tensors["attack"],
-            images=tensors["images"],
+    wanted = {"positions", "attack", "images"}
+    if tensors.keys() != wanted:
+        raise VerificationError(
+            f"{path} holds the tensors {', '.join(sorted(tensors)) or 'none'}, not "
+            f"{', '.join(sorted(wanted))}"
         )
-    except KeyError as error:
-        raise VerificationError(f"{path} lacks the tensor {error}") from None
+    claims = Claims(
+        positions=tensors["positions"],
+        attack_index=tensors["attack"],
+        images=tensors["images"],
+    )
+    try:
+        _check_form(claims, result)
+    except ValueError as error:
+        raise VerificationError(f"{path}: {error}") from None
+    return claims
+
+
+def _check_form(claims: Claims, result: Result) -> None:
+    """Raises `ValueError` unless each row can be an adversarial of the result."""
+    count = len(claims.images) if claims.images.ndim else 0
+    shape = (count, *result.dataset.shape)
+    if claims.images.dtype != torch.float32 or claims.images.shape != shape:
+        raise ValueError(
+            f"'images' is {claims.images.dtype} of shape {tuple(claims.images.shape)}, "
+            f"not float32 of shape (k, {', '.join(map(str, result.dataset.shape))})"
+        )
+    for name, rows, most in (
+        ("positions", claims.positions, result.dataset.n),
+        ("attack", claims.attack_index, len(result.attacks)),
+    ):
+        if rows.dtype != torch.int64 or rows.shape != (count,):
+            raise ValueError(
+                f"'{name}' is {rows.dtype} of shape {tuple(rows.shape)}, not int64 of "
+                f"shape ({count},), one for each image"
+            )
+        if count and not 0 <= int(rows.min()) <= int(rows.max()) < most:
+            raise ValueError(
+                f"'{name}' goes from {int(rows.min())} to {int(rows.max())}; the "
+                f"result has {most}"
+            )
 
 
 def load_named_dataset(
     result: Result, data_dir: Path | None, dataset: object | None = None
 ) -> Dataset:
-    """The evaluated images, compared by hash."""
+    """The evaluated images, compared by hash; `dataset` as in `verify_folder`."""
+    named = result.dataset
     if dataset is None:
-        named = result.dataset
-        full = datasets.load(named.name, named.split, data_dir=data_dir)
+        full = load_recorded(named.name, named.split, data_dir)
+    elif isinstance(dataset, str):
+        full = datasets.load(dataset, named.split, data_dir=data_dir)
     else:
         own, _ = as_datasets(dataset, None, classes=result.dataset.classes)
         assert own is not None
@@ -145,9 +202,13 @@ def verify(
     data: Dataset,
     *,
     data_dir: Path | None = None,
+    images: str | None = None,
     device: str = "cpu",
 ) -> list[Finding]:
-    """All checks, in order; see `verify_folder` for what is raised."""
+    """All checks, in order; see `verify_folder` for what is raised.
+
+    `images` is where a user's own are, as imagefolder:PATH.
+    """
     steps: list[Callable[[], Finding]] = [
         lambda: _check_dataset(result, classifier, data),
         lambda: Finding("images", comparable.images(result, data)),
@@ -157,7 +218,7 @@ def verify(
         lambda: _check_figures(result),
         lambda: Finding("battery", comparable.battery(result)),
         lambda: _check_measurements(result, classifier, data, device),
-        lambda: Finding("labels", comparable.labels(result, data_dir)),
+        lambda: Finding("labels", comparable.labels(result, data_dir, images)),
     ]
     return [step() for step in steps]
 

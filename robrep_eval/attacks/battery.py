@@ -64,7 +64,12 @@ def build(
         UserError: an unknown name (with the nearest), or an attack named twice.
     """
     wanted = names.split(",") if isinstance(names, str) else list(names)
-    wanted = [name.strip().lower() for name in wanted if name.strip()]
+    wanted = [name.strip().lower() for name in wanted]
+    if not all(wanted) or not wanted:
+        raise UserError(
+            f"'{','.join(wanted)}' names an attack without a name; for the clean "
+            "accuracy alone write none"
+        )
     if engine not in ENGINES:
         raise UserError(f"unknown engine '{engine}'; {nearest(engine, ENGINES)}")
     if randomness not in RANDOMNESS:

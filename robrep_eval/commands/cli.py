@@ -12,6 +12,7 @@ from robrep_eval.commands.config import OnceCommand, Words, read_config, typed
 from robrep_eval.measures.registry import options as measurements
 from robrep_eval.report.command import report
 from zoo._version import __version__
+from zoo.commands.numbers import DECIMAL, WHOLE
 from zoo.commands.shell import DefaultGroup
 from zoo.commands.shell import run as run_command
 from zoo.errors import RobrepError, UserError
@@ -117,6 +118,12 @@ def _known(kind: str) -> list[str]:
     help="A dataset, or imagefolder:PATH. Default: the encoder's own.",
 )
 @click.option(
+    "--dataset-name",
+    metavar="NAME",
+    help="Of images of your own in records, which hold no path. Default: the last "
+    "part of PATH.",
+)
+@click.option(
     "--probe",
     default=("slf",),
     show_default="slf",
@@ -128,7 +135,7 @@ def _known(kind: str) -> list[str]:
 )
 @click.option(
     "--l2",
-    type=float,
+    type=DECIMAL,
     metavar="PENALTY",
     help="Of the linear probe. Default: chosen by clean accuracy on held-out training "
     "images. A larger one leaves wider margins, and certifies more.",
@@ -187,20 +194,21 @@ def _known(kind: str) -> list[str]:
     "--limit",
     "--n-examples",
     "limit",
-    type=int,
+    type=WHOLE,
     metavar="N",
     help="Only the first N test images.",
 )
-@click.option("--batch-size", default=512, show_default=True, metavar="N")
+@click.option("--batch-size", type=WHOLE, default=512, show_default=True, metavar="N")
 @click.option(
     "--chunk-size",
+    type=WHOLE,
     default=512,
     show_default=True,
     metavar="N",
     help="Images per unit of progress; recorded, as the reference's verdicts vary "
     "with it.",
 )
-@click.option("--seed", default=0, show_default=True, metavar="N")
+@click.option("--seed", type=WHOLE, default=0, show_default=True, metavar="N")
 @click.option(
     "--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ..."
 )
@@ -320,12 +328,19 @@ def _evaluate(
 @cli.command()
 @click.argument("result", type=click.Path(path_type=Path))
 @click.option(
+    "--dataset",
+    metavar="NAME",
+    help="Where the evaluated images are now, if they moved (imagefolder:PATH).",
+)
+@click.option(
     "--data-dir",
     type=click.Path(file_okay=False, path_type=Path),
     help="Where a copy of the dataset lies.",
 )
 @click.option("--device", default="cpu", show_default=True)
-def verify(result: Path, data_dir: Path | None, device: str) -> None:
+def verify(
+    result: Path, dataset: str | None, data_dir: Path | None, device: str
+) -> None:
     """Re-checks a result from its saved files, with forward passes only.
 
     RESULT is a run folder or its result.json. Exit code 1 if a claim does not hold.
@@ -339,7 +354,8 @@ def verify(result: Path, data_dir: Path | None, device: str) -> None:
     folder = result.parent if result.name == RESULT else result
     if not (folder / RESULT).is_file():
         raise UserError(f"no {RESULT} in {folder}")
-    for finding in verify_folder(folder, data_dir=data_dir, device=device):
+    found = verify_folder(folder, dataset=dataset, data_dir=data_dir, device=device)
+    for finding in found:
         click.echo(f"ok  {finding.check}: {finding.detail}")
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import rich_click as click
 
+from zoo.commands.numbers import DECIMAL, WHOLE
 from zoo.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ _TABLE = (
         options=(
             click.option(
                 "--sigma",
+                type=DECIMAL,
                 default=0.25,
                 show_default=True,
                 metavar="DEVIATION",
@@ -95,6 +97,7 @@ _TABLE = (
             ),
             click.option(
                 "--samples",
+                type=WHOLE,
                 default=10_000,
                 show_default=True,
                 metavar="N",

@@ -22,6 +22,7 @@ from zoo.verification import (
     Claims,
     load_named_classifier,
     load_named_dataset,
+    place_of_images,
     read_claims,
 )
 
@@ -91,7 +92,7 @@ def gather(
     classifier: Classifier | None = None
     claims: Claims | None = None
     try:
-        data = _images(result, dataset, data_dir)
+        data = _images(result, dataset or place_of_images(folder, result), data_dir)
     except (RobrepError, OSError) as error:
         gaps.append(f"The images could not be loaded: {error}.")
     try:
@@ -99,7 +100,7 @@ def gather(
     except (RobrepError, OSError) as error:
         gaps.append(f"The classifier could not be loaded: {error}.")
     try:
-        claims = _consistent(read_claims(folder, result), result)
+        claims = read_claims(folder, result)
     except (RobrepError, OSError) as error:
         gaps.append(f"The adversarials could not be loaded: {error}.")
     return Material(
@@ -120,24 +121,4 @@ def _images(
         if dataset.fingerprint() != result.dataset.sha256:
             raise VerificationError(f"those given as '{dataset.name}' are other images")
         return dataset
-    if dataset is not None:
-        renamed = result.dataset.model_copy(update={"name": dataset})
-        result = result.model_copy(update={"dataset": renamed})
-    return load_named_dataset(result, data_dir)
-
-
-def _consistent(claims: Claims, result: Result) -> Claims:
-    """The same, if every row names an example and an attack of the result."""
-    n, attacks = result.dataset.n, len(result.attacks)
-    count = len(claims.images)
-    fits = (
-        len(claims.positions) == len(claims.attack_index) == count
-        and tuple(claims.images.shape[1:]) == result.dataset.shape
-        and bool(((claims.positions >= 0) & (claims.positions < n)).all())
-        and bool(((claims.attack_index >= 0) & (claims.attack_index < attacks)).all())
-    )
-    if not fits:
-        raise VerificationError(
-            f"{result.evidence.file} does not fit the examples of the result"
-        )
-    return claims
+    return load_named_dataset(result, data_dir, dataset)

@@ -133,6 +133,9 @@ class Chunk:
             with _undamaged(path):
                 saved = read_tensors(path)[0]["clean"]
                 _expect(saved, torch.int64, len(self.y))
+                classes = len(self.data.classes)
+                if not -1 <= int(saved.min()) <= int(saved.max()) < classes:
+                    raise ValueError("it predicts classes that there are not")
                 return saved
         clean = clean_predictions(self.classifier, self.x, self.settings)
         write_tensors(path, {"clean": clean}, {})
@@ -144,7 +147,10 @@ class Chunk:
         """From the file of an earlier run, or by running it now."""
         path = self._path(attack.name)
         if path.exists():
-            return replace(read_chunk(path, len(self.y)), images=NOTHING)
+            part = read_chunk(path, len(self.y), self.data.shape)
+            with _undamaged(path):
+                _expect_tried(part, rows)
+            return replace(part, images=NOTHING)
         progress(0.0)
         if len(rows):
             result = self._propose(attack, rows, progress)
@@ -278,8 +284,10 @@ def write_chunk(path: Path, part: ChunkAttack) -> None:
     )
 
 
-def read_chunk(path: Path, count: int | None = None) -> ChunkAttack:
-    """What an attack came to on a chunk of `count` images.
+def read_chunk(
+    path: Path, count: int | None = None, shape: tuple[int, int, int] | None = None
+) -> ChunkAttack:
+    """What an attack came to on a chunk of `count` images of `shape`.
 
     Raises:
         UserError: damaged, or of another chunk.
@@ -291,8 +299,10 @@ def read_chunk(path: Path, count: int | None = None) -> ChunkAttack:
         outcomes = [OUTCOMES[code] for code in codes.tolist()]
         fooled = [i for i, o in enumerate(outcomes) if o is Outcome.FOOLED]
         _expect(rows, torch.int64, len(fooled))
-        if rows.tolist() != fooled or (fooled and len(images) != len(fooled)):
+        if rows.tolist() != fooled:
             raise ValueError("its rows are not those that were fooled")
+        if fooled:
+            _expect(images, torch.float32, len(fooled), *(shape or images.shape[1:]))
         return ChunkAttack(
             outcomes=outcomes,
             rows=rows,
@@ -314,6 +324,12 @@ def _undamaged(path: Path) -> Iterator[None]:
         ) from None
 
 
-def _expect(tensor: Tensor, dtype: torch.dtype, count: int) -> None:
-    if tensor.dtype is not dtype or tuple(tensor.shape) != (count,):
+def _expect_tried(part: ChunkAttack, rows: Tensor) -> None:
+    tried = [i for i, o in enumerate(part.outcomes) if o is not Outcome.SKIPPED]
+    if tried != rows.tolist():
+        raise ValueError("its images are not those that were to be attacked")
+
+
+def _expect(tensor: Tensor, dtype: torch.dtype, *shape: int) -> None:
+    if tensor.dtype is not dtype or tuple(tensor.shape) != shape:
         raise ValueError(f"a tensor {tuple(tensor.shape)} of {tensor.dtype}")

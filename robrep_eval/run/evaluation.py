@@ -32,6 +32,7 @@ from zoo.arithmetic import full_float32
 from zoo.classifier import Classifier
 from zoo.classifier_file import parameter_count
 from zoo.collection.references import LoadOptions, load
+from zoo.datasets.local import note as note_images
 from zoo.encoder import Encoder, fingerprint
 from zoo.errors import UserError
 from zoo.locks import in_use
@@ -150,6 +151,8 @@ def _lead(plan: Plan, output: Path, shards: Shards, tell: Callbacks) -> Result:
     if plan.request.overwrite and not shards.restarted:
         overwrite(output, plan.identity)
     folder = RunFolder.open(output, plan.identity)
+    if isinstance(plan.request.dataset, str):
+        note_images(output, plan.request.dataset)
     result = folder.finished()
     if result is not None:
         shards.announce("ready")

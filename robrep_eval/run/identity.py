@@ -23,6 +23,7 @@ from zoo.classifier import Classifier
 from zoo.collection.references import Loaded
 from zoo.collection.store import card
 from zoo.datasets.base import Dataset
+from zoo.datasets.names import recorded_name
 from zoo.encoder import Encoder, fingerprint
 from zoo.own_module import OwnEncoder
 from zoo.records import ProbeRecord
@@ -130,7 +131,7 @@ def differences(
     """
     if "weights" in stored:
         stored = _from_first_form(stored, identity, probe, threat)
-    known = dict(stored)
+    known = {**stored, **_recorded_names(stored)}
     # Settings that are younger than the run had their defaults.
     known["settings"] = {**dump(BatterySettings()), **stored["settings"]}
     if stored["probe"] is not None:
@@ -140,6 +141,16 @@ def differences(
         f"{k}: {_shown(old)} there, {_shown(new)} now"
         for k, (old, new) in found.items()
     ]
+
+
+def _recorded_names(stored: Mapping[str, Any]) -> Identity:
+    """Images of folders by the names that records have; once they held the path."""
+    found: Identity = {}
+    for key in ("dataset", "train"):
+        if stored[key] is not None:
+            name, _, split = stored[key]["name"].rpartition("/")
+            found[key] = {**stored[key], "name": f"{recorded_name(name)}/{split}"}
+    return found
 
 
 def _shown(value: object) -> str:

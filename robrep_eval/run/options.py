@@ -65,6 +65,8 @@ class SharedOptions(FitOptions, RunOptions, MeasureOptions, total=False):
     width than the number of classes is features."""
     name: str
     """Of images that have none, for the record; "own" by default."""
+    dataset_name: str | None
+    """Of an image folder, for the record; by default the last part of its path."""
     classes: int | Sequence[str] | None
     """Of such images: names or number, by default what the data say."""
     norm: str
@@ -190,6 +192,7 @@ def request_options(options: Mapping[str, Any]) -> dict[str, Any]:
         "measure": measurements(options),
     }
     same = (
+        "dataset_name",
         "kind",
         "norm",
         "eps",

@@ -14,6 +14,7 @@ from torch import nn
 from robrep_eval.run.plan import Request, model_word, safe_name
 from robrep_eval.run.summary import SUFFIXES
 from zoo.datasets.base import Dataset
+from zoo.datasets.names import recorded_name
 from zoo.errors import UserError
 from zoo.own_module import class_name
 
@@ -96,7 +97,7 @@ def _model_word(model: str | nn.Module) -> str:
 def _dataset_word(dataset: str | Dataset | None) -> str:
     if dataset is None:
         return "own"
-    return dataset if isinstance(dataset, str) else dataset.name
+    return recorded_name(dataset) if isinstance(dataset, str) else dataset.name
 
 
 def table_files(requests: Sequence[Request], output: Path | str | None) -> list[Path]:

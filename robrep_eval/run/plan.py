@@ -27,12 +27,13 @@ from zoo.collection.references import (
     Loaded,
     LoadOptions,
     check,
+    images_of,
     load,
     training_of,
     weights_file,
 )
 from zoo.datasets.base import Dataset, check_same_classes
-from zoo.datasets.names import split_name
+from zoo.datasets.names import FOLDER, recorded_name, split_name
 from zoo.encoder import Encoder
 from zoo.errors import UserError
 from zoo.own_module import PREFIX, class_name, odd_scale, wrap
@@ -48,6 +49,8 @@ class Request:
     dataset: str | Dataset | None = None
     """By default the dataset that the encoder was trained on. A `Dataset` of your own
     needs `train` as well unless the model is a ready-made classifier."""
+    dataset_name: str | None = None
+    """In records, for imagefolder:PATH; by default the last part of PATH."""
     train: Dataset | None = None
     kind: str | None = None
     """Of a module at hand or a checkpoint: "features" or "logits"."""
@@ -106,15 +109,10 @@ def prepare(request: Request) -> Plan:
         UserError: an unknown name, a radius in the wrong units, a model that does not
             fit the data.
     """
-    norm, battery, eps, name = check_request(request)
-    full = (
-        request.dataset
-        if isinstance(request.dataset, Dataset)
-        else datasets.load(name, "test", data_dir=request.data_dir)
-    )
-    data = full.take(request.limit)
+    norm, battery, eps, request = check_request(request)
+    data = _named_images(request, "test").take(request.limit)
     loaded = _load(request, data)
-    threat = _threat(norm, eps, loaded, name)
+    threat = _threat(norm, eps, loaded, data.name)
     threat.check_units(data.shape)
     _check_ready_made(request, loaded, data)
     if loaded.encoder is not None:
@@ -152,11 +150,11 @@ def prepare(request: Request) -> Plan:
     )
 
 
-def check_request(request: Request) -> tuple[Norm, Battery, float | None, str]:
+def check_request(request: Request) -> tuple[Norm, Battery, float | None, Request]:
     """What can be checked without reading weights or images.
 
     Returns:
-        Norm, attacks, radius if one is asked for, and name of the dataset.
+        Norm, attacks, radius if one is asked for, and the request with its dataset.
 
     Raises:
         UserError: a name that nothing is known by, or a radius that is none.
@@ -168,19 +166,40 @@ def check_request(request: Request) -> tuple[Norm, Battery, float | None, str]:
     eps = None if request.eps is None else parse_eps(request.eps)
     if isinstance(request.model, str):
         check(request.model)
-    name = _dataset_name(request)
-    if not isinstance(request.dataset, Dataset):
-        datasets.check(name)
+    request = _with_dataset(request)
+    name = request.dataset
+    if isinstance(name, Dataset):
+        name = name.name
+    else:
+        assert name is not None
+        datasets.check(name, called=request.dataset_name)
     base, shape = split_name(name)
     row = datasets.registry().get(base)
     if eps is not None and row is not None:
         ThreatModel(norm=norm, eps=eps).check_units(shape or row.shape)
-    return norm, battery, eps, name
+    return norm, battery, eps, request
 
 
 def training_images(request: Request, data: Dataset) -> Dataset:
     """The training split that goes with the evaluated images."""
-    return request.train or datasets.load(data.name, "train", data_dir=request.data_dir)
+    if request.train is not None:
+        return request.train
+    if isinstance(request.dataset, str):
+        return _named_images(request, "train")
+    return datasets.load(data.name, "train", data_dir=request.data_dir)
+
+
+def _named_images(request: Request, split: str) -> Dataset:
+    """A split of the dataset of a request that `_with_dataset` completed."""
+    if isinstance(request.dataset, Dataset):
+        return request.dataset
+    assert request.dataset is not None
+    return datasets.load(
+        request.dataset,
+        split,
+        data_dir=request.data_dir,
+        called=request.dataset_name,
+    )
 
 
 def _training_identity(
@@ -194,17 +213,23 @@ def _training_identity(
     return training_images(request, data)
 
 
-def _dataset_name(request: Request) -> str:
-    """The dataset asked for, or the one that the encoder's card names."""
-    if isinstance(request.dataset, Dataset):
-        return request.dataset.name
+def _with_dataset(request: Request) -> Request:
+    """With the dataset asked for, or the one that the encoder's card names.
+
+    Where a user's own images are, the folder of the encoder says, not its card.
+    """
     if request.dataset is not None:
-        return request.dataset
-    if isinstance(request.model, str):
-        training = training_of(request.model)
-        if training is not None:
-            return training.dataset
+        return request
     model = request.model
+    training = training_of(model) if isinstance(model, str) else None
+    if isinstance(model, str) and training is not None:
+        place = images_of(model)
+        if place is None:
+            return replace(request, dataset=training.dataset)
+        called = request.dataset_name
+        if called is None and training.dataset != recorded_name(place):
+            called = split_name(training.dataset)[0].removeprefix(FOLDER)
+        return replace(request, dataset=place, dataset_name=called)
     shown = f"'{model}'" if isinstance(model, str) else type(model).__name__
     raise UserError(f"name a dataset for model {shown} (--dataset NAME)")
 

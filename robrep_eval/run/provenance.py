@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from zoo._version import __version__
+from zoo.errors import UserError
 from zoo.records import Provenance
 
+STATED = "ROBREP_REVISION"
 PACKAGES = (
     "torch",
     "torchvision",
@@ -35,7 +39,17 @@ def versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
 
 
 def revision() -> str | None:
-    """Commit of robrep's source tree, "+" if changed since; None when installed."""
+    """Commit of robrep's source tree, "+" if changed since; None when installed.
+
+    ROBREP_REVISION says it where the sources lie without their repository.
+
+    Raises:
+        UserError: it is no commit.
+    """
+    if stated := os.environ.get(STATED):
+        if not re.fullmatch("[0-9a-f]{40}", stated):
+            raise UserError(f"{STATED}='{stated[:80]}' is no commit: 40 hex digits")
+        return stated
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None

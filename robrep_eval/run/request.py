@@ -12,7 +12,8 @@ from robrep_eval.run.plan import Request
 from zoo import yaml_text
 from zoo.device import check_device
 from zoo.errors import UserError, nearest
-from zoo.plain_text import without_folders
+from zoo.numerals import decimal
+from zoo.plain_text import recorded_command
 
 LARGEST = 2**31 - 1
 """Of seeds and sizes: torch and numpy take no more."""
@@ -43,10 +44,13 @@ def read_request(options: dict[str, Any], command: Sequence[str]) -> Request:
     if not 0 <= options["seed"] <= LARGEST:
         raise UserError(f"--seed must be 0 to {LARGEST}, not {options['seed']}")
     check_device(options["device"])
-    mean, std = read_normalization(options["normalize"] or "none")
+    mean, std = read_normalization(
+        "none" if options["normalize"] is None else options["normalize"]
+    )
     return Request(
         model=options["model"],
         dataset=options["dataset"],
+        dataset_name=options["dataset_name"],
         norm=options["norm"],
         eps=options["eps"],
         attacks=_attacks(options),
@@ -76,7 +80,7 @@ def read_request(options: dict[str, Any], command: Sequence[str]) -> Request:
         overwrite=options["overwrite"],
         wait=options["wait"],
         report=options["report"],
-        command=("robrep-eval", *map(without_folders, command)),
+        command=("robrep-eval", *recorded_command(command)),
     )
 
 
@@ -99,7 +103,7 @@ def read_normalization(text: str) -> tuple[tuple[float, ...], tuple[float, ...]]
     if text in NORMALIZATIONS:
         return NORMALIZATIONS[text]
     try:
-        mean, std = (tuple(map(float, part.split(","))) for part in text.split("/"))
+        mean, std = (tuple(map(decimal, part.split(","))) for part in text.split("/"))
     except ValueError:
         raise UserError(
             f"--normalize '{text}' is not MEAN/STD; {nearest(text, NORMALIZATIONS)}"

@@ -3,6 +3,7 @@
 result.json, columns-*    the record, written last (see `zoo.result_file`)
 classifier.safetensors    encoder and head
 adversarials.safetensors  every counted adversarial
+local.json                where images of the user's own lie; never published
 surrogate-NAME.safetensors  what a transfer attack goes by, encoder and head
 run.json, chunks/         identity and progress, so that a killed run resumes
 """
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from robrep_eval.run.identity import differences
 from zoo.classifier import Classifier
 from zoo.classifier_file import load_classifier, save_classifier
+from zoo.datasets.local import LOCAL
 from zoo.errors import UserError
 from zoo.files import leftovers, read_json, sha256_file, write_json, write_rows
 from zoo.pages.html_page import is_page
@@ -30,7 +32,7 @@ from zoo.result_file import RESULT, read_result, write_result
 RUN, CHUNKS = "run.json", "chunks"
 NAMES = (
     *(RESULT, "classifier.safetensors", "adversarials.safetensors"),
-    "fit.safetensors",
+    *("fit.safetensors", LOCAL),
 )
 REPORT = "report.html"
 """The page of a run, in its folder."""

@@ -24,7 +24,7 @@ from robrep_eval.run.plan import Request, check_request, prepare
 from robrep_eval.run.request import read_request
 from robrep_eval.run.shards import leading
 from robrep_eval.run.summary import Failure, Summary, SummaryRow, check_place
-from zoo.datasets.names import FOLDER, split_name
+from zoo.datasets.names import FOLDER, recorded_name, split_name
 from zoo.errors import RobrepError, UserError
 from zoo.paths import user_path
 from zoo.threat import parse_eps
@@ -201,6 +201,7 @@ def evaluate_each(
     tell = tell or Callbacks()
     for request in requests:
         check_request(request)
+    _check_names(requests)
     runs = placed(requests)
     files = [*table_files(runs, requests[0].output), *summaries]
     for path in files:
@@ -219,7 +220,7 @@ def evaluate_each(
                 raise  # the other processes wait for this one
             known = isinstance(error, (RobrepError, OSError))
             reason = str(error) if known else f"{type(error).__name__}: {error}"
-            failed.append(Failure(**asked, error=reason))
+            failed.append(Failure(**_recorded(asked, request), error=reason))
             tell.stage(f"failed: {failed[-1]}")
     first = requests[0]
     summary = Summary(
@@ -229,6 +230,28 @@ def evaluate_each(
         for path in files:
             tell.stage(f"summary saved in {summary.save(path)}")
     return summary
+
+
+def _check_names(requests: Sequence[Request]) -> None:
+    """Raises `UserError` if two folders of images would have one name in records."""
+    known: dict[str, str] = {}
+    for request in requests:
+        if isinstance(request.dataset, str):
+            name = recorded_name(request.dataset, request.dataset_name)
+            other = known.setdefault(name, request.dataset)
+            if other != request.dataset:
+                raise UserError(
+                    f"'{other}' and '{request.dataset}' would both be called '{name}'; "
+                    "evaluate one in a command of its own, with --dataset-name"
+                )
+
+
+def _recorded(asked: dict[str, Any], request: Request) -> dict[str, Any]:
+    """What was asked for, as records name it."""
+    if not isinstance(request.dataset, str):
+        return asked
+    name = recorded_name(request.dataset, request.dataset_name)
+    return {**asked, "dataset": name}
 
 
 def _evaluate(request: Request, tell: Callbacks, base: Path | None) -> SummaryRow:

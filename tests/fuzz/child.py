@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from malformed import arguments, readers, words
+from malformed import NonsenseError, arguments, readers, words
 
 from zoo.errors import RobrepError
 
@@ -40,7 +40,10 @@ def main() -> None:
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     most = pages * resource.getpagesize() + EXTRA
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
-    table = {kind: Counter({"refused": 0, "read": 0, "traceback": 0}) for kind in kinds}
+    table = {
+        kind: Counter({"refused": 0, "read": 0, "nonsense": 0, "traceback": 0})
+        for kind in kinds
+    }
     for at in range(count):
         kind = kinds[at % len(kinds)]
         dice = random.Random(f"{seed}/{at}")
@@ -55,7 +58,7 @@ def main() -> None:
             outcome = _try(partial(flags[kind], text), f"{kind} {text!r}")
         table[kind][outcome] += 1
     print(json.dumps(table))
-    sys.exit(any(row["traceback"] for row in table.values()))
+    sys.exit(any(row["nonsense"] or row["traceback"] for row in table.values()))
 
 
 def _try(action: Callable[[], Any], what: str) -> str:
@@ -66,6 +69,9 @@ def _try(action: Callable[[], Any], what: str) -> str:
         if "\n" not in str(error):
             return "refused"
         print(f"{what} gave {error!r}", file=sys.stderr)
+    except NonsenseError as error:
+        print(f"{what} was read as {error}", file=sys.stderr)
+        return "nonsense"
     except Exception:
         print(f"{what}\n{traceback.format_exc()}", file=sys.stderr)
     else:

@@ -5,31 +5,43 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import math
 import random
+import shutil
 import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import rich_click as click
 import torch
 from PIL import Image
 from safetensors.torch import save
 
+import zoo
+from pretrain.cli import assemble
+from pretrain.run_folder import TrainingFolder
+from robrep_eval.run.chunk import OUTCOMES, read_chunk
 from zoo.collection.index import Index
 from zoo.collection.state_file import read_state
 from zoo.columns import put
+from zoo.commands.numbers import DECIMAL, WHOLE
 from zoo.datasets.idx import read_idx
 from zoo.datasets.image_file import read_header, read_pixels
-from zoo.datasets.names import split_name
+from zoo.datasets.local import LOCAL, noted
+from zoo.datasets.names import check_own_name, split_name
 from zoo.datasets.registry import load
 from zoo.deltas import unpack
 from zoo.device import check_device
 from zoo.encoder import Encoder, EncoderSpec, load_encoder, save_encoder
-from zoo.files import read_json, read_tensors
-from zoo.records import Card, Result, read_record
-from zoo.result_file import read_result
+from zoo.errors import UserError
+from zoo.files import read_json, read_tensors, sha256_file
+from zoo.label_budget import LabelBudget
+from zoo.records import Card, Outcome, Result, read_record
+from zoo.result_file import RESULT, read_result
 from zoo.threat import parse_eps, parse_norm
+from zoo.verification import read_claims
 from zoo.yaml_text import parse, read
 
 Reader = Callable[[Path], Any]
@@ -43,6 +55,8 @@ ODD_WORDS = [
     *("imagefolder:~nobodyx", "imagefolder:", "imagefolder:\x00", "digits@3x2000x2000"),
     *("digits@0x0x0", "digits@", "@", "meta", "cuda:99999999999999999999", "cpu:-1"),
     *("a=[1", "a=!!timestamp x", "a=2020-99-99", "\ud800", "[/x]", "zoo:", "hf://"),
+    *("standard", ",", "fgsm", "0.1", "10%", "1_000", "\u0661\u0662", "\uff11", "1e-3"),
+    *("Linf", "digits", "cpu", "widths=[1]", "\U0001d7cf.5", "@1x8x8", "@1x\u0668x8"),
     *("http://[", "https://u:p@h", "timm:../x", "L\u0130nf", "\u0661/255", "a=&a *a"),
 ]
 
@@ -117,6 +131,53 @@ def deltas() -> dict[str, torch.Tensor]:
     }
 
 
+ENTRY = Path(zoo.__file__).parent / "embedded/tarrl-digits/entries/digits-linf-0.1-slf"
+LOCAL_NOTE = {"dataset": "imagefolder:/nowhere/images"}
+NOTES = {"seconds": "1.5", "notes": "[]"}
+
+
+def claims() -> dict[str, torch.Tensor]:
+    """What lies beside a result, for two foolings."""
+    return {
+        "positions": torch.tensor([0, 3]),
+        "attack": torch.tensor([0, 1]),
+        "images": torch.zeros(2, 1, 8, 8),
+    }
+
+
+def chunk() -> dict[str, torch.Tensor]:
+    """What an attack came to on three images, of which it fooled one."""
+    codes = [OUTCOMES.index(o) for o in (Outcome.HELD, Outcome.FOOLED, Outcome.SKIPPED)]
+    return {
+        "outcomes": torch.tensor(codes, dtype=torch.uint8),
+        "rows": torch.tensor([1]),
+        "images": torch.zeros(1, 1, 8, 8),
+    }
+
+
+def training(folder: Path) -> TrainingFolder:
+    """A run of two epochs, as it lies on disk."""
+    recipe = assemble("tarrl-digits", {}, ())
+    run = TrainingFolder(folder / "run", recipe)
+    run.create(recipe)
+    for epoch in (1, 2):
+        run.log({"epoch": epoch, "loss": 0.5})
+    weights = {"a": torch.ones(2)}
+    state = {"epoch": 2, "seconds": 1.0, "best": 0.5, "average": None}
+    run.save({**state, "method": weights, "optimizer": {"state": {}}})
+    return run
+
+
+class NonsenseError(Exception):
+    """Something was read that means nothing."""
+
+
+def sane(holds: bool, value: Any) -> None:
+    """Raises `NonsenseError` for a value that should have been refused."""
+    if not holds:
+        raise NonsenseError(repr(value)[:300])
+
+
 def damaged(content: bytes, dice: random.Random) -> bytes:
     """Cut, doubled, with bytes or blocks of it changed."""
     found = bytearray(content)
@@ -171,7 +232,11 @@ def as_json(content: Any, dice: random.Random) -> bytes:
     return damaged(text.encode(), dice) if dice.random() < 0.2 else text.encode()
 
 
-def tampered(tensors: dict[str, torch.Tensor], dice: random.Random) -> bytes:
+def tampered(
+    tensors: dict[str, torch.Tensor],
+    dice: random.Random,
+    metadata: dict[str, str] | None = None,
+) -> bytes:
     """Tensors of which one has another length, rank, dtype or name, as a file."""
     name = dice.choice(list(tensors))
     old = tensors[name]
@@ -192,11 +257,54 @@ def tampered(tensors: dict[str, torch.Tensor], dice: random.Random) -> bytes:
     found = {**tensors, name: new.contiguous().clone()}
     if dice.random() < 0.2:
         del found[name]
-    return save(found)
+    return save(found, metadata)
 
 
 def _columns(path: Path) -> None:
     put({"examples": {}}, Result, path)
+
+
+def _evidence(path: Path) -> None:
+    """Read as the evidence of a result that states its checksum."""
+    result = read_result(ENTRY)
+    stated = {"file": path.name, "file_sha256": sha256_file(path)}
+    evidence = result.evidence.model_copy(update=stated)
+    found = read_claims(path.parent, result.model_copy(update={"evidence": evidence}))
+    count = len(found.images)
+    sane(found.images.shape == (count, 1, 8, 8), found)
+    sane(found.positions.shape == found.attack_index.shape == (count,), found)
+
+
+def _chunk(path: Path) -> None:
+    found = read_chunk(path, 3, (1, 8, 8))
+    sane(found.outcomes.count(Outcome.FOOLED) == len(found.images), found)
+    sane(found.images.shape[1:] == (1, 8, 8), found)
+
+
+def _local(path: Path) -> None:
+    path.replace(path.parent / LOCAL)
+    found = noted(path.parent)
+    sane(found is not None and found.startswith("imagefolder:"), found)
+
+
+def _line(lines: bytes, dice: random.Random) -> bytes:
+    """Metrics of which one line is damaged, or another record."""
+    odd = as_json(altered({"epoch": 3, "loss": 0.5}, dice), dice)
+    return damaged(lines, dice) if dice.random() < 0.5 else lines + odd + b"\n" + lines
+
+
+def _resumed(run: TrainingFolder, file: Path, path: Path) -> None:
+    """Taken up as a run's own file."""
+    before = {f: f.read_bytes() for f in (run.metrics_file, run.checkpoint_file)}
+    try:
+        file.write_bytes(path.read_bytes())
+        state = run.load(truncate=False)
+        sane(state is None or type(state["epoch"]) is int, state)
+        epochs = [line["epoch"] for line in run.metrics()]
+        sane(all(epoch >= 0 for epoch in epochs), epochs)
+    finally:
+        for each, content in before.items():
+            each.write_bytes(content)
 
 
 def _described(body: bytes, dice: random.Random) -> bytes:
@@ -219,6 +327,12 @@ def readers(folder: Path) -> dict[str, tuple[str, Make, Reader]]:
     yaml = b"method: tarrl\ndata: digits\nthreat: {norm: Linf, eps: 8/255}\nbatch: 2\n"
     columns = {"examples/label": torch.zeros(3, dtype=torch.uint8)}
     columns["examples/index"] = torch.arange(3)
+    for path in ENTRY.glob("columns-*"):
+        shutil.copy(path, folder)
+    result = json.loads((ENTRY / RESULT).read_text())
+    run = training(folder)
+    lines = run.metrics_file.read_bytes()
+    checkpoint = run.checkpoint_file.read_bytes()
     found: dict[str, tuple[str, Make, Reader]] = {
         "card": (
             ".json",
@@ -235,7 +349,7 @@ def readers(folder: Path) -> dict[str, tuple[str, Make, Reader]]:
             lambda d: damaged(json.dumps(index()).encode(), d),
             read_json,
         ),
-        "result": (".json", lambda d: as_json(altered(card(), d), d), read_result),
+        "result": (".json", lambda d: as_json(altered(result, d), d), read_result),
         "tensors": (".safetensors", lambda d: damaged(weights, d), read_tensors),
         "encoder": (".safetensors", lambda d: _described(weights, d), load_encoder),
         "columns": (".safetensors", lambda d: tampered(columns, d), _columns),
@@ -243,6 +357,19 @@ def readers(folder: Path) -> dict[str, tuple[str, Make, Reader]]:
             ".safetensors",
             lambda d: tampered(deltas(), d),
             lambda p: unpack(read_tensors(p)[0], data),
+        ),
+        "evidence": (".safetensors", lambda d: tampered(claims(), d), _evidence),
+        "chunk": (".safetensors", lambda d: tampered(chunk(), d, NOTES), _chunk),
+        "local": (".json", lambda d: as_json(altered(LOCAL_NOTE, d), d), _local),
+        "metrics": (
+            ".jsonl",
+            lambda d: _line(lines, d),
+            lambda p: _resumed(run, run.metrics_file, p),
+        ),
+        "checkpoint": (
+            ".pt",
+            lambda d: damaged(checkpoint, d),
+            lambda p: _resumed(run, run.checkpoint_file, p),
         ),
         "idx": (".idx", lambda d: damaged(npy + bytes(6), d), read_idx),
         "idx.gz": (
@@ -277,7 +404,6 @@ def words(dice: random.Random) -> str:
 
 def arguments() -> dict[str, Callable[[str], Any]]:
     """What reads the words of a command line, by flag."""
-    from pretrain.cli import assemble
     from robrep_eval.attacks.battery import build
     from robrep_eval.run.request import read_normalization, read_pair
     from zoo.collection.opening import open_source
@@ -286,20 +412,39 @@ def arguments() -> dict[str, Callable[[str], Any]]:
 
     options = LoadOptions(shape=(1, 8, 8), classes=10)
     return {
-        "--eps": parse_eps,
+        "--eps": lambda t: _number(t, parse_eps(t)),
+        "--limit": lambda t: _number(t, _flag(WHOLE, t)),
+        "--l2": lambda t: _number(t, _flag(DECIMAL, t)),
+        "--labels": lambda t: _number(t, LabelBudget.parse(t).amount),
+        "--dataset-name": lambda t: sane("/" not in check_own_name(t), t),
         "--norm": parse_norm,
         "--dataset": lambda t: load(t, "test", None),
         "--device": check_device,
         "--source": open_source,
-        "--attacks": lambda t: build(
-            t, "robrep", norm="Linf", randomness="per-example"
+        "--attacks": lambda t: sane(
+            bool(build(t, "robrep", norm="Linf").name.strip()), t
         ),
-        "--normalize": read_normalization,
+        "--normalize": lambda t: sane(bool(read_normalization(t)) and t.isascii(), t),
         "--arch-option": read_pair,
         "--model": lambda t: load_reference(t, options),
         "-o": lambda t: assemble("tarrl-digits", {}, (t,)),
         "-o seed": lambda t: assemble("tarrl-digits", {}, (f"seed={t}",)),
         "-o attack": lambda t: assemble("tarrl-digits", {}, (f"attack.steps={t}",)),
-        "shape": split_name,
+        "shape": lambda t: sane(
+            split_name(t)[1] is None or t.rpartition("@")[2].isascii(), t
+        ),
         "yaml text": lambda t: parse(t, "x"),
     }
+
+
+def _number(text: str, value: float) -> None:
+    """Of the digits 0 to 9 alone, and finite."""
+    sane(text.isascii() and "_" not in text and math.isfinite(value), (text, value))
+
+
+def _flag(kind: click.ParamType, text: str) -> Any:
+    """As a command line reads the value of a flag."""
+    try:
+        return kind.convert(text, None, None)
+    except click.BadParameter as error:
+        raise UserError(error.format_message()) from None

@@ -21,13 +21,18 @@ from zoo.verification import Claims
 
 def rehash(root: Path, place: Path) -> None:
     """Makes every checksum of the entry in `place` and of the index agree again."""
+    reseal(place)
+    write_record(root / INDEX, scan(root))
+
+
+def reseal(place: Path) -> None:
+    """Makes every checksum of the entry in `place` agree again."""
     entry = json.loads((place / "entry.json").read_text())
     entry["columns"]["path"] = next(place.glob(PATTERN)).name
     for key in ("result", "columns", "classifier", "deltas"):
         record = FileRecord.of(place, entry[key]["path"])
         entry[key] = record.model_dump(mode="json")
     (place / "entry.json").write_text(json.dumps(entry))
-    write_record(root / INDEX, scan(root))
 
 
 def save_no_adversarials(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path = self.path.lstrip("/")
         self.server.requests.append((path, self.headers.get("Range", "")))
+        self.server.names.append(self.headers.get("Authorization"))
         file = self.server.root / path
         fault = self.server.faults.get(path)
         if fault is not None:
@@ -48,11 +50,13 @@ class Server(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, root: Path) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+    def __init__(self, root: Path, address: str = "127.0.0.1") -> None:
+        super().__init__((address, 0), Handler)
         self.root = root
         self.faults: dict[str, Behaviour] = {}
         self.requests: list[tuple[str, str]] = []
+        self.names: list[str | None] = []
+        """As whom each request came."""
 
     def handle_error(self, *_: object) -> None:
         """A client that hangs up is what the tests are about."""
@@ -63,9 +67,11 @@ class Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def serving(root: Path) -> Iterator[Server]:
-    """Runs a server over `root` in a thread."""
-    server = Server(root)
+def serving(root: Path, tls: ssl.SSLContext | None = None) -> Iterator[Server]:
+    """Runs a server over `root` in a thread, with `tls` for https on all addresses."""
+    server = Server(root, "0.0.0.0" if tls else "127.0.0.1")
+    if tls:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:

@@ -7,7 +7,9 @@ and a lock, so that two processes share one download.
 
 from __future__ import annotations
 
+import ipaddress
 import logging
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,6 +33,7 @@ Report = Callable[[int], None]
 """Told how many bytes are there so far."""
 
 LOOPBACK = {"127.0.0.1", "localhost", "::1"}
+"""Names of this machine by which a zoo is read over http."""
 BLOCK = 1 << 16
 GONE = {401, 403, 404, 410}
 T = TypeVar("T")
@@ -280,12 +283,29 @@ def _check_redirect(response: requests.Response, **_: Any) -> None:
     target = urljoin(response.url, response.headers["Location"])
     check_url(target)
     before, after = urlsplit(response.url), urlsplit(target)
-    inward = after.hostname in LOOPBACK and before.hostname not in LOOPBACK
+    inward = _is_here(after.hostname) and not _is_here(before.hostname)
     if inward or (before.scheme, after.scheme) == ("https", "http"):
         raise UserError(
             f"{without_secrets(response.url)} leads to '{without_secrets(target)}', "
             "which is refused: a server may lead to https addresses of other servers"
         )
+
+
+def _is_here(host: str | None) -> bool:
+    """Whether a host is this machine, in any of the ways to write that."""
+    name = (host or "").rstrip(".").lower()
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        packed = socket.inet_aton(name)  # 127.1 and 0x7f000001 too
+    except (OSError, UnicodeError):
+        packed = None
+    try:
+        address = ipaddress.ip_address(packed if packed else name)
+    except ValueError:
+        return False
+    address = getattr(address, "ipv4_mapped", None) or address
+    return address.is_loopback or address.is_unspecified
 
 
 class _Anonymous(requests.Session):

@@ -18,6 +18,7 @@ from pydantic import model_validator
 
 from zoo.batteries import shown
 from zoo.collection.index import ENTRIES, ENTRY, EncoderRow, FileRecord
+from zoo.collection.public import public_result
 from zoo.collection.sources import Source
 from zoo.errors import VerificationError
 from zoo.files import read_tensors, write_tensors
@@ -261,6 +262,7 @@ def verify_entry(
     published: Published,
     *,
     data_dir: Path | None = None,
+    images: str | None = None,
     device: str = "cpu",
 ) -> list[Finding]:
     """Recomputes an entry from what is published, with forward passes only.
@@ -269,6 +271,7 @@ def verify_entry(
         source: Where it is published.
         published: As `read_entry` returns it.
         data_dir: Where the dataset lies.
+        images: Where images of one's own are (imagefolder:PATH).
         device: Where to run the classifier.
 
     Raises:
@@ -290,7 +293,7 @@ def verify_entry(
             "which the card says otherwise"
         )
     classifier = load_classifier(source, published)
-    data = verification.load_named_dataset(result, data_dir)
+    data = verification.load_named_dataset(result, data_dir, images)
     path = f"{ENTRIES}/{entry.name}/{entry.deltas.path}"
     _same(published.row, path, entry.deltas)
     tensors, _ = read_tensors(source.fetch(published.row, path))
@@ -304,9 +307,20 @@ def verify_entry(
         claims,
         data,
         data_dir=data_dir,
+        images=images,
         device=device,
     )
-    return [weights, *found]
+    return [weights, *found, *_revision(result)]
+
+
+def _revision(result: Result) -> list[Finding]:
+    """A warning about a result that nobody else can make again."""
+    from zoo.verification import Finding
+
+    if not result.provenance.changed:
+        return []
+    text = f"{str(result.provenance.revision)[:12]}, with changes not committed"
+    return [Finding("warning", f"made by robrep of revision {text}")]
 
 
 def _difference(training: Training, other: Training) -> str:
@@ -351,7 +365,9 @@ def build_entry(
     result = read_result(run)
     classifier = verification.load_named_classifier(run, result)
     claims = verification.read_claims(run, result)
-    data = verification.load_named_dataset(result, data_dir)
+    images = verification.place_of_images(run, result)
+    data = verification.load_named_dataset(result, data_dir, images)
+    result = public_result(result, card)
     place = folder / ENTRIES / (name or entry_name(result))
     kept = _write_classifier(classifier, encoder, place, protocol(result))
     write_tensors(

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from zoo.encoder import Encoder
 
 NORMALISATION = ("normalize.mean", "normalize.std")
-BN_LIST = re.compile(r"\.bn_list\.(\d+)\.")
+BN_LIST = re.compile(r"\.bn_list\.([0-9]+)\.")
 SIZES = {"cifar": 32, "imagenet": 96}
 """Images that each stem is for; the larger as the field uses it for STL-10."""
 

@@ -31,6 +31,7 @@ from zoo.collection.index import (
 )
 from zoo.collection.merge import Merged, Receipt, merge
 from zoo.collection.model_card import EVAL_RESULTS, README
+from zoo.collection.public import public_card
 from zoo.collection.publish_hub import publish_to_hub
 from zoo.collection.references import weights_file
 from zoo.collection.sources import FolderSource, Source
@@ -38,8 +39,9 @@ from zoo.collection.store import check_encoder, load_encoder_by_name, opened
 from zoo.errors import UserError
 from zoo.files import copy_together, leftovers, write_json
 from zoo.paths import user_path
-from zoo.records import Card, read_record, write_record
+from zoo.records import Card, Result, read_record, write_record
 from zoo.result_file import RESULT, read_result
+from zoo.verification import place_of_images
 
 if TYPE_CHECKING:
     from zoo.encoder import Encoder
@@ -124,15 +126,35 @@ def _stage(request: Publication, stage: Path) -> Card:
         check_name(request.entry, "an entry")
     if request.entry and len(runs) != 1:
         raise UserError(f"--entry names one entry, but there are {len(runs)} results")
-    for run in runs:
-        build_entry(
+    results = {run: read_result(run) for run in runs}
+    for run, result in results.items():
+        _check_revision(run, result)
+    images = {}
+    for run, result in results.items():
+        entry = build_entry(
             run, encoder, card, place, name=request.entry, data_dir=request.data_dir
         )
+        images[entry.name] = place_of_images(run, result)
     source = FolderSource(stage)
     row = source.find(card.name)
     for name in row.entries:
-        verify_entry(source, read_entry(source, row, name), data_dir=request.data_dir)
+        verify_entry(
+            source,
+            read_entry(source, row, name),
+            data_dir=request.data_dir,
+            images=images[name],
+        )
     return card
+
+
+def _check_revision(run: Path, result: Result) -> None:
+    """Raises `UserError` for a result of sources that nobody else can get."""
+    if result.provenance.changed:
+        raise UserError(
+            f"the result in {run} was made by robrep with changes that were not "
+            "committed, so nobody else could make it again; commit them, and "
+            "evaluate again into another --output"
+        )
 
 
 def config(encoder: Encoder) -> dict[str, object]:
@@ -149,7 +171,7 @@ def _find_encoder(request: Publication) -> tuple[Path, Card]:
     if len(folders) > 1:
         raise UserError(f"{folders[0]} and {folders[1]} are two encoders; publish one")
     if folders:
-        return folders[0], read_record(folders[0] / CARD, Card)
+        return folders[0], public_card(read_record(folders[0] / CARD, Card))
     references = {read_result(run).model.reference for run in request.runs}
     if len(references) != 1:
         raise UserError(
@@ -168,7 +190,7 @@ def _by_reference(reference: str, request: Publication) -> tuple[Path, Card]:
         return source.fetch(row, row.card.weights).parent, row.card
     beside = weights_file(reference).parent
     if (beside / CARD).is_file():
-        return beside, read_record(beside / CARD, Card)
+        return beside, public_card(read_record(beside / CARD, Card))
     raise UserError(
         f"the results are of '{reference}', which has no card; give the encoder's "
         f"folder ({CARD} and its weights) as a further RUN"

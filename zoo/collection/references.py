@@ -19,6 +19,7 @@ from zoo import architectures
 from zoo.collection.fitting import fit_names
 from zoo.collection.index import CARD
 from zoo.collection.state_file import read_state
+from zoo.datasets.local import noted
 from zoo.encoder import Encoder, EncoderSpec, load_encoder, load_weights
 from zoo.errors import RobrepError, UserError, nearest
 from zoo.files import sha256_file
@@ -124,6 +125,13 @@ def training_of(reference: str) -> Training | None:
         return None
     found = read_record(beside, Card)
     return found.training if found.sha256 == sha256_file(path) else None
+
+
+def images_of(reference: str) -> str | None:
+    """imagefolder:PATH of the images that a local encoder was trained on, if known."""
+    if reference.startswith(PREFIXES):
+        return None
+    return noted(weights_file(reference).parent)
 
 
 def weights_file(reference: str) -> Path:

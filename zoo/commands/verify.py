@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import rich_click as click
 
+from zoo.commands.numbers import Whole
 from zoo.commands.options import (
     AS_JSON,
     DATA_DIR,
@@ -26,13 +27,13 @@ if TYPE_CHECKING:
 @click.option("--all", "everything", is_flag=True, help="Every encoder and entry.")
 @click.option(
     "--attack",
-    type=click.IntRange(min=1),
+    type=Whole(min=1),
     metavar="N",
     help="Attack N images said to be robust, of each entry.",
 )
 @click.option(
     "--seed",
-    type=click.IntRange(0, 2**31 - 1),
+    type=Whole(0, 2**31 - 1),
     help="Which images, and the attack's draws; by default fresh, and printed.",
 )
 @click.option("--strict", is_flag=True, help="An entry fails if one image falls.")

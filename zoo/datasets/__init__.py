@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 __all__ = ["DatasetInfo", "check", "get", "load", "registry"]
 
 
-def load(name: str, split: str, *, data_dir: Path | None = None) -> Dataset:
+def load(
+    name: str, split: str, *, data_dir: Path | None = None, called: str | None = None
+) -> Dataset:
     """Reads a dataset.
 
     Args:
@@ -26,6 +28,7 @@ def load(name: str, split: str, *, data_dir: Path | None = None) -> Dataset:
         split: "train" or "test".
         data_dir: Where a copy lies, or where to download to; by default robrep's
             own folder under the platform's cache.
+        called: Name of an image folder in records, in place of the last part of PATH.
 
     Raises:
         UserError: unknown name or split; missing or broken files, with the place
@@ -33,4 +36,6 @@ def load(name: str, split: str, *, data_dir: Path | None = None) -> Dataset:
     """
     from zoo.datasets.registry import load as load_
 
-    return load_(name, split, data_dir)
+    if called is not None:
+        check(name, called)
+    return load_(name, split, data_dir, called)

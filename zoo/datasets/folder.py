@@ -26,7 +26,7 @@ import torch
 
 from zoo.datasets.base import Dataset
 from zoo.datasets.image_file import SUFFIXES, Header, read_header, read_pixels
-from zoo.datasets.names import Shape, shaped_name
+from zoo.datasets.names import FOLDER, Shape, recorded_name, shaped_name
 from zoo.datasets.reshaped import check_channels, fit_shape
 from zoo.errors import MissingDatasetError, UserError, nearest
 
@@ -52,13 +52,16 @@ def read_named(name: str, split: str, data_dir: Path) -> Dataset:
     return _read(root / split, name, None)
 
 
-def read(root: Path, split: str, shape: Shape | None = None) -> Dataset:
+def read(
+    root: Path, split: str, shape: Shape | None = None, *, called: str | None = None
+) -> Dataset:
     """Lists the images of a split and reads their headers; see the top of this file.
 
     Args:
         root: Holds a folder per split.
         split: "train", "val" or "test".
         shape: (C, H, W) to bring all images to; see `zoo.datasets.reshaped`.
+        called: Name for records, by default the last part of `root`.
 
     Raises:
         UserError: no such folder, fewer than two classes, no images, a class that
@@ -69,9 +72,10 @@ def read(root: Path, split: str, shape: Shape | None = None) -> Dataset:
     folder = root / split
     if split == "test" and not folder.is_dir() and (root / "val").is_dir():
         folder = root / "val"
-    data = _read(folder, f"imagefolder:{root}", shape)
+    data = _read(folder, f"{FOLDER}{root}", shape)
+    data.name = recorded_name(data.name, called)
     if data.split != split:
-        data.notes += (f"{root} has no folder test; val was read in its place.",)
+        data.notes += (f"{data.name} has no test; val was read in its place.",)
     return data
 
 
@@ -253,20 +257,21 @@ def _notes(
     headers: list[Header],
     channels: int,
 ) -> list[str]:
-    """What was left out or changed, and what is missing."""
+    """What was left out or changed, and what is missing; without paths."""
     notes = []
+    split = folder.name
     grey = sum(header.grey for header in headers)
     if grey and channels == 3:
-        which = f"{grey} of the {len(headers)} images of {folder}"
+        which = f"{grey} of the {len(headers)} images of {split}"
         notes.append(f"{which} are grey and were read as RGB.")
     if found.empty:
-        notes.append(f"Empty folders of {folder} are no classes: {_some(found.empty)}.")
+        notes.append(f"Empty folders of {split} are no classes: {_some(found.empty)}.")
     if found.other:
         names = _some(str(path.relative_to(folder)) for path in found.other)
-        notes.append(f"Files of {folder} that are empty or no images: {names}.")
+        notes.append(f"Files of {split} that are empty or no images: {names}.")
     missing = [name for name in classes if name not in found.images]
     if missing:
-        notes.append(f"{folder} has no images of class {_some(map(repr, missing))}.")
+        notes.append(f"{split} has no images of class {_some(map(repr, missing))}.")
     return notes
 
 

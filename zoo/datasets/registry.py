@@ -10,8 +10,14 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zoo.datasets.names import FOLDER, split_name
-from zoo.errors import UserError, nearest
+from zoo.datasets.names import (
+    FOLDER,
+    check_own_name,
+    recorded_name,
+    shaped_name,
+    split_name,
+)
+from zoo.errors import MissingDatasetError, UserError, nearest
 from zoo.paths import home, user_path
 from zoo.threat import Norm
 
@@ -146,16 +152,30 @@ def get(name: str) -> DatasetInfo:
         ) from None
 
 
-def check(name: str) -> None:
-    """Raises `UserError` at once for a name that nothing is known by."""
+def check(name: str, called: str | None = None) -> None:
+    """Raises `UserError` at once for a name that nothing is known by.
+
+    Args:
+        name: As typed.
+        called: What an image folder is to be called in records.
+    """
     base, _ = split_name(name)
+    if called is not None:
+        check_own_name(called)
+        if not base.startswith(FOLDER):
+            raise UserError(
+                f"'{name}' has a name already; '{called}' would name images of your "
+                f"own ({FOLDER}PATH)"
+            )
     if base.startswith(FOLDER):
         user_path(base.removeprefix(FOLDER))
     else:
         get(base)
 
 
-def load(name: str, split: str, data_dir: Path | None) -> Dataset:
+def load(
+    name: str, split: str, data_dir: Path | None, called: str | None = None
+) -> Dataset:
     """See `zoo.datasets.load`."""
     from zoo.datasets.reshaped import reshape
 
@@ -163,10 +183,34 @@ def load(name: str, split: str, data_dir: Path | None) -> Dataset:
     if base.startswith(FOLDER):
         from zoo.datasets.folder import read as read_folder
 
-        return read_folder(user_path(base.removeprefix(FOLDER)), split, shape)
+        root = user_path(base.removeprefix(FOLDER))
+        return read_folder(root, split, shape, called=called)
     if split not in SPLITS:
         raise UserError(f"unknown split '{split}'; {nearest(split, SPLITS)}")
     module, function = get(base).read.split(":")
     read: Callable[[str, str, Path], Dataset] = getattr(import_module(module), function)
     data = read(base, split, data_dir or home() / "datasets")
     return data if shape is None else reshape(data, shape)
+
+
+def load_recorded(name: str, split: str, data_dir: Path | None) -> Dataset:
+    """The dataset that a record names; imagefolder:NAME is read from DATA_DIR/NAME.
+
+    A record of other people names no path on this machine, whatever it says.
+
+    Raises:
+        MissingDatasetError: images of somebody's own, which are not there.
+        UserError: as `zoo.datasets.load`.
+    """
+    base, shape = split_name(recorded_name(name))
+    if not base.startswith(FOLDER):
+        return load(name, split, data_dir)
+    own = base.removeprefix(FOLDER)
+    root = (data_dir or home() / "datasets") / own
+    if not root.is_dir():
+        raise MissingDatasetError(
+            f"'{FOLDER}{own}' is somebody's own and not in {root.parent}; pass "
+            f"--data-dir with a folder that holds {own}/{{train,test}}/CLASS/IMAGE"
+        )
+    here = f"{FOLDER}{root}"
+    return load(shaped_name(here, shape) if shape else here, split, None, own)

@@ -67,7 +67,7 @@ def test_several_datasets_make_one_table_and_resume(
     assert table == json.loads((tmp_path / "out" / "summary.json").read_text())
     assert [row["dataset"] for row in table["rows"]] == [
         "digits",
-        f"imagefolder:{own_images}",
+        "imagefolder:sides",
     ]
     for row in table["rows"]:
         path = tmp_path / "out" / row["folder"] / "result.json"

@@ -1,0 +1,48 @@
+"""Commands in real processes, watched from outside."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from time import sleep
+
+
+def start(
+    *words: str, umask: int = -1, new_group: bool = False, **more: str
+) -> subprocess.Popen[str]:
+    """`python -m WORDS` with the environment of the tests and `more`."""
+    return subprocess.Popen(
+        [sys.executable, "-m", *words],
+        env={**os.environ, **more},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        umask=umask,
+        start_new_session=new_group,
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr."""
+    out, err = process.communicate()
+    return process.returncode, out, err
+
+
+def run(*words: str, umask: int = -1, **more: str) -> tuple[int, str, str]:
+    """The same, from beginning to end."""
+    return finish(start(*words, umask=umask, **more))
+
+
+def until(holds: Callable[[], object], process: subprocess.Popen[str]) -> None:
+    """Waits for something that the process does; fails if it ends without."""
+    while not holds():
+        assert process.poll() is None, process.communicate()[1]
+        sleep(0.01)
+
+
+def modes(folder: Path) -> set[int]:
+    """Permissions of all files below a folder."""
+    return {path.stat().st_mode & 0o777 for path in folder.rglob("*") if path.is_file()}
