@@ -10,7 +10,7 @@ from zoo.plain_text import recorded_command, without_folders
 from zoo.records import Card, Result, Training
 
 REFERENCES = ("zoo:", "timm:", "robustbench:", "hf://", "hf-hub:")
-"""Of models that have a name for everybody; any other is a path or a class."""
+"""Of models that have a name for everybody."""
 
 
 def public_card(card: Card) -> Card:
@@ -44,7 +44,7 @@ def public_result(result: Result, card: Card) -> Result:
     training = model.training
     if training and public_training(training) == public_training(card.training):
         update["training"] = card.training
-    if not model.reference.startswith(REFERENCES):
+    if "/" in model.reference and not model.reference.startswith(REFERENCES):
         update["reference"] = card.name
     if probe is not None:
         name, _, split = probe.train.rpartition("/")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 from whole import read_whole, write_whole
 
 from robrep_eval import evaluate, fit_probe, to_art
@@ -105,13 +105,18 @@ def share(k: int, n: int) -> dict[str, Any]:
     return Proportion.of(k, n).model_dump(mode="json")
 
 
-def _change_tensor(file: str, name: str, value: float) -> Callable[[Path], None]:
+CLAIMS = "adversarials.safetensors"
+
+
+def _change_tensor(
+    file: str, name: str, change: Callable[[Tensor], Tensor]
+) -> Callable[[Path], None]:
     """A lie in a tensor, with the hash in the record brought in line."""
 
     def tell(folder: Path) -> None:
         path = folder / file
         tensors, metadata = read_tensors(path)
-        tensors[name] = tensors[name] + value
+        tensors[name] = change(tensors[name])
         write_tensors(path, tensors, metadata)
         record = read_json(folder / "result.json")
         part = "evidence" if "adversarials" in file else "model"
@@ -138,13 +143,20 @@ def _change_tensor(file: str, name: str, value: float) -> Callable[[Path], None]
         (_set("evidence", "file_sha256", to="0" * 64), "not the file the result names"),
         (_set("undecided", to=3), "undecided: stated 3"),
         (
-            _change_tensor("adversarials.safetensors", "images", 0.05),
+            _change_tensor(CLAIMS, "images", lambda t: t + 0.05),
             "does not count: refused",
         ),
         (
-            _change_tensor("classifier.safetensors", "head.bias", 0.5),
+            _change_tensor("classifier.safetensors", "head.bias", lambda t: t + 0.5),
             "not those that the result",
         ),
+        (_change_tensor(CLAIMS, "images", lambda t: t.double()), "is torch.float64"),
+        (_change_tensor(CLAIMS, "images", lambda t: t[:, 0]), "not float32 of shape"),
+        (_change_tensor(CLAIMS, "attack", lambda t: t[1:]), "one for each image"),
+        (_change_tensor(CLAIMS, "attack", lambda t: t + 7), "the result has"),
+        (_change_tensor(CLAIMS, "positions", lambda t: -t - 1), "the result has"),
+        (_change_tensor(CLAIMS, "positions", lambda t: t[None]), "not int64 of shape"),
+        (_change_tensor(CLAIMS, "positions", lambda t: t.int()), "is torch.int32"),
     ],
 )
 def test_every_tampering_is_caught(
