@@ -17,6 +17,8 @@ from zoo.errors import UserError
 
 PREFIX = "module:"
 Kind = Literal["features", "logits"]
+FAR = 2.0
+"""Deviations by which the mean of normalised images may differ from 0."""
 UNIT = 3.0
 """A first batch norm that sees its own kind of images gives a variance near 1; beyond
 this factor the pixels are not scaled as in training."""
@@ -150,12 +152,32 @@ def _width(encoder: OwnEncoder, x: Tensor) -> int:
 
 
 def odd_scale(model: nn.Module, x: Tensor) -> str | None:
-    """A warning if images reach the first batch norm scaled unlike in training.
+    """A warning if images reach a module scaled unlike in training.
 
     Args:
         model: In eval mode, on any device.
         x: Some images (N, C, H, W) of the dataset, in [0, 1].
     """
+    return _odd_normalised(model, x) or _odd_variance(model, x)
+
+
+def _odd_normalised(model: nn.Module, x: Tensor) -> str | None:
+    """Told mean and deviation are those of the training images, or else not its own."""
+    encoder = model.encoder if isinstance(model, Classifier) else model
+    if not isinstance(encoder, OwnEncoder) or encoder.spec.std == (1.0,):
+        return None
+    z = (x - encoder.mean.cpu()) / encoder.std.cpu()
+    centre, spread = float(z.mean()), float(z.std())
+    if abs(centre) <= FAR and 1 / UNIT <= spread <= UNIT:
+        return None
+    return (
+        f"With mean= and std= these images have mean {centre:.2g} and standard "
+        f"deviation {spread:.2g}, not about 0 and 1; they may not be the module's own."
+    )
+
+
+def _odd_variance(model: nn.Module, x: Tensor) -> str | None:
+    """By the first batch norm, which knows what it saw in training."""
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
     usual = norms[0].running_var if norms else None
     if usual is None:

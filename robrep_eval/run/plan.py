@@ -27,6 +27,7 @@ from zoo.collection.references import (
     Loaded,
     LoadOptions,
     check,
+    check_unused,
     images_of,
     load,
     training_of,
@@ -235,6 +236,12 @@ def _with_dataset(request: Request) -> Request:
 
 
 def _load(request: Request, data: Dataset) -> Loaded:
+    if not isinstance(request.model, str):
+        check_unused(
+            arch=request.arch, arch_options=request.arch_options, prefix=request.prefix
+        )
+    if isinstance(request.model, Encoder | Classifier):
+        check_unused(kind=request.kind, mean=request.mean, std=request.std)
     if isinstance(request.model, Encoder):
         return Loaded(reference="(encoder)", encoder=request.model)
     if isinstance(request.model, Classifier):

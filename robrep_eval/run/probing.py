@@ -11,6 +11,7 @@ from robrep_eval.probes.linear import ProbeSettings
 from robrep_eval.probes.protocols import fit
 from robrep_eval.run.options import ProbeOptions, check_names, numbers, probe_settings
 from zoo.classifier import Classifier
+from zoo.collection.references import check_unused
 from zoo.datasets.foreign import Classes, as_datasets
 from zoo.encoder import Encoder
 from zoo.errors import UserError
@@ -82,6 +83,8 @@ def fit_probe(
         )
         assert isinstance(made, Encoder)
         encoder = made
+    else:
+        check_unused(mean=numbers(mean), std=numbers(std))
     return fit(
         encoder.to(device),
         fitting,

@@ -31,6 +31,24 @@ HUB_DATASETS = {
     "svhn": "ufldl-stanford/svhn",
 }
 """Names that the hub gives to datasets; results on others have no place there."""
+LICENCES = frozenset(
+    (
+        *("apache-2.0", "mit", "openrail", "bigscience-openrail-m", "afl-3.0"),
+        *("creativeml-openrail-m", "artistic-2.0", "bsl-1.0", "bsd", "bsd-2-clause"),
+        *("bsd-3-clause", "bsd-3-clause-clear", "c-uda", "cc", "cc0-1.0"),
+        *("cc-by-2.0", "cc-by-2.5", "cc-by-3.0", "cc-by-4.0", "cc-by-sa-3.0"),
+        *("cc-by-sa-4.0", "cc-by-nc-2.0", "cc-by-nc-3.0", "cc-by-nc-4.0"),
+        *("cc-by-nd-4.0", "cc-by-nc-nd-3.0", "cc-by-nc-nd-4.0", "cc-by-nc-sa-2.0"),
+        *("cc-by-nc-sa-3.0", "cc-by-nc-sa-4.0", "cdla-sharing-1.0", "ecl-2.0"),
+        *("cdla-permissive-1.0", "cdla-permissive-2.0", "wtfpl", "epl-1.0"),
+        *("epl-2.0", "etalab-2.0", "eupl-1.1", "eupl-1.2", "agpl-3.0", "gfdl"),
+        *("gpl", "gpl-2.0", "gpl-3.0", "lgpl", "lgpl-2.1", "lgpl-3.0", "isc"),
+        *("lppl-1.3c", "ms-pl", "mpl-2.0", "odc-by", "odbl", "openrail++"),
+        *("osl-3.0", "postgresql", "ofl-1.1", "ncsa", "unlicense", "zlib", "pddl"),
+        *("unknown", "other"),
+    )
+)
+"""Identifiers that the hub takes."""
 
 
 def template(name: str) -> jinja2.Template:
@@ -74,7 +92,7 @@ def front_matter(card: Card, entries: Sequence[Published]) -> dict[str, Any]:
     supervision = "supervised" if card.training.labels else "self-supervised"
     dataset = HUB_DATASETS.get(card.training.dataset)
     found: dict[str, Any] = {
-        "license": card.licence.lower(),
+        **_licence(card.licence),
         "library_name": "robrep",
         "pipeline_tag": "image-feature-extraction",
         "tags": ["adversarial-robustness", supervision, card.training.method],
@@ -86,6 +104,15 @@ def front_matter(card: Card, entries: Sequence[Published]) -> dict[str, Any]:
             {"name": card.name, "results": [_model_index(entry) for entry in entries]}
         ]
     return found
+
+
+def _licence(name: str) -> dict[str, str]:
+    """As the hub wants it: one of its own identifiers, or "other" and a name."""
+    plain = name.strip().lower()
+    if plain in LICENCES:
+        return {"license": plain}
+    words = re.findall(r"[a-z0-9.]+", plain)
+    return {"license": "other", "license_name": "-".join(words) or "unknown"}
 
 
 def _model_index(entry: Published) -> dict[str, Any]:

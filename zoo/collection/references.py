@@ -88,6 +88,28 @@ def check(reference: str) -> None:
             raise UserError(_unknown(reference))
 
 
+UNUSED: dict[str, object] = {
+    "arch": None,
+    "arch_options": (),
+    "prefix": None,
+    "kind": None,
+    "mean": (0.0,),
+    "std": (1.0,),
+}
+"""Options that only some models take, with the values that say nothing."""
+
+
+def check_unused(**options: object) -> None:
+    """Raises `UserError` for an option that says something and would do nothing."""
+    for name, value in options.items():
+        if value != UNUSED[name]:
+            raise UserError(
+                f"{name} is for a checkpoint without description or a module of your "
+                "own; this model has its architecture and normalisation inside: leave "
+                f"{name} out (mean and std: --normalize)"
+            )
+
+
 def load(reference: str, options: LoadOptions) -> Loaded:
     """Follows a reference.
 
@@ -95,6 +117,10 @@ def load(reference: str, options: LoadOptions) -> Loaded:
         UserError: unknown prefix or name (with the nearest), missing or broken file,
             weights that do not fit, labels that do not fit.
     """
+    if options.kind not in (None, "features", "logits"):
+        raise UserError(f"kind must be 'features' or 'logits', not '{options.kind}'")
+    if reference.startswith(PREFIXES):
+        _check_unused(options)
     if reference.startswith("zoo:"):
         return _from_zoo(reference)
     if reference.startswith(HUB):
@@ -107,6 +133,10 @@ def load(reference: str, options: LoadOptions) -> Loaded:
         return _from_robustbench(reference, options)
     check(reference)
     return _from_file(reference, weights_file(reference), options)
+
+
+def _check_unused(options: LoadOptions) -> None:
+    check_unused(**{name: getattr(options, name) for name in UNUSED})
 
 
 def training_of(reference: str) -> Training | None:
@@ -216,6 +246,7 @@ def _from_robustbench(reference: str, options: LoadOptions) -> Loaded:
 def _from_file(reference: str, path: Path, options: LoadOptions) -> Loaded:
     """An encoder or a classifier from a checkpoint file."""
     if path.suffix == ".safetensors" and options.arch is None:
+        _check_unused(options)
         return _described_file(reference, path)
     if options.arch is None:
         raise UserError(f"{path} does not say what it holds; name it with --arch")

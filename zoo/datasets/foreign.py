@@ -17,6 +17,7 @@ from torch.utils.data import (
     IterableDataset,
     RandomSampler,
     SequentialSampler,
+    default_collate,
 )
 
 from zoo.datasets.base import Dataset, from_array, from_tensors
@@ -109,7 +110,33 @@ def _of_loader(loader: DataLoader[Any]) -> object:
             "a DataLoader with a sampler of its own chooses images that cannot be "
             "known beforehand; pass a torch.utils.data.Subset in place of it"
         )
-    return loader.dataset
+    if loader.collate_fn is default_collate:
+        return loader.dataset
+    return _Collated(loader)
+
+
+class _Collated:
+    """What a loader's own `collate_fn` makes of each image alone."""
+
+    def __init__(self, loader: DataLoader[Any]) -> None:
+        self.data, self.collate = loader.dataset, loader.collate_fn
+        self.classes = getattr(loader.dataset, "classes", None)
+
+    def __len__(self) -> int:
+        return len(self.data)  # type: ignore[arg-type]
+
+    def __getitem__(self, at: int) -> tuple[Any, Any]:
+        batch = self.collate([self.data[at]])
+        try:
+            images, labels = batch
+            (image,), (label,) = images, labels
+        except (TypeError, ValueError):
+            raise UserError(
+                "the DataLoader's collate_fn does not make (images, labels), one of "
+                f"each, from one item (it makes a {type(batch).__name__}); pass the "
+                "dataset itself"
+            ) from None
+        return image, label
 
 
 def _of_hugging_face(data: Any) -> _Read:
