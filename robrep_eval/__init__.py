@@ -7,9 +7,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import zoo  # noqa: F401 - after it, `import robustbench` works too
+import zoo  # after it, `import robustbench` works too
+
+if Path(zoo.__file__ or "").resolve().parents[1] != Path(__file__).resolve().parents[1]:
+    raise ImportError(
+        f"{zoo.__file__ or zoo.__path__} hides robrep's own package 'zoo': rename it, "
+        "or run from another folder"
+    )
 
 if TYPE_CHECKING:
     from robrep_eval.adapters import to_art, to_robustbench

@@ -5,10 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from zoo.classifier import Classifier, check_logits
 from zoo.errors import UserError
+
+
+class _ToFloat32(nn.Module):
+    """Some attacks of ART hand over float64 images."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x.float())  # type: ignore[no-any-return]
 
 
 def to_art(classifier: Classifier) -> Any:
@@ -16,6 +27,8 @@ def to_art(classifier: Classifier) -> Any:
 
     Predictions are the module's logits and loss gradients those of the mean
     cross-entropy, with respect to pixels in [0, 1]; nothing is normalised twice.
+    Images of double precision, which HopSkipJump asks about, are taken as float32.
+    (ART's own AutoAttack also needs the package multiprocess: the extra `art`.)
 
     Raises:
         UserError: the module does not give one logit for each class.
@@ -25,7 +38,7 @@ def to_art(classifier: Classifier) -> Any:
     check_logits(classifier, torch.zeros(1, *classifier.shape))
     on_cpu = next(classifier.parameters()).device.type == "cpu"
     return PyTorchClassifier(
-        model=classifier,
+        model=_ToFloat32(classifier).eval(),
         loss=nn.CrossEntropyLoss(),
         input_shape=classifier.shape,
         nb_classes=classifier.classes,

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+MANY = 20
+"""Names that a message lists at most."""
+
 
 class RobrepError(Exception):
     """Something went wrong that the caller cannot mend; commands exit with 1."""
@@ -31,10 +34,12 @@ class MissingDatasetError(UserError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint that names the closest known names, or all when none is close."""
+    """A hint: the closest known names, or, where none is close, all or some."""
     options = sorted(known)
     lowered = {option.lower(): option for option in options}
     close = get_close_matches(name.lower(), lowered, n=3, cutoff=0.5)
     if close:
         return "did you mean " + " or ".join(f"'{lowered[c]}'" for c in close) + "?"
+    if len(options) > MANY:
+        return f"known: {', '.join(options[:MANY])}, ... ({len(options)} in all)"
     return "known: " + (", ".join(options) if options else "none")

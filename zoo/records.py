@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from zoo.errors import UserError
+from zoo.extras import how_to_get
 from zoo.measurements import Measured, Measurements
 from zoo.result_writer import RESULT, write_result
 from zoo.schema import (
@@ -313,7 +314,7 @@ class Result(Record):
         try:
             import pandas
         except ImportError:
-            raise UserError("to_pandas needs pandas: pip install pandas") from None
+            raise UserError(f"to_pandas needs pandas: {how_to_get('pandas')}") from None
         examples = self.examples
         columns = {
             "index": examples.index,

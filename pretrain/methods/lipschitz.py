@@ -25,6 +25,7 @@ from pretrain.methods.base import Batch, Cost, LossParts, Materials, Method
 from pretrain.recipe import AttackSettings, Section
 from zoo.encoder import Encoder
 from zoo.errors import UserError
+from zoo.extras import how_to_get
 from zoo.nets.lipschitz import LipschitzNet
 
 SHRINK = 1 - 2.0**-21
@@ -117,6 +118,6 @@ def _torchlip() -> Any:
     except ImportError:
         raise UserError(
             "training a Lipschitz encoder needs deel-torchlip: "
-            "pip install 'robrep[lipschitz]'"
+            f"{how_to_get('lipschitz')}"
         ) from None
     return torchlip

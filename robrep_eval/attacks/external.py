@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from robrep_eval.adapters import to_art
 from robrep_eval.attacks.base import Context
@@ -178,7 +178,7 @@ class ArtAttack:
         if self.takes_norm:
             more["norm"] = art_norm(threat)
         attack = getattr(evasion, self.art_class)(
-            to_art(_single_precision(classifier)),
+            to_art(classifier),
             batch_size=context.batch_size,
             verbose=False,
             **self.settings,
@@ -262,27 +262,6 @@ UNIVERSAL = ArtAttack(
     times_eps={"eps": 1.0},  # ART's default of 10 would leave no pixel as it was
     takes_norm=True,
 )
-
-
-class _ToFloat32(nn.Module):
-    """Some attacks of ART hand over float64 images."""
-
-    def __init__(self, inner: nn.Module) -> None:
-        super().__init__()
-        self.inner = inner
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.inner(x.float())  # type: ignore[no-any-return]
-
-
-def _single_precision(classifier: Classifier) -> Classifier:
-    """The same classifier, for images of any precision."""
-    return Classifier(
-        _ToFloat32(classifier.encoder),
-        classifier.head,
-        classes=classifier.classes,
-        shape=classifier.shape,
-    )
 
 
 @contextmanager

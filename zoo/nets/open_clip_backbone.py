@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from zoo.errors import UserError
+from zoo.extras import how_to_get
 from zoo.nets.hub_options import OPEN_CLIP, check_options
 from zoo.nets.resized import Resized
 from zoo.nets.timm_options import check_name
@@ -54,7 +55,7 @@ def open_clip_backbone(
         import open_clip
     except ImportError:
         raise UserError(
-            "models of open_clip need that package: pip install open_clip_torch"
+            f"models of open_clip need that package: {how_to_get('open-clip')}"
         ) from None
     try:
         whole = open_clip.CLIP(embed_dim, vision, NO_TEXT, quick_gelu=quick_gelu)

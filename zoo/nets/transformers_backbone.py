@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from zoo.errors import UserError
+from zoo.extras import how_to_get
 from zoo.nets.hub_options import TRANSFORMERS, Kind, check_kind, check_options
 from zoo.nets.resized import Resized
 from zoo.nets.width import measured_width
@@ -105,7 +106,7 @@ def _class(kind: Kind) -> tuple[Any, dict[str, Any]]:
         import transformers
     except ImportError:
         raise UserError(
-            "models of transformers need that package: pip install 'transformers>=5'"
+            f"models of transformers need that package: {how_to_get('transformers')}"
         ) from None
     return getattr(transformers, kind.model), (
         {} if kind.pooled else {"add_pooling_layer": False}

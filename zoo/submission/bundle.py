@@ -22,7 +22,7 @@ from zoo.collection.entries import Published, load_classifier, read_entry, verif
 from zoo.collection.index import ENTRIES
 from zoo.collection.model_card import template
 from zoo.collection.sources import Source
-from zoo.errors import UserError
+from zoo.errors import MissingDatasetError, UserError
 from zoo.files import copy_file, read_tensors, sha256_file, write_json, write_text
 from zoo.records import Result
 from zoo.submission import check as submission_check
@@ -81,19 +81,18 @@ def submit(
         UserError: requirements are not met (each is named), or no such entry.
         VerificationError: the entry does not hold.
     """
-    material = _gather(source, reference, data_dir)
-    published = material.published
-    checks = [
-        *check_protocol(published.result),
-        *check_defence(material.classifier, material.data),
-        *check_health(doubts(published.result)),
-        _check_paper(paper),
-    ]
-    unmet = [f"{c.what}: {c.found}" for c in checks if not c.holds]
-    if unmet and not draft:
+    encoder, _, entry = reference.partition("/")
+    published = read_entry(source, source.find(encoder), entry)
+    checks = [*_stated(published, paper)]
+    try:
+        material = _gather(source, published, data_dir)
+    except MissingDatasetError as error:
+        lacks = f"{_lacks(reference, checks)} And " if _unmet(checks) else ""
+        raise MissingDatasetError(f"{lacks}{error}") from None
+    checks += check_defence(material.classifier, material.data)
+    if _unmet(checks) and not draft:
         raise UserError(
-            f"{reference} cannot be submitted yet; missing: {'; '.join(unmet)}. "
-            "(--draft writes the bundle all the same)"
+            f"{_lacks(reference, checks)} (--draft writes the bundle all the same)"
         )
     card = published.row.card
     name = card.robustbench_id or robustbench_name(paper, card, variant)
@@ -120,17 +119,34 @@ class _Material:
     claims: Claims
 
 
-def _gather(source: Source, reference: str, data_dir: Path | None) -> _Material:
-    """Reads and verifies ENCODER/ENTRY."""
+def _stated(published: Published, paper: Paper) -> list[Check]:
+    """What can be said without images."""
+    result = published.result
+    return [
+        *check_protocol(result),
+        *check_health(doubts(result)),
+        _check_paper(paper),
+    ]
+
+
+def _unmet(checks: list[Check]) -> list[str]:
+    return [f"{check.what}: {check.found}" for check in checks if not check.holds]
+
+
+def _lacks(reference: str, checks: list[Check]) -> str:
+    missing = "; ".join(_unmet(checks))
+    return f"{reference} cannot be submitted yet; missing: {missing}."
+
+
+def _gather(source: Source, published: Published, data_dir: Path | None) -> _Material:
+    """Verifies an entry."""
     from zoo import verification
     from zoo.deltas import unpack
 
-    encoder, _, entry = reference.partition("/")
-    row = source.find(encoder)
-    published = read_entry(source, row, entry)
+    row = published.row
     verify_entry(source, published, data_dir=data_dir)
     data = verification.load_named_dataset(published.result, data_dir)
-    place = f"{ENTRIES}/{entry}/{published.entry.deltas.path}"
+    place = f"{ENTRIES}/{published.entry.name}/{published.entry.deltas.path}"
     return _Material(
         published=published,
         classifier=load_classifier(source, published),
