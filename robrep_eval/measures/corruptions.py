@@ -24,8 +24,8 @@ from robrep_eval.randomness import seeded
 from zoo.classifier import predict
 from zoo.datasets.base import Dataset
 from zoo.errors import UserError
-from zoo.layout import ON_CPU, Layout
 from zoo.extras import how_to_get
+from zoo.layout import ON_CPU, Layout
 from zoo.measurements import CorruptionCell, Corruptions
 from zoo.records import Proportion, Result
 

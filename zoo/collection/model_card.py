@@ -6,6 +6,7 @@ it can neither format the page nor break its tables.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path

@@ -84,6 +84,9 @@ def check(reference: str) -> None:
         path = weights_file(reference)
         if not path.is_file() and path.suffix in SUFFIXES:
             raise UserError(f"no file {path}")
+        if not path.is_file() and "/" in reference:
+            what = "no model.safetensors in" if path.is_dir() else "no file or folder"
+            raise UserError(f"{what} {path}")
         if not path.is_file():
             raise UserError(_unknown(reference))
 
