@@ -12,8 +12,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from zoo_collection import card_of, tiny_encoder
 
 from zoo.collection.importers import FORMATS, import_checkpoint
+from zoo.collection.model_card import front_matter
+from zoo.collection.sources_embedded import EMBEDDED_FOLDER
 from zoo.collection.store import load_encoder_by_name
 from zoo.errors import UserError
 from zoo.records import Card, read_record
@@ -293,6 +296,25 @@ def test_a_classifier_in_the_file_means_labels_unless_said_otherwise(
     )
     assert done.head == "fc"
     assert done.card.training.labels is saw
+
+
+@pytest.mark.parametrize(
+    ("licence", "wanted"),
+    [
+        ("see source", {"license": "other", "license_name": "see-source"}),
+        ("MIT", {"license": "mit"}),
+        ("CC BY 4.0!", {"license": "other", "license_name": "cc-by-4.0"}),
+    ],
+)
+def test_licences_are_what_the_hub_takes(licence: str, wanted: dict[str, str]) -> None:
+    card = card_of(
+        tiny_encoder(),
+        "x",
+        EMBEDDED_FOLDER / "tarrl-digits" / "model.safetensors",
+        licence=licence,
+    )
+    head = front_matter(card, [])
+    assert {k: v for k, v in head.items() if "license" in k} == wanted
 
 
 def _without(state: dict[str, Tensor]) -> None:

@@ -171,3 +171,22 @@ def test_a_draft_for_robustbench(
     assert (code, out.strip()) == (0, str(bundle))
     assert "MISSING all 10,000 test points" in err
     assert (bundle / "ISSUE.md").is_file()
+
+
+def test_what_a_submission_lacks_is_said_though_its_images_are_not_here(
+    command: Callable[..., Ran],
+    evaluated: Evaluated,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def elsewhere(*_: object, **__: object) -> Dataset:
+        return datasets.load("cifar10-jpeg", "test", data_dir=tmp_path)
+
+    monkeypatch.setattr("zoo.verification.load_named_dataset", elsewhere)
+    code, _, err = command(
+        *("submit", "--robustbench", f"tiny-digits/{ENTRY}"),
+        *("--source", evaluated.published),
+    )
+    assert code == 2
+    said = " ".join(err.split())
+    assert said.index("missing: ") < said.index("no --title") < said.index("was not")
