@@ -171,7 +171,7 @@ def build_described(spec: EncoderSpec, tensors: Mapping[str, Tensor]) -> Encoder
 
 
 @contextmanager
-def describing(path: Path) -> Iterator[None]:
+def describing(path: object) -> Iterator[None]:
     """Blames `path` if a module cannot be built as its description says."""
     try:
         yield

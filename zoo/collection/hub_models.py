@@ -139,7 +139,7 @@ def _from_timm_repository(
     """As timm's `push_to_hf_hub` writes it."""
     config = described.get("pretrained_cfg", described)
     arguments = described.get("model_args", {})
-    with describing(Path(at.uri)):
+    with describing(at.uri):
         inputs = Inputs(
             mean=tuple(config["mean"]),
             std=tuple(config["std"]),
@@ -260,7 +260,7 @@ def _processed(at: Repository, described: Mapping[str, Any]) -> Inputs:
     if abs(255 * float(factor) - 1) > 1e-3 or not found.get("do_rescale", True):
         raise UserError(f"{at.uri} wants pixels of another scale than [0, 1]")
     plain = not found.get("do_normalize", True)
-    with describing(Path(at.uri)):
+    with describing(at.uri):
         return Inputs(
             mean=(0.0,) if plain else tuple(found["image_mean"]),
             std=(1.0,) if plain else tuple(found["image_std"]),
@@ -282,7 +282,7 @@ def _from_open_clip(
     at: Repository, described: dict[str, Any], shape: Shape
 ) -> Pretrained:
     """As open_clip's `push_to_hf_hub` writes it; the text tower is left out."""
-    with describing(Path(at.uri)):
+    with describing(at.uri):
         model, pixels = described["model_cfg"], described["preprocess_cfg"]
         vision = dict(model["vision_cfg"])
         size = vision.get("image_size", 224)
@@ -314,7 +314,7 @@ def _spec(
         values if len(values) in (1, shape[0]) else (sum(values) / len(values),)
         for values in (inputs.mean, inputs.std)
     )
-    with describing(Path(uri)):
+    with describing(uri):
         return EncoderSpec(
             arch=arch,
             options={**options, **inputs.options(shape)},
@@ -325,5 +325,5 @@ def _spec(
 
 
 def _described(uri: str, spec: EncoderSpec, tensors: dict[str, Tensor]) -> Encoder:
-    with describing(Path(uri)):
+    with describing(uri):
         return build_described(spec, tensors)
