@@ -106,8 +106,8 @@ def _known(kind: str) -> list[str]:
     metavar="REF",
     shell_complete=_complete("model"),
     help="zoo:NAME, a .safetensors or .pt file, timm:NAME, hf://ORG/REPO or "
-    "robustbench:ID. Several models, datasets, radii or probes (commas, or the option again): a run of each, "
-    "and one table.",
+    "robustbench:ID. Several models, datasets, radii or probes (commas, or the option "
+    "again): a run of each, and one table.",
 )
 @click.option(
     "--dataset",
