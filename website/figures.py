@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -23,7 +24,7 @@ from zoo.result_file import read_result
 ASSETS = Path(__file__).parents[1] / "docs" / "assets"
 EMBEDDED = Path(__file__).parents[1] / "zoo" / "embedded"
 DIGITS = "digits-linf-0.1-slf"
-STYLE = {
+STYLE: Any = {
     "svg.hashsalt": "robrep",  # the same file each time
     "svg.fonttype": "none",
     "font.family": "sans-serif",

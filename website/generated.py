@@ -53,7 +53,7 @@ def _command(name: str, command: click.Command, level: int = 1) -> Iterator[str]
     yield _prose(command.help or "") + "\n"
     rows = [row for option in command.params if (row := _option(option, context))]
     if rows:
-        yield "| option | | default |\n|---|---|---|"
+        yield "| option | meaning | default |\n|---|---|---|"
         yield "\n".join(rows) + "\n"
     if examples := _examples(command.epilog or ""):
         yield f"Examples:\n\n```text\n{examples}\n```\n"

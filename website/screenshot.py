@@ -14,7 +14,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 ASSETS = ROOT / "docs" / "assets"
-SIZE = {"width": 1100, "height": 1180}
 
 
 def leaderboard(folder: Path) -> Path:
@@ -34,7 +33,9 @@ def take(page: Path, picture: Path) -> None:
         browser = driver.chromium.launch(
             executable_path=chromium, args=["--no-sandbox"]
         )
-        tab = browser.new_page(viewport=SIZE, color_scheme="light")
+        tab = browser.new_page(
+            viewport={"width": 1100, "height": 1180}, color_scheme="light"
+        )
         tab.goto(page.as_uri())
         tab.screenshot(path=picture)
         browser.close()
