@@ -13,8 +13,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from zoo import two_phases
 from zoo.records import AttackRun, Result
 from zoo.threat import Norm
+from zoo.two_phases import WORD
 from zoo.verdicts import attackable, attacked
 
 CUSTOM = "custom"
@@ -79,6 +81,27 @@ QUICK: dict[str, Parameters] = {
         "loss": "dlr-targeted",
     },
 }
+MARGIN: Parameters = {**APGD, "loss": "probability-margin"}
+MET: Parameters = {"ranking": "met"}
+AIMED: Parameters = {**APGD, **MET, "loss": "dlr-targeted"}
+FAST_ROUNDS: dict[str, Parameters] = {
+    "margin-clean": {**MARGIN, "near": None, "steps": 20, "start": "clean"},
+    "ce-uniform": {**APGD, "near": None, "steps": 20, "loss": "ce"},
+    "margin-stripes": {
+        **MARGIN,
+        "near": 0.8,
+        "steps": 25,
+        "restarts": 2,
+        "start": "stripes",
+    },
+    "margin-diversified": {**MARGIN, "near": 0.5, "steps": 25, "start": "diversified"},
+    "targets-3": {**AIMED, "near": 0.35, "steps": 40, "targets": 3, "start": "stripes"},
+    "targets-9": {**AIMED, "near": 0.15, "steps": 50, "targets": 9},
+    "margin-long": {**MARGIN, "near": 0.08, "restarts": 4, "start": "diversified"},
+    "fab-t": {**MET, "near": 0.08, "steps": 60, "restarts": 1, "targets": 9},
+}
+"""Of `fast`, in order; "near" is the largest share of its clean margin that an image
+may have kept to be in the round."""
 SINGLE: dict[str, tuple[str, Parameters]] = {
     "pgd": (
         ART,
@@ -179,10 +202,12 @@ def members(word: str, engine: str, norm: Norm) -> list[Member] | None:
     if word == "full":
         parts = (members(each, engine, norm) or [] for each in FULL)
         return [member._replace(sequence=False) for part in parts for member in part]
+    if WORD.fullmatch(word) and engine == ROBREP:
+        return members(two_phases.STRONGER, engine, norm)
     if word in SINGLE:
         return [Member(word, *SINGLE[word], sequence=False)]
-    if word == "quick" and engine != "reference":
-        return _quick(engine, norm)
+    if word in OWN and engine != "reference":
+        return OWN[word](engine, norm)
     return _autoattack(word, engine, norm)
 
 
@@ -220,6 +245,31 @@ def _quick(engine: str, norm: Norm) -> list[Member]:
     ]
 
 
+def _fast(engine: str, norm: Norm) -> list[Member]:
+    rounds = [
+        {"attack": name, **(_sparse(settings) if norm == "L1" else settings)}
+        for name, settings in FAST_ROUNDS.items()
+    ]
+    drawn = _randomness(engine)
+    square = {"steps": 300, "restarts": 1, **drawn}
+    return [
+        Member("fast-rounds", ROBREP, {"rounds": rounds, **drawn}),
+        Member("fast-square", ROBREP, square),
+    ]
+
+
+def _sparse(settings: Parameters) -> Parameters:
+    """Of APGD in L1, where a start is sparse."""
+    if "larger_radii" not in settings:
+        return settings
+    kept = {name: value for name, value in settings.items() if name != "start"}
+    return kept | {"larger_radii": True}
+
+
+OWN = {"quick": _quick, "fast": _fast}
+"""Batteries of robrep's own, which the reference has not."""
+
+
 def _randomness(engine: str) -> Parameters:
     return {"randomness": "official-rng" if engine == REPLAYED else "per-example"}
 
@@ -233,6 +283,8 @@ def meaning(result: Result) -> list[Member] | None:
     found = [members(word, result.engine, result.threat.norm) for word in words]
     if None in found:
         return None
+    if any(WORD.fullmatch(word) for word in words[:-1]) or WORD.fullmatch(words[0]):
+        return None  # an audit is of what the words before it left
     return [member for part in found if part for member in part]
 
 
@@ -284,13 +336,17 @@ def _settings(run: AttackRun) -> Parameters:
 
 def misattacked(result: Result) -> str | None:
     """Name of the first attack that was not on exactly the images that those before it
-    left standing (in a sequence) or that are correct when clean; None: all were."""
+    left standing (in a sequence), that were drawn for an audit, or that are correct
+    when clean; None: all were."""
     names = [run.name for run in result.attacks]
     sequence = [run.sequence for run in result.attacks]
     examples = result.examples
     for at, name in enumerate(names):
         found = attacked(examples, name)
-        if not np.array_equal(found, attackable(examples, names, sequence, at)):
+        meant = attackable(examples, names, sequence, at)
+        if result.audit and name in result.audit.attacks:
+            meant &= two_phases.sample(result)
+        if not np.array_equal(found, meant):
             return name
     return None
 
@@ -299,7 +355,11 @@ def shown(result: Result) -> str:
     """The battery as rankings name it: `CUSTOM` unless the name is one that robrep
     gives, and the attacks are those that it stands for, on the images they belong on.
     """
-    checks: tuple[Callable[[Result], object], ...] = (fault, misattacked)
+    checks: tuple[Callable[[Result], object], ...] = (
+        fault,
+        misattacked,
+        two_phases.fault,
+    )
     known = meaning(result) is not None and _complete(result)
     return result.battery if known and not any(c(result) for c in checks) else CUSTOM
 

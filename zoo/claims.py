@@ -175,6 +175,20 @@ _TABLE: tuple[tuple[Basis, str, list[str]], ...] = (
     ),
     (
         Basis.CONSISTENT,
+        "drawn again by the seed from what the attacks on all images left, and counted",
+        _under(
+            "result.audit",
+            "attacks",
+            "seed",
+            "standing",
+            "drawn",
+            "fell",
+            "robust_low",
+            "robust_high",
+        ),
+    ),
+    (
+        Basis.CONSISTENT,
         "with the number of training images used",
         ["result.probe.labels"],
     ),

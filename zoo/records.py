@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 __all__ = [
     "WEIGHTS",
     "AttackRun",
+    "Audit",
     "Card",
     "Count",
     "DatasetRecord",
@@ -232,6 +233,25 @@ class DatasetRecord(Record):
     shape: tuple[Size, Size, Size]
 
 
+class Audit(Record):
+    """A sample of the images that a battery left, attacked by a stronger one."""
+
+    attacks: list[Name]
+    """Of `Result.attacks`, those on the sample; the others were on all images."""
+    seed: Count
+    """By which the sample was drawn; that of the run."""
+    standing: Count
+    """Images that the others left."""
+    drawn: Count
+    """Of those, without replacement."""
+    fell: Count
+    """Of the sample; undecided ones count."""
+    robust_low: Count
+    robust_high: Count
+    """Exact 95% interval of how many images stand under both batteries, had the
+    stronger one attacked all that are left."""
+
+
 class Evidence(Record):
     """The adversarials that stand behind the figure."""
 
@@ -281,16 +301,23 @@ class Result(Record):
     measurements: Measurements = Field(default_factory=Measurements)
     """What was measured beside the attacks, health checks first."""
     attacks: list[AttackRun]
+    audit: Audit | None = None
     examples: Examples
     evidence: Evidence
     seconds: dict[str, float]
     provenance: Provenance
 
     def __repr__(self) -> str:
+        audit = self.audit
+        between = (
+            f", audit: robust {audit.robust_low} to {audit.robust_high}"
+            if audit
+            else ""
+        )
         return (
             f"<Result: {self.model.reference} on {self.dataset.name}/"
             f"{self.dataset.split} (n={self.dataset.n}), {self.threat}, "
-            f"{self.battery}: clean {self.clean}, robust {self.robust}>"
+            f"{self.battery}: clean {self.clean}, robust {self.robust}{between}>"
         )
 
     __str__ = __repr__

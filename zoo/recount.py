@@ -14,6 +14,7 @@ from itertools import pairwise
 import numpy as np
 from pydantic import BaseModel
 
+from zoo import two_phases
 from zoo.batteries import fault, misattacked
 from zoo.errors import VerificationError
 from zoo.measurements import (
@@ -77,6 +78,8 @@ def check_figures(result: Result) -> None:
             "a sequence those that the attacks before it left, else all that are "
             "correct when clean"
         )
+    if reason := two_phases.fault(result):
+        raise VerificationError(reason)
     holds(
         "a stated verdict does not follow from the outcomes",
         verdicts(examples) == examples.verdict,

@@ -61,6 +61,12 @@ def robust_against(
     return np.equal(found, _VERDICTS.index(Verdict.ROBUST))
 
 
+def standing(examples: Examples, names: Iterable[str]) -> Column:
+    """Which are correct and were not fooled by any attack of these names."""
+    found = _decided(examples, (examples.outcomes[name] for name in names))
+    return np.equal(found, _VERDICTS.index(Verdict.ROBUST))
+
+
 def attacked(examples: Examples, name: str) -> Column:
     """Which the attack of that name was tried on."""
     return ~_among(examples.outcomes[name], Outcome.SKIPPED)

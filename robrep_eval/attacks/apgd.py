@@ -10,11 +10,12 @@ leaves open follow the authors' published implementation.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from robrep_eval.attacks import starts
 from robrep_eval.attacks.apgd_common import averaged_gradient, keep_best, record
 from robrep_eval.attacks.apgd_l1 import ApgdL1
 from robrep_eval.attacks.engine_attack import EngineAttack
@@ -22,6 +23,7 @@ from robrep_eval.attacks.losses import LOSSES, Loss
 from robrep_eval.attacks.noise import Rows
 from robrep_eval.attacks.pool import Program, State
 from robrep_eval.attacks.problem import Problem, fooled
+from robrep_eval.attacks.starts import OPENING, Start
 from robrep_eval.attacks.targets import UNTARGETED, Targets
 from robrep_eval.attacks.turn import Turn
 from zoo.ball import lengths
@@ -39,10 +41,7 @@ class ApgdAttack(EngineAttack):
     loss: str
     """A name in `robrep_eval.attacks.losses.LOSSES`."""
     targets: Targets = UNTARGETED
-    start: Literal["random", "stripes"] = "random"
-    """Anywhere in the ball, or at its edge in stripes of either sign for each channel,
-    as Square starts (arXiv 1912.00049): horizontal ones in even runs, vertical ones in
-    odd. Not in L1, where a start is sparse."""
+    start: Start = "random"
     larger_radii: bool = False
     """L1 only: begin at 3 eps and 2 eps."""
     averaged: int = 1
@@ -61,7 +60,7 @@ class ApgdAttack(EngineAttack):
 
     def program(self, turn: Turn) -> Program:
         problem, loss = turn.problem, LOSSES[self.loss]
-        draws = turn.start_noise() if self.start == "random" else _stripes(turn)
+        draws = starts.noise(self.start, turn)
         if problem.threat.norm != "L1":
             return Apgd(
                 problem,
@@ -69,7 +68,9 @@ class ApgdAttack(EngineAttack):
                 draws,
                 iterations=self.steps,
                 guard=turn.guard,
+                classes=turn.classes,
                 averaged=self.averaged,
+                opening=starts.weights(turn) if self.start == "diversified" else None,
             )
         if self.larger_radii:
             for _ in range(3):  # a start per stage that the reference throws away
@@ -80,27 +81,10 @@ class ApgdAttack(EngineAttack):
             draws,
             iterations=self.steps,
             guard=turn.guard,
+            classes=turn.classes,
             averaged=self.averaged,
             larger=self.larger_radii,
         )
-
-
-def _stripes(turn: Turn) -> Rows:
-    """Signs in stripes; for Linf as 0 and 1, the ends of its uniform noise."""
-    shape = tuple(turn.problem.x.shape[1:])
-    channels, height, width = shape
-
-    def of_run(run: int) -> Rows:
-        one = (channels, height, 1) if run % 2 == 0 else (channels, 1, width)
-        noise = turn.noise.images("uniform", run, turn.ids, one)
-
-        def rows(examples: Tensor) -> Tensor:
-            signs = (2 * noise(examples) - 1).sign().expand(-1, *shape)
-            return (signs + 1) / 2 if turn.start_kind == "uniform" else signs
-
-        return rows
-
-    return turn.each_run(of_run)
 
 
 def checkpoints(iterations: int) -> tuple[Tensor, Tensor]:
@@ -127,8 +111,10 @@ class Apgd:
         draws: Start noise of each task: uniform for Linf, normal for L2.
         iterations: Steps; each is one forward and one backward pass.
         guard: Margin beyond which a fooled row retires; infinity: never.
+        classes: Number of logits.
         averaged: Passes per gradient (EoT); with more than one, no row retires
             early, as a stochastic model's verdict on one pass is noise.
+        opening: Weights of the combination of logits that the first steps go up.
     """
 
     clock = "iteration"
@@ -142,14 +128,18 @@ class Apgd:
         *,
         iterations: int,
         guard: float,
+        classes: int,
         averaged: int = 1,
+        opening: Rows | None = None,
     ) -> None:
         self.problem = problem
         self.loss = loss
         self.draws = draws
         self.steps = iterations
         self.guard = guard if averaged == 1 else float("inf")
+        self.classes = classes
         self.averaged = averaged
+        self.opening = opening
         device = problem.x.device
         self.ends, self.windows = (t.to(device) for t in checkpoints(iterations))
         self.flat = 0  # rows whose gradient at the start was exactly zero
@@ -161,6 +151,8 @@ class Apgd:
         ball = {"clean": x}
         if self.problem.threat.norm == "Linf":
             ball = {"low": (x - eps).clamp_(min=0), "high": (x + eps).clamp_(max=1)}
+        if self.opening is not None:
+            start = self._opened(start, self.opening(tasks).to(x), ball)
         return {
             "task": tasks.to(x.device),
             "y": self.problem.y[tasks],
@@ -178,7 +170,7 @@ class Apgd:
             "size": x.new_full((n,), 2 * eps),
             "iteration": torch.full((n,), -1, device=x.device),
             "image": x.clone(),
-            "gap": x.new_full((n,), float("inf")),
+            "gaps": x.new_full((n, self.classes), float("inf")),
             "found": torch.zeros(n, dtype=torch.bool, device=x.device),
             "broken": torch.zeros(n, dtype=torch.bool, device=x.device),
         }
@@ -188,8 +180,8 @@ class Apgd:
         logits, loss, gradient = averaged_gradient(
             self.problem, self.loss, s, self.averaged
         )
-        wrong, retired, gap = fooled(logits, s["y"], self.guard)
-        record(s, wrong, gap)
+        wrong, retired, _ = fooled(logits, s["y"], self.guard)
+        record(s, wrong, logits)
         finite = logits.isfinite().all(dim=1) & gradient.flatten(1).isfinite().all(1)
         s["broken"] |= ~finite
         first = s["iteration"] < 0
@@ -212,6 +204,17 @@ class Apgd:
         norm, eps = self.problem.threat.norm, self.problem.threat.eps
         t = 2 * noise - 1 if norm == "Linf" else noise
         return (x + eps * normalised(t, norm)).clamp_(0, 1)
+
+    def _opened(self, point: Tensor, weights: Tensor, ball: State) -> Tensor:
+        """Some steps of eps up a combination of logits."""
+        norm, eps = self.problem.threat.norm, self.problem.threat.eps
+        for _ in range(OPENING):
+            _, _, gradient = self.problem.model.gradient(
+                point, lambda logits: (weights * logits).sum(dim=1)
+            )
+            step = gradient.sign() if norm == "Linf" else normalised(gradient, norm)
+            point = self._project(ball, point + eps * step)
+        return point
 
     def _halve(self, s: State, gradient: Tensor) -> Tensor:
         """At the end of a window: halves steps that do not pay, back to the best."""

@@ -21,9 +21,11 @@ def averaged_gradient(
     return logits, value, gradient / passes if passes > 1 else gradient
 
 
-def record(s: State, wrong: Tensor, gap: Tensor) -> None:
-    """Remembers the last misclassified point of each row, and its least margin."""
-    s["gap"] = s["gap"].minimum(gap)
+def record(s: State, wrong: Tensor, logits: Tensor) -> None:
+    """Remembers the last misclassified point of each row, and the least distance of
+    each class's logit from the label's, (n, classes)."""
+    gaps = logits.gather(1, s["y"].unsqueeze(1)) - logits
+    s["gaps"] = s["gaps"].minimum(gaps)
     rows = wrong.nonzero().flatten()
     if len(rows):
         s["image"][rows] = s["point"][rows]

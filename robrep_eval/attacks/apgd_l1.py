@@ -42,6 +42,7 @@ class ApgdL1:
         iterations: Steps over all stages.
         guard: Margin beyond which a fooled row retires, in the last stage only:
             success at a larger radius is none.
+        classes: Number of logits.
         averaged: Passes per gradient (EoT).
         larger: Start at 3 eps and 2 eps.
     """
@@ -57,12 +58,14 @@ class ApgdL1:
         *,
         iterations: int,
         guard: float,
+        classes: int,
         averaged: int = 1,
         larger: bool = True,
     ) -> None:
         self.problem = problem
         self.loss = loss
         self.draws = draws
+        self.classes = classes
         self.guard = guard if averaged == 1 else float("inf")
         self.averaged = averaged
         device = problem.x.device
@@ -90,7 +93,7 @@ class ApgdL1:
             "point": start.clamp(0, 1),
             "stage": torch.zeros(n, dtype=torch.int64, device=device),
             "image": x.clone(),
-            "gap": x.new_full((n,), float("inf")),
+            "gaps": x.new_full((n, self.classes), float("inf")),
             "found": torch.zeros(n, dtype=torch.bool, device=device),
             "broken": torch.zeros(n, dtype=torch.bool, device=device),
             "best_point": start.clone(),
@@ -109,9 +112,9 @@ class ApgdL1:
         logits, loss, gradient = averaged_gradient(
             self.problem, self.loss, s, self.averaged
         )
-        wrong, retired, gap = fooled(logits, s["y"], self.guard)
+        wrong, retired, _ = fooled(logits, s["y"], self.guard)
         last = s["stage"] == self.last
-        record(s, wrong & last, gap)
+        record(s, wrong & last, logits)
         finite = logits.isfinite().all(dim=1) & gradient.flatten(1).isfinite().all(1)
         s["broken"] |= ~finite
         first = s["iteration"] < 0

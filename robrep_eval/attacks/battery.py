@@ -16,6 +16,7 @@ from robrep_eval.attacks.noise import Randomness
 from robrep_eval.attacks.registry import Choice, attacks
 from zoo.errors import UserError, nearest
 from zoo.threat import Norm
+from zoo.two_phases import STRONGER, WORD, count_of
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,16 @@ class Battery:
     engine: str
     """ "robrep" (with its randomness, if not the usual one) or "reference"."""
     attacks: tuple[Attack, ...]
+    audited: int = 0
+    """How many of the attacks, the last ones, are on a sample; see `zoo.two_phases`."""
+    sample: int = 0
+    """Images of that sample."""
+
+    @property
+    def before(self) -> Battery:
+        """Without the attacks on a sample."""
+        count = len(self.attacks) - self.audited
+        return replace(self, attacks=self.attacks[:count], audited=0, sample=0)
 
 
 ENGINES = ("robrep", "reference")
@@ -76,16 +87,37 @@ def build(
         raise UserError(
             f"unknown randomness '{randomness}'; {nearest(randomness, RANDOMNESS)}"
         )
+    last: list[Attack] = []
     found: list[Attack] = []
     for name in wanted:
-        found += attacks(
+        last = attacks(
             Choice(name=name, engine=engine, norm=norm, randomness=randomness)
         )
+        found += last
     labels = [attack.name for attack in found]
     twice = {label for label in labels if labels.count(label) > 1}
     if twice:
         raise UserError(f"attack '{min(twice)}' is named twice in {','.join(wanted)}")
-    return Battery(",".join(wanted), _label(engine, randomness), tuple(found))
+    label = ",".join(wanted)
+    _check_audit(wanted, len(found) - len(last))
+    sample = count_of(label) or 0
+    return Battery(
+        label,
+        _label(engine, randomness),
+        tuple(found),
+        audited=len(last) if sample else 0,
+        sample=sample,
+    )
+
+
+def _check_audit(words: Sequence[str], before: int) -> None:
+    """An audit comes last, after attacks on all images."""
+    at = [i for i, word in enumerate(words) if WORD.fullmatch(word)]
+    if at and (at != [len(words) - 1] or not before):
+        raise UserError(
+            f"'{words[at[0]]}' attacks what other attacks left: name it once, last, "
+            f"and others before it, not in {','.join(words)}"
+        )
 
 
 def is_black_box(name: str, norm: Norm) -> bool:
@@ -113,6 +145,23 @@ def full(choice: Choice) -> list[Attack]:
         for name in FULL
         for attack in attacks(replace(choice, name=name))
     ]
+
+
+def audit(choice: Choice) -> list[Attack]:
+    """`standard`, for a sample.
+
+    Raises:
+        UserError: no number of images; or draws that depend on the other images, so
+            that a sample says nothing about the rest.
+    """
+    if not WORD.fullmatch(choice.name):
+        raise UserError(f"'{choice.name}' names no number of images; write --audit 500")
+    if choice.engine == "reference" or choice.randomness != RANDOMNESS[0]:
+        raise UserError(
+            "an audit needs draws that belong to each image alone; leave --engine and "
+            "--randomness at their defaults"
+        )
+    return attacks(replace(choice, name=STRONGER))
 
 
 def none(choice: Choice) -> list[Attack]:

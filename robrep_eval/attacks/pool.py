@@ -25,7 +25,8 @@ class Program(Protocol):
 
     Every state holds "task" (its number), "found" (whether a misclassified point was
     met) and "image" (that point; the clean image before). It may hold "broken"
-    (whether logits or gradients were not finite) and "gap" (the least margin met).
+    (whether logits or gradients were not finite) and "gaps" (how near each class's
+    logit came to the label's).
     A program may count in `flat` the starts where the gradient was exactly zero.
     """
 
@@ -86,7 +87,7 @@ class Pool:
         count = len(self.tasks)
         self.found = torch.zeros(count, dtype=torch.bool)
         self.broken = torch.zeros(count, dtype=torch.bool)
-        self.gap = torch.full((count,), float("inf"))
+        self.gaps: Tensor | None = None
         self.kept: list[tuple[Tensor, Tensor]] = []
         width = int(self.tasks.max()) + 1 if count else 0
         self.place = torch.zeros(width, dtype=torch.int64)
@@ -146,8 +147,11 @@ class Pool:
         self.found[at] = found
         if "broken" in state:
             self.broken[at] = state["broken"][leaving].cpu()
-        if "gap" in state:
-            self.gap[at] = state["gap"][leaving].float().cpu()
+        if "gaps" in state:
+            left = state["gaps"][leaving].float().cpu()
+            if self.gaps is None:
+                self.gaps = left.new_full((len(self.tasks), left.shape[1]), torch.inf)
+            self.gaps[at] = left
         if bool(found.any()):
             images = state["image"][leaving].cpu()
             self.kept.append((at[found], images[found].contiguous()))
@@ -159,15 +163,19 @@ class Pool:
         """All that is needed to go on."""
         at, images = self.results()
         saved = {f"row.{k}": v for k, v in (self.state or {}).items()}
-        return saved | {
-            "tasks": self.tasks,
-            "counts": torch.tensor([self.entered, self.finished]),
-            "found": self.found,
-            "broken": self.broken,
-            "gap": self.gap,
-            "kept_at": at,
-            "kept": images,
-        }
+        met = {} if self.gaps is None else {"gaps": self.gaps}
+        return (
+            saved
+            | met
+            | {
+                "tasks": self.tasks,
+                "counts": torch.tensor([self.entered, self.finished]),
+                "found": self.found,
+                "broken": self.broken,
+                "kept_at": at,
+                "kept": images,
+            }
+        )
 
     def restore(self, saved: State) -> None:
         """Goes on where `save` was called."""
@@ -176,5 +184,5 @@ class Pool:
         self.state = {k: v.to(device) for k, v in rows.items()} or None
         self.entered, self.finished = saved["counts"].tolist()
         self.found, self.broken = saved["found"], saved["broken"]
-        self.gap = saved["gap"]
+        self.gaps = saved.get("gaps")
         self.kept = [(saved["kept_at"], saved["kept"])]

@@ -50,6 +50,10 @@ _AUTOATTACK = "robrep_eval.attacks.autoattack:chosen"
 _ART = "robrep_eval.attacks.external"
 _BUILT_IN = {
     "standard": (_AUTOATTACK, "AutoAttack: apgd-ce, apgd-t, fab-t, square"),
+    "fast": (
+        "robrep_eval.attacks.fast:chosen",
+        "rounds of APGD, more the nearer a boundary, FAB and Square; not AutoAttack",
+    ),
     "quick": (
         "robrep_eval.attacks.quick:chosen",
         "two short attacks for model selection; not AutoAttack",
@@ -92,6 +96,10 @@ _BUILT_IN = {
     "transfer:zoo:NAME": (
         "robrep_eval.attacks.transfer:chosen",
         "PGD on that encoder with a linear probe, tried on this one",
+    ),
+    "audit:N": (
+        "robrep_eval.attacks.battery:audit",
+        "last: standard, on N drawn from what the others left (--audit N)",
     ),
     "none": ("robrep_eval.attacks.battery:none", "clean accuracy only"),
 }

@@ -30,7 +30,11 @@ TELL_SECONDS = 0.5
 
 
 class Runs:
-    """One attack on one set of examples."""
+    """One attack on one set of examples.
+
+    Args:
+        gaps: How near each class's logit came to the label's before, (n, classes).
+    """
 
     def __init__(
         self,
@@ -40,6 +44,7 @@ class Runs:
         y: Tensor,
         threat: ThreatModel,
         context: Context,
+        gaps: Tensor | None = None,
     ) -> None:
         exact = attack.randomness == "official-rng"
         self.attack = attack
@@ -55,6 +60,8 @@ class Runs:
         self.noise = noise_of(attack.randomness, context.seed, attack.name)
         self.proposals = x.clone().cpu()
         self.alive = torch.arange(len(x))
+        self.fooled = torch.zeros(len(x), dtype=torch.bool)
+        self.gaps = gaps
         self.flat = 0
         self.told = 0.0
         self.targets = attack.targets
@@ -69,6 +76,7 @@ class Runs:
         if saved:
             run = int(saved["run"])
             self.alive, self.proposals = saved["alive"], saved["proposals"]
+            self.fooled, self.gaps = saved["fooled"], saved.get("gaps.met", self.gaps)
         total = self.order.shape[1] * self.attack.restarts
         while run < total and len(self.alive):
             if saved:
@@ -117,8 +125,12 @@ class Runs:
             if bool(broken.any()):
                 self.context.undecided(self.alive[broken])
                 standing[broken] = False
+        if pool.gaps is not None:
+            self._meet(pool.gaps)
         if runs[0] == 0 and self.targets.near < 1:
-            standing &= pool.gap[:n] <= self.targets.near * self.margins[self.alive]
+            standing &= self.least()[self.alive] <= (
+                self.targets.near * self.margins[self.alive]
+            )
         self.alive = self.alive[standing]
 
     def _settle(self, turn: Turn, tasks: Tensor, images: Tensor) -> Tensor:
@@ -182,6 +194,11 @@ class Runs:
                 f"{self.attack.name}: {count} target classes instead of "
                 f"{wanted}, as there are {logits.shape[1]} classes"
             )
+        if self.targets.ranking == "met":
+            if self.gaps is None:
+                raise ValueError("no round before this one has met any class")
+            met = self.gaps.to(self.y.device)
+            return by_logit(-met, self.y)[:, :count]
         if self.targets.ranking == "logit":
             return by_logit(logits, self.y)[:, :count]
         return by_distance(
@@ -202,6 +219,21 @@ class Runs:
 
     def _keep(self, at: Tensor, images: Tensor) -> None:
         self.proposals[self.alive[at]] = images
+        self.fooled[self.alive[at]] = True
+
+    def least(self) -> Tensor:
+        """The least margin met of each example (n,), on the CPU; infinity: none."""
+        if self.gaps is None:
+            return torch.full((len(self.y),), torch.inf)
+        own = self.y.cpu().unsqueeze(1)
+        return self.gaps.scatter(1, own, torch.inf).amin(dim=1)
+
+    def _meet(self, gaps: Tensor) -> None:
+        """Notes how near each class came, of tasks k * n + i as in `Turn`."""
+        if self.gaps is None:
+            self.gaps = gaps.new_full((len(self.y), gaps.shape[1]), torch.inf)
+        least = gaps.view(-1, len(self.alive), gaps.shape[1]).amin(dim=0)
+        self.gaps[self.alive] = self.gaps[self.alive].minimum(least)
 
     def _on_step(self, pool: Pool, runs: Sequence[int], total: int) -> None:
         now = time.monotonic()
@@ -210,7 +242,9 @@ class Runs:
             done = runs[0] + pool.share() * len(runs)
             self.context.progress(done / total)
         if self.journal is not None and self.journal.due() and self.journal.save:
-            here = {
+            met = {} if self.gaps is None else {"gaps.met": self.gaps}
+            here = met | {
+                "fooled": self.fooled,
                 "run": torch.tensor(runs[0]),
                 "together": torch.tensor(len(runs)),
                 "alive": self.alive,

@@ -22,9 +22,10 @@ class Targets:
 
     count: int
     """0: untargeted."""
-    ranking: Literal["logit", "malt"] = "logit"
-    """Their order: by clean logit, or by linearised distance to the boundary
-    (Melamed et al. 2024, arXiv 2407.02240)."""
+    ranking: Literal["logit", "malt", "met"] = "logit"
+    """Their order: by clean logit, by linearised distance to the boundary (Melamed et
+    al. 2024, arXiv 2407.02240), or by how near their logit came to the label's in the
+    rounds before (`robrep_eval.attacks.rounds`)."""
     near: float = 1.0
     """Below 1: targets after the first are only for examples near the boundary, whose
     margin the first brought below this share of the clean one. The others count as

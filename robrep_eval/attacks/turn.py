@@ -54,13 +54,17 @@ class Turn:
             lambda run: self.noise.images(self.start_kind, run, self.ids, shape)
         )
 
-    def each_run(self, draw: Callable[[int], Rows]) -> Rows:
+    def each_run(
+        self, draw: Callable[[int], Rows], shape: tuple[int, ...] | None = None
+    ) -> Rows:
         """Draws for all tasks, from a function that gives them for one run.
 
         Args:
             draw: Maps the number of a run to a function of example numbers.
+            shape: Of one draw; that of an image by default.
         """
-        n, shape = len(self.ids), tuple(self.problem.x.shape[1:])
+        n = len(self.ids)
+        shape = tuple(self.problem.x.shape[1:]) if shape is None else shape
         each = [draw(run) for run in self.runs]
 
         def rows(tasks: Tensor) -> Tensor:

@@ -163,7 +163,7 @@ def _known(kind: str) -> list[str]:
     multiple=True,
     metavar="LIST",
     shell_complete=_complete("attack"),
-    help="Batteries (standard, quick, full) and attacks, separated by commas; "
+    help="Batteries (standard, fast, quick, full) and attacks, separated by commas; "
     "`robrep-eval list` names them. full adds ART's attacks, each on all images.",
 )
 @click.option(
@@ -173,6 +173,13 @@ def _known(kind: str) -> list[str]:
     shell_complete=_complete("model"),
     help="Also try adversarials made on that encoder with a linear probe of its own. "
     "May be repeated.",
+)
+@click.option(
+    "--audit",
+    type=int,
+    metavar="N",
+    help="Also attack N of the images that stand, drawn by the seed, by standard: with "
+    "--battery fast, robust accuracy on all images up to an exact interval.",
 )
 @click.option(
     "--engine",

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from zoo.plain_text import plain
+from zoo.two_phases import line as audit_line
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -149,11 +150,13 @@ def result_table(result: Result) -> Table:
 
 def footnotes(result: Result) -> list[str]:
     """What the table does not say."""
-    checked = (
-        f"Every adversarial re-checked: {result.evidence.count} inside the ball "
-        f"and [0, 1], misclassified; {result.undecided} examples undecided."
-    )
-    lines = [checked] if result.attacks else []
+    audit = audit_line(result)
+    lines = [] if audit is None else [f"{audit[:1].upper()}{audit[1:]}."]
+    if result.attacks:
+        lines.append(
+            f"Every adversarial re-checked: {result.evidence.count} inside the ball "
+            f"and [0, 1], misclassified; {result.undecided} examples undecided."
+        )
     if result.probe is not None:
         lines.append(_probe_line(result.probe))
     engines = ", ".join(dict.fromkeys(run.engine for run in result.attacks))

@@ -7,7 +7,7 @@ engine runs, its journal is written every few seconds.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -94,14 +94,25 @@ class Chunk:
         self,
         battery: Battery,
         report: Callable[[str, float, int], None] = lambda *_: None,
+        sample: Sequence[int] = (),
     ) -> ChunkResult:
-        """All attacks in turn, those of an earlier run from their files."""
+        """All attacks in turn, those of an earlier run from their files.
+
+        Args:
+            battery: The attacks.
+            report: Told the attack, its share done, and how many images stand.
+            sample: Rows of the whole run that the battery's last attacks are on.
+        """
+        drawn = torch.zeros(len(self.y), dtype=torch.bool)
+        drawn[[row - self.start for row in sample if self._holds(row)]] = True
         clean = self._clean()
         correct = clean == self.y
         survivors, standing = correct.clone(), correct.clone()
         found: dict[str, ChunkAttack] = {}
-        for attack in battery.attacks:
+        for at, attack in enumerate(battery.attacks):
             todo = survivors if attack.sequence else correct
+            if at >= len(battery.attacks) - battery.audited:
+                todo = todo & drawn
             alive = int(standing.sum())
             found[attack.name] = self._attack(
                 attack,
@@ -121,6 +132,10 @@ class Chunk:
         judged = examples.model_copy(update={"verdict": verdicts(examples)})
         files = {name: self._path(name) for name in found}
         return ChunkResult(self.start, judged, found, files)
+
+    def _holds(self, row: int) -> bool:
+        """Whether this row of the whole run is in this chunk."""
+        return self.start <= row < self.start + len(self.y)
 
     def _path(self, name: str) -> Path:
         safe = name.replace(":", "-")  # no colons in file names on Windows

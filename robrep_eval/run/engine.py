@@ -9,7 +9,7 @@ stay in the files until the evidence is written: memory does not grow with the e
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,12 +21,14 @@ from robrep_eval.attacks.checks import check_classifier
 from robrep_eval.attacks.engine_attack import EngineAttack
 from robrep_eval.attacks.prepared import POINTS, prepare
 from robrep_eval.attacks.problem import ITSELF
+from robrep_eval.attacks.rounds import RoundsAttack
 from robrep_eval.run.chunk import BatterySettings, Chunk, ChunkResult, read_chunk
 from robrep_eval.run.shards import Shards
 from zoo.classifier import Classifier
 from zoo.datasets.base import Dataset
 from zoo.records import Examples, Verdict
 from zoo.threat import ThreatModel
+from zoo.two_phases import draw
 
 
 @dataclass(frozen=True)
@@ -106,14 +108,29 @@ def run_battery(
     warnings = check_classifier(classifier, data, battery, settings.device)
     network, why = _networks(classifier, data, threat, battery)
     starts = range(0, len(data), settings.chunk_size)
-    tally = _Tally(on_progress, len(data))
-    for number in shards.chunks(len(starts)):
-        chunk = _chunk(classifier, data, threat, settings, folder, starts[number])
-        tally.add(chunk.run(battery, tally.reporter(len(chunk.data))))
-    tally.close()
-    shards.gather()
+
+    def chunk(start: int) -> Chunk:
+        return _chunk(classifier, data, threat, settings, folder, start)
+
+    def attack_all(attacks: Battery, name: str, sample: Sequence[int] = ()) -> None:
+        tally = _Tally(on_progress, len(data))
+        for number in shards.chunks(len(starts), name):
+            part = chunk(starts[number])
+            tally.add(part.run(attacks, tally.reporter(len(part.data)), sample))
+        tally.close()
+        shards.gather(name, everyone=bool(battery.audited))
+
+    sample: list[int] = []
+    attack_all(battery.before, "all")
+    if battery.audited:
+        first = _merge(
+            (chunk(start).run(battery.before) for start in starts), battery.before
+        )
+        names = [attack.name for attack in battery.before.attacks]
+        sample = draw(first.examples, names, battery.sample, settings.seed)
+        attack_all(battery, "sample", sample)
     merged = (
-        _chunk(classifier, data, threat, settings, folder, start).run(battery)
+        chunk(start).run(battery, sample=sample)
         for start in (starts if shards.leader else ())
     )
     run = _merge(merged, battery)
@@ -126,7 +143,7 @@ def _networks(
     classifier: Classifier, data: Dataset, threat: ThreatModel, battery: Battery
 ) -> tuple[dict[str, str], list[str]]:
     """Makes ready what the engine's attacks ask; what that is, and what to say."""
-    ours = [a for a in battery.attacks if isinstance(a, EngineAttack)]
+    ours = [a for a in battery.attacks if isinstance(a, EngineAttack | RoundsAttack)]
     exact = {a.name: a.randomness == "official-rng" for a in ours}
     if all(exact.values()):
         return dict.fromkeys(exact, ITSELF), []

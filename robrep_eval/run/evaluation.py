@@ -38,6 +38,7 @@ from zoo.errors import UserError
 from zoo.locks import in_use
 from zoo.records import (
     AttackRun,
+    Audit,
     DatasetRecord,
     Evidence,
     ModelRecord,
@@ -47,6 +48,7 @@ from zoo.records import (
     Verdict,
 )
 from zoo.threads import fitting_threads, network_work
+from zoo.two_phases import recount
 from zoo.verdicts import clean_accuracy, robust_accuracy, robust_under
 from zoo.verification import read_claims
 
@@ -371,12 +373,22 @@ def _record(
         robust=robust_accuracy(found.examples),
         undecided=sum(v is Verdict.UNDECIDED for v in found.examples.verdict),
         attacks=_attack_runs(plan.battery, found),
+        audit=_audit(plan.battery, found, settings.seed),
         examples=found.examples,
         evidence=evidence,
         seconds=seconds,
         provenance=provenance(settings.device, list(plan.request.command)),
         notes=[*plan.notes, *found.warnings],
     )
+
+
+def _audit(battery: Battery, found: Run, seed: int) -> Audit | None:
+    """What the attacks on a sample came to."""
+    if not battery.audited:
+        return None
+    names = [attack.name for attack in battery.attacks]
+    before, audited = names[: -battery.audited], names[-battery.audited :]
+    return recount(found.examples, before, audited, battery.sample, seed)
 
 
 def _attack_runs(battery: Battery, found: Run) -> list[AttackRun]:

@@ -74,6 +74,8 @@ class SharedOptions(FitOptions, RunOptions, MeasureOptions, total=False):
     attacks: str | Sequence[str]
     """Batteries and attacks, as "standard,pgd" or ["apgd-ce"]."""
     transfer_from: str | Sequence[str]
+    audit: int | None
+    """Images, of those that the attacks left, that `standard` attacks as well."""
     engine: str
     randomness: str
     limit: int | None
@@ -208,8 +210,9 @@ def request_options(options: Mapping[str, Any]) -> dict[str, Any]:
         if name in options:
             found[name] = options[name].lower()
     sources = [f"transfer:{name}" for name in names(options.get("transfer_from", ()))]
+    last = [] if options.get("audit") is None else [f"audit:{options['audit']}"]
     found["attacks"] = ",".join(
-        [*names(options.get("attacks", "standard")), *sources]
+        [*names(options.get("attacks", "standard")), *sources, *last]
     ).lower()
     if options.get("data_dir") is not None:
         found["data_dir"] = Path(options["data_dir"])

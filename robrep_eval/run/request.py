@@ -85,8 +85,12 @@ def read_request(options: dict[str, Any], command: Sequence[str]) -> Request:
 
 
 def _attacks(options: dict[str, Any]) -> str:
-    """All that --battery, --attacks and --transfer-from name, in that order."""
+    """All that --battery, --attacks, --transfer-from and --audit name, in that
+    order."""
+    if options["audit"] is not None and options["audit"] < 1:
+        raise UserError(f"--audit must be at least 1, not {options['audit']}")
     named = [*options["attacks"], *map("transfer:{}".format, options["transfer_from"])]
+    named += [] if options["audit"] is None else [f"audit:{options['audit']}"]
     return ",".join(named).lower()
 
 

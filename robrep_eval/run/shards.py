@@ -61,12 +61,17 @@ class Shards:
         """True for the one process that prepares, merges and reports."""
         return self.rank == 0
 
-    def chunks(self, count: int) -> Iterator[int]:
-        """Numbers of the chunks that this process is to do, one at a time."""
+    def chunks(self, count: int, work: str = "all") -> Iterator[int]:
+        """Numbers of the chunks that this process is to do, one at a time.
+
+        Args:
+            count: How many there are.
+            work: Tells two kinds of work on the same chunks apart.
+        """
         if self.store is None:
             yield from range(count)
             return
-        while (number := self.store.add("next", 1) - 1) < count:
+        while (number := self.store.add(f"next/{work}", 1) - 1) < count:
             yield number
 
     def announce(self, event: str) -> None:
@@ -79,10 +84,11 @@ class Shards:
         if self.store is not None:
             self.store.wait([event], PATIENCE)
 
-    def gather(self) -> None:
-        """The leader waits until every process has come to this point."""
+    def gather(self, work: str = "all", *, everyone: bool = False) -> None:
+        """The leader, or everyone, waits until all processes have come here."""
         if self.store is None:
             return
-        self.store.add("arrived", 1)
-        while self.leader and self.store.add("arrived", 0) < self.world:
+        here = f"arrived/{work}"
+        self.store.add(here, 1)
+        while (everyone or self.leader) and self.store.add(here, 0) < self.world:
             time.sleep(POLL_SECONDS)

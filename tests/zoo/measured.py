@@ -23,7 +23,7 @@ from zoo.threat import ThreatModel
 
 IMAGES = 48
 NAME = "measured"
-ENTRY = "digits-l2-0.35-slf-50pct-apgd-ce-fgsm"
+ENTRY = "digits-l2-0.35-slf-50pct-apgd-dlr-fgsm-audit-6"
 
 
 def publish_measured(root: Path) -> Path:
@@ -55,7 +55,7 @@ def publish_measured(root: Path) -> Path:
             f"zoo:{NAME}",
             norm="L2",
             eps=0.35,
-            attacks="apgd-ce,fgsm",
+            attacks="apgd-dlr,fgsm,audit:6",
             limit=IMAGES,
             output=root / "run",
             probe=ProbeSettings(labels="50%"),

@@ -20,13 +20,44 @@ from robrep_eval.attacks.base import Context
 from robrep_eval.attacks.engine_attack import EngineAttack
 from robrep_eval.attacks.fab import FabAttack
 from robrep_eval.attacks.pool import Journal, State
+from robrep_eval.attacks.rounds import Round, RoundsAttack
 from robrep_eval.attacks.square import SquareAttack
 from robrep_eval.attacks.targets import Targets
 from zoo.classifier import Classifier
 from zoo.threat import ThreatModel
 
 N = 16
-ATTACKS: dict[str, EngineAttack] = {
+ROUNDS = RoundsAttack(
+    name="rounds",
+    rounds=(
+        Round(
+            attack=ApgdAttack(
+                name="first", loss="probability-margin", steps=4, start="clean"
+            )
+        ),
+        Round(
+            attack=ApgdAttack(name="second", loss="ce", steps=6, start="diversified"),
+            near=0.9,
+        ),
+        Round(
+            attack=ApgdAttack(
+                name="third",
+                loss="dlr-targeted",
+                steps=8,
+                targets=Targets(count=3, ranking="met"),
+            ),
+            near=0.6,
+        ),
+        Round(
+            attack=FabAttack(
+                name="last", steps=6, targets=Targets(count=2, ranking="met")
+            ),
+            near=0.3,
+        ),
+    ),
+)
+ATTACKS: dict[str, EngineAttack | RoundsAttack] = {
+    "rounds": ROUNDS,
     "apgd-ce": ApgdAttack(name="apgd-ce", loss="ce", steps=12, restarts=2),
     "apgd-t": ApgdAttack(
         name="apgd-t",
@@ -56,6 +87,7 @@ CASES = [
     ("apgd-ce", ThreatModel(norm="L2", eps=0.9)),
     ("apgd-ce", ThreatModel(norm="L1", eps=3.0)),
     ("stripes", ThreatModel(norm="L2", eps=0.9)),
+    ("rounds", ThreatModel(norm="L2", eps=0.9)),
     ("square", ThreatModel(norm="L2", eps=1.5)),
 ]
 case = pytest.mark.parametrize(("name", "threat"), CASES, ids=lambda c: str(c))
@@ -71,7 +103,7 @@ class Setting:
 
     def fooled(
         self,
-        attack: EngineAttack,
+        attack: EngineAttack | RoundsAttack,
         threat: ThreatModel,
         rows: Tensor,
         batch_size: int = 64,

@@ -138,6 +138,7 @@ def test_every_point_of_apgd(norm: Norm, loss: str, steps: int, passes: int) -> 
         draws,
         iterations=steps,
         guard=0.0,
+        classes=4,
         averaged=passes,
     )
     program.reasons = Counter()
@@ -159,6 +160,7 @@ def test_every_point_of_apgd_in_l1(passes: int) -> None:
         draws,
         iterations=20,
         guard=0.0,
+        classes=4,
         averaged=passes,
         larger=False,
     )
