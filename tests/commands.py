@@ -9,6 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from time import sleep
 
+import click
+from click.testing import CliRunner
+
+from zoo.errors import UserError
+
 
 def start(
     *words: str, umask: int = -1, new_group: bool = False, **more: str
@@ -34,6 +39,14 @@ def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
 def run(*words: str, umask: int = -1, **more: str) -> tuple[int, str, str]:
     """The same, from beginning to end."""
     return finish(start(*words, umask=umask, **more))
+
+
+def refusal(command: click.Command, *words: str) -> str:
+    """Why the command, run in this process, refuses its words; one line."""
+    found = CliRunner().invoke(command, words)
+    assert isinstance(found.exception, UserError), (found.exception, found.output)
+    (line,) = str(found.exception).splitlines()
+    return line
 
 
 def until(holds: Callable[[], object], process: subprocess.Popen[str]) -> None:

@@ -442,7 +442,7 @@ def _number(text: str, value: float) -> None:
     sane(text.isascii() and "_" not in text and math.isfinite(value), (text, value))
 
 
-def _flag(kind: click.ParamType, text: str) -> Any:
+def _flag(kind: click.ParamType[Any], text: str) -> Any:
     """As a command line reads the value of a flag."""
     try:
         return kind.convert(text, None, None)
