@@ -157,12 +157,15 @@ class TrainingFolder:
         """All lines so far; a last one that a kill cut short is left out."""
         if not self.metrics_file.is_file():
             return []
-        lines = []
-        for text in self.metrics_file.read_bytes().splitlines():
+        lines: list[dict[str, Any]] = []
+        texts = self.metrics_file.read_bytes().splitlines()
+        for at, text in enumerate(texts, start=1):
             try:
                 line = parse_json(text, "a line")
             except UserError:
-                break
+                if at == len(texts):
+                    break
+                line = None
             epoch = line.get("epoch") if isinstance(line, dict) else None
             if type(epoch) is not int or epoch < 0:
                 raise UserError(

@@ -70,6 +70,7 @@ def _a_line(line: bytes) -> Callable[[Path], None]:
         ("checkpoint.pt", _another_epoch, "does not fit this run (epoch 7 of 2)"),
         ("metrics.jsonl", _a_line(b'{"loss": 1}'), "is no record of an epoch"),
         ("metrics.jsonl", _a_line(b"[1]"), "is no record of an epoch"),
+        ("metrics.jsonl", _a_line(b'{"epoch": 1, "lo'), "is no record of an epoch"),
         ("metrics.jsonl", _a_line(b'{"epoch": -1}'), "is no record of an epoch"),
     ],
 )
