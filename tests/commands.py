@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,9 +16,7 @@ from click.testing import CliRunner
 from zoo.errors import UserError
 
 
-def start(
-    *words: str, umask: int = -1, new_group: bool = False, **more: str
-) -> subprocess.Popen[str]:
+def start(*words: str, umask: int = -1, **more: str) -> subprocess.Popen[str]:
     """`python -m WORDS` with the environment of the tests and `more`."""
     return subprocess.Popen(
         [sys.executable, "-m", *words],
@@ -26,8 +25,13 @@ def start(
         stderr=subprocess.PIPE,
         text=True,
         umask=umask,
-        start_new_session=new_group,
+        preexec_fn=_hear_interrupts,
     )
+
+
+def _hear_interrupts() -> None:
+    """Also where the tests run in the background, whose children ignore Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import signal
 import sys
 import warnings
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
 
 import rich_click as click
 
@@ -46,18 +47,37 @@ def run(command: Callable[..., Any], name: str) -> None:
         warnings.simplefilter("ignore", kind)  # of libraries, for their developers
     warnings.filterwarnings("ignore", "pkg_resources is deprecated")
     try:
-        code = command(prog_name=name, standalone_mode=False)
+        with _one_interrupt():
+            code = command(prog_name=name, standalone_mode=False)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
     except RobrepError as error:
         sys.exit(_fail(str(error), error.exit_code))
     except (click.Abort, KeyboardInterrupt):
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # once is enough
         sys.exit(_fail("interrupted; the same command again goes on from here", 130))
     except OSError as error:
         sys.exit(_fail(_describe(error), 1))
     sys.exit(code if isinstance(code, int) else 0)
+
+
+@contextmanager
+def _one_interrupt() -> Iterator[None]:
+    """The first Ctrl-C interrupts; further ones are ignored, and so is the first
+    where Ctrl-C was ignored before (nohup)."""
+
+    def interrupt(*_: object) -> NoReturn:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGINT) is interrupt:
+            signal.signal(signal.SIGINT, before)
 
 
 def _show_notices() -> None:
