@@ -58,6 +58,10 @@ class ApgdAttack(EngineAttack):
             shown["start"] = self.start
         return shown
 
+    @property
+    def alike(self) -> bool:
+        return True
+
     def program(self, turn: Turn) -> Program:
         problem, loss = turn.problem, LOSSES[self.loss]
         draws = starts.noise(self.start, turn)

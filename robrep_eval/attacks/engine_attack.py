@@ -47,6 +47,11 @@ class EngineAttack(ABC):
         """The classes that the runs aim at."""
         return UNTARGETED
 
+    @property
+    def alike(self) -> bool:
+        """Whether one program serves several runs: targets, and for some restarts."""
+        return self.restarts == 1
+
     @abstractmethod
     def program(self, turn: Turn) -> Program:
         """See `robrep_eval.attacks.turn.Programmed`."""

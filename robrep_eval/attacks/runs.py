@@ -94,9 +94,9 @@ class Runs:
         return self.proposals
 
     def _together(self, left: int, *, first: bool) -> int:
-        """How many targets fill a batch with the examples still standing."""
+        """How many runs fill a batch with the examples still standing."""
         attack = self.attack
-        ordered = attack.randomness == "official-rng" or attack.restarts > 1
+        ordered = attack.randomness == "official-rng" or not attack.alike
         if ordered or (first and self.targets.near < 1):
             return 1
         return max(1, min(left, self.batch_size // len(self.alive)))

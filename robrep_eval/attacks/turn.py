@@ -96,5 +96,9 @@ class Programmed(Protocol):
     def targets(self) -> Targets:
         """The classes that its runs aim at."""
 
+    @property
+    def alike(self) -> bool:
+        """Whether one program serves several runs, side by side."""
+
     def program(self, turn: Turn) -> Program:
         """What each task of the turn does. Several targets may run side by side."""
