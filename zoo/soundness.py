@@ -22,6 +22,9 @@ AGREEMENT = 1e-4
 sums taken in another order may cost three of them."""
 REFUSED = 10 * AGREEMENT
 """The same above which nothing is attacked; in between a health check says so."""
+GRADIENTS = 0.02
+"""Largest change of an image's gradient, relative to its length, that a copy may make:
+a cosine of at least 0.9998 and a length within 2%."""
 PROBABLE = 1e-3
 """By how much probabilities may miss a sum of one: what half precision leaves."""
 OPPOSITE = 2.0

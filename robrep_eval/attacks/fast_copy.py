@@ -88,7 +88,7 @@ def _lay_out_gradients(graph: fx.GraphModule) -> None:
     for node in list(graph.graph.nodes):
         if _is_mean(graph, node):
             with graph.graph.inserting_before(node):
-                laid = graph.graph.call_function(formatted, (node.args[0],))
+                laid = graph.graph.call_function(laid_out, (node.args[0],))
             node.replace_input_with(node.args[0], laid)
     graph.recompile()
 
@@ -102,7 +102,7 @@ def _is_mean(graph: fx.GraphModule, node: fx.Node) -> bool:
     return over_positions or node.target is F.adaptive_avg_pool2d
 
 
-def formatted(x: Tensor) -> Tensor:
+def laid_out(x: Tensor) -> Tensor:
     """`x` itself, whose gradient will be channels last."""
     same: Tensor = _LaidOut.apply(x)
     return same

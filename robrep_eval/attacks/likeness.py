@@ -24,12 +24,8 @@ from torch.nn.functional import cosine_similarity, normalize
 from robrep_eval.attacks.losses import cross_entropy, dlr
 from robrep_eval.attacks.problem import Model
 from robrep_eval.randomness import seeded
+from zoo.soundness import GRADIENTS, REFUSED
 
-LOGITS = 1e-3
-"""Largest change of a logit, relative to the largest of all."""
-GRADIENTS = 0.02
-"""Largest change of an image's gradient, relative to its length: a cosine of at least
-0.9998 and a length within 2%."""
 NOISE = 4.0
 """More is allowed where the original's own gradient moves with the last bits of the
 pixels: so many times as much."""
@@ -180,12 +176,12 @@ def examine(classifier: nn.Module, itself: Model, x: Tensor) -> Original:
 
 
 def close(got: Tensor, want: Tensor) -> bool:
-    """Whether logits are the same but for rounding."""
+    """Whether logits are the same but for rounding, beside the largest of all."""
     if not torch.equal(got.isfinite(), want.isfinite()):
         return False
     got, want = got.nan_to_num(0, 0, 0), want.nan_to_num(0, 0, 0)
     scale = want.abs().max().clamp(min=1e-12)
-    return bool((got - want).abs().max() <= LOGITS * scale)
+    return bool((got - want).abs().max() <= REFUSED * scale)
 
 
 def untraceable(classifier: nn.Module, x: Tensor) -> str:
