@@ -191,7 +191,7 @@ def write_record(path: Path, record: Record) -> None:
 def as_text(value: Any, indent: str = "", before: int = 0) -> str:
     """Indented JSON in which whatever fits on one line stays on one.
 
-    Long lists of numbers or words fill their lines.
+    Long lists of numbers or words fill their lines, and so do objects of them.
 
     Args:
         value: JSON; NaN is refused, as JSON has none.
@@ -203,14 +203,16 @@ def as_text(value: Any, indent: str = "", before: int = 0) -> str:
     if fits or not value or not isinstance(value, dict | list):
         return flat
     deeper = f"{indent}  "
+    items = value.values() if isinstance(value, dict) else value
+    nested = any(isinstance(item, dict | list) and item for item in items)
     if isinstance(value, dict):
         keys = [f"{json.dumps(key)}: " for key in value]
         pairs = zip(keys, value.values(), strict=True)
         lines = [key + as_text(item, deeper, len(key)) for key, item in pairs]
-    elif any(isinstance(item, dict | list) for item in value):
-        lines = [as_text(item, deeper) for item in value]
     else:
-        lines = _filled([json.dumps(item) for item in value], WIDTH - len(deeper))
+        lines = [as_text(item, deeper) for item in value]
+    if not nested:
+        lines = _filled(lines, WIDTH - len(deeper))
     opening, closing = "{}" if isinstance(value, dict) else "[]"
     body = ",\n".join(deeper + line for line in lines)
     return f"{opening}\n{body}\n{indent}{closing}"

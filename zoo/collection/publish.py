@@ -37,10 +37,11 @@ from zoo.collection.references import weights_file
 from zoo.collection.sources import FolderSource, Source
 from zoo.collection.store import check_encoder, load_encoder_by_name, opened
 from zoo.errors import UserError
-from zoo.files import copy_together, leftovers, write_json
+from zoo.files import copy_together, leftovers, write_text
 from zoo.paths import user_path
 from zoo.records import Card, Result, read_record, write_record
 from zoo.result_file import RESULT, read_result
+from zoo.schema import as_text
 from zoo.verification import place_of_images
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ def _stage(request: Publication, stage: Path) -> Card:
     shutil.copyfile(folder / card.weights, place / card.weights)
     write_record(place / CARD, card)
     encoder = check_encoder(card, place / card.weights)
-    write_json(place / CONFIG, config(encoder))
+    write_text(place / CONFIG, as_text(config(encoder)) + "\n")
     runs = [run for run in request.runs if (run / RESULT).is_file()]
     if request.entry:
         check_name(request.entry, "an entry")
