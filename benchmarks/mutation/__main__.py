@@ -82,7 +82,8 @@ def main() -> None:
             tally = _try(tree, name, there, given)
             tallies.append(tally)
             print(f"{name}: {tally.killed} of {tally.tried} killed", flush=True)
-            print(*(f"  {name}:{one}" for one in tally.survivors), sep="\n", flush=True)
+            for one in tally.survivors:
+                print(f"  {name}:{one}", flush=True)
     killed, tried = sum(t.killed for t in tallies), sum(t.tried for t in tallies)
     print(f"{killed} of {tried} killed, of {sum(t.possible for t in tallies)} possible")
 
