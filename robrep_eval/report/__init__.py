@@ -8,6 +8,7 @@ added needs forward passes only and says so.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from zoo.datasets.base import Dataset
 
-__all__ = ["write_report"]
+__all__ = ["write_overview", "write_report"]
 
 PAGES = Path(__file__).parent / "pages"
 
@@ -52,12 +53,10 @@ def write_report(
     from robrep_eval.report.contents import contents
     from robrep_eval.report.material import finished_folder, gather
     from robrep_eval.run.run_folder import REPORT
-    from zoo.pages.html_page import render, write_page
+    from zoo.pages.html_page import render
 
     folder = finished_folder(run)
-    path = output or folder / REPORT
-    if path.is_dir():
-        raise UserError(f"{path} is a folder; name a file with --output")
+    path = _file(output or folder / REPORT)
     material = gather(
         folder, dataset=dataset, data_dir=data_dir, device=device, model=model
     )
@@ -71,6 +70,44 @@ def write_report(
         result=material.result,
         measured=material.measured,
     )
+    return _write(path, page)
+
+
+def write_overview(runs: Sequence[Path], output: Path) -> Path:
+    """Writes one page about several finished runs, from their records alone.
+
+    Args:
+        runs: Run folders, or their result.json, in the order to show them in.
+        output: The file.
+
+    Raises:
+        UserError: as `write_report`.
+    """
+    from robrep_eval.report.overview import overview
+    from zoo.pages.html_page import render
+
+    path = _file(output)
+    found = overview(runs)
+    page = render(
+        "overview.html.j2",
+        folder=PAGES,
+        styles=["report.css"],
+        title=f"Robustness in {len(runs)} runs",
+        it=found,
+    )
+    return _write(path, page)
+
+
+def _file(path: Path) -> Path:
+    """The path, unless it is a folder."""
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; name a file with --output")
+    return path
+
+
+def _write(path: Path, page: str) -> Path:
+    from zoo.pages.html_page import write_page
+
     try:
         write_page(path, page)
     except OSError as error:

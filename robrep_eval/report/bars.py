@@ -87,12 +87,14 @@ def _row(row: Bar, axis: Axis, y: float) -> list[Mark]:
     return marks
 
 
-def _shares() -> tuple[Axis, list[Tick]]:
+def shares() -> tuple[Axis, list[Tick]]:
+    """An axis from 0 to 100%."""
     axis = Axis(0.0, 1.0, EDGE, WIDTH - RIGHT)
     return axis, axis.ticks(0.25, lambda share: f"{100 * share:.0f}")
 
 
-def _share(label: str, figure: Proportion, kind: str) -> Bar:
+def share_bar(label: str, figure: Proportion, kind: str) -> Bar:
+    """A share with its interval."""
     return Bar(
         label=label,
         value=str(figure),
@@ -113,11 +115,10 @@ def attack_labels(result: Result) -> list[str]:
 
 def attack_bars(result: Result) -> Figure:
     """Accuracy when clean, under each attack, and in the worst case over all."""
-    rows = [_share("clean", result.clean, "clean")]
-    for run, label in zip(result.attacks, attack_labels(result), strict=True):
-        rows.append(_share(label, run.robust, "attack"))
-    rows.append(_share("worst case, per image", result.robust, "held"))
-    axis, ticks = _shares()
+    rows = [share_bar("clean", result.clean, "clean")]
+    rows += [share_bar(label, robust, "attack") for label, robust in _merged(result)]
+    rows.append(share_bar("worst case, per image", result.robust, "held"))
+    axis, ticks = shares()
     told = "; ".join(f"{row.label} {row.value}" for row in rows)
     drawing = bars(
         "attacks",
@@ -131,6 +132,17 @@ def attack_bars(result: Result) -> Figure:
     return Figure(drawing=drawing)
 
 
+def _merged(result: Result) -> list[tuple[str, Proportion]]:
+    """Attacks in order; those in a row that come to the same figure are one bar."""
+    found: list[tuple[str, Proportion]] = []
+    for run, label in zip(result.attacks, attack_labels(result), strict=True):
+        if found and found[-1][1] == run.robust:
+            found[-1] = (f"{found[-1][0]}, {run.name}", run.robust)
+        else:
+            found.append((label, run.robust))
+    return found
+
+
 def ceiling(result: Result) -> Proportion:
     """Share of images that no counted adversarial and no clean error rules out.
 
@@ -140,13 +152,15 @@ def ceiling(result: Result) -> Proportion:
     return Proportion.of(result.robust.k + result.undecided, result.robust.n)
 
 
-def bracket(result: Result, measured: Measurements) -> Figure:
-    """Certified <= true <= attacked, on the evaluated images."""
+def bracket(result: Result, measured: Measurements) -> Figure | None:
+    """Certified <= true <= attacked, on the evaluated images; None without a proof."""
     proof, top = measured.lipschitz, ceiling(result)
-    bottom = proof.certified.value if proof is not None else 0.0
+    if proof is None:
+        return None
+    bottom = proof.certified.value
     span = f"{percent(bottom)} to {percent(top.value)}"
     rows = [
-        _share("attacked: truth not above", top, "attack"),
+        share_bar("attacked: truth not above", top, "attack"),
         Bar(
             label="true: in between",
             value=span,
@@ -154,15 +168,12 @@ def bracket(result: Result, measured: Measurements) -> Figure:
             end=top.value,
             kind="band",
         ),
+        share_bar("certified: nor below it", proof.certified, "proof"),
     ]
-    if proof is not None:
-        rows.append(_share("certified: nor below it", proof.certified, "proof"))
-    else:
-        rows.append(Bar(label="certified", value="nothing", end=0.0, kind="proof"))
     if measured.bound is not None:
         estimate = measured.bound.estimated_robust
-        rows.append(_share("margin test, estimated", estimate, "estimate"))
-    axis, ticks = _shares()
+        rows.append(share_bar("margin test, estimated", estimate, "estimate"))
+    axis, ticks = shares()
     drawing = bars(
         "bracket",
         "Certified, true and attacked accuracy",

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from robrep_eval.attacks.registry import registry
 from robrep_eval.measures.registry import ROWS
+from robrep_eval.report.answers import Answer, limit, told, verdict
 from robrep_eval.report.bars import (
     attack_bars,
     attack_labels,
@@ -35,10 +36,13 @@ class Contents:
     """Its name with what stands behind it."""
     attacks: list[tuple[str, AttackRun]]
     attack_bars: Figure
-    bracket: Figure
+    bracket: Figure | None
+    """None where nothing is proved from below."""
     eps: Figure
     classes: list[ClassRow]
     gallery: Gallery | None
+    verdict: Answer
+    limit: Answer | None
     displacement: Figure | None = None
     map: Figure | None = None
     bound: Figure | None = None
@@ -46,6 +50,24 @@ class Contents:
     smoothing: Figure | None = None
     absent: dict[str, str] = field(default_factory=dict)
     """By section, one sentence."""
+
+    @property
+    def told(self) -> dict[str, str]:
+        """By section, what stands beside its heading while it is folded."""
+        return told(self.material, self.attacks, self.gallery)
+
+    @property
+    def missing(self) -> list[str]:
+        """Sentences about what the run does not hold, or the page cannot show."""
+        measured, absent = self.material.measured, self.absent
+        shown = {
+            "gallery": self.gallery,
+            "displacement": self.displacement,
+            "map": self.map or self.displacement,
+        }
+        lacking = [key for key in absent if shown.get(key, self) is None]
+        lacking += [row for row in ROWS if getattr(measured, row, self) is None]
+        return list(dict.fromkeys(absent[key] for key in lacking if absent.get(key)))
 
     @property
     def doubts(self) -> list[str]:
@@ -65,6 +87,8 @@ def contents(material: Material, *, device: str = "cpu") -> Contents:
         attacks=list(zip(attack_labels(result), result.attacks, strict=True)),
         attack_bars=attack_bars(result),
         bracket=bracket(result, measured),
+        verdict=verdict(measured.health),
+        limit=limit(measured.bound),
         eps=eps_figure(result, measured, seen),
         classes=class_rows(material, seen),
         gallery=gallery(material, seen),

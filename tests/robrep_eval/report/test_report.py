@@ -10,6 +10,7 @@ import io
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,8 @@ from whole import read_whole
 
 from robrep_eval import evaluate
 from robrep_eval.commands.cli import main
-from robrep_eval.report import write_report
+from robrep_eval.report import write_overview, write_report
+from robrep_eval.report.answers import verdict
 from robrep_eval.report.bars import attack_bars, bracket, ceiling
 from robrep_eval.report.contents import Contents, contents
 from robrep_eval.report.curves import falling, lower_bound, upper_bound, value_at
@@ -40,12 +42,13 @@ from robrep_eval.report.feature_map import cloud
 from robrep_eval.report.gallery import data_uri, gallery
 from robrep_eval.report.material import Material, gather
 from robrep_eval.report.seen import see, shrink
-from robrep_eval.report.svg import Rect
+from robrep_eval.report.svg import Rect, Text
 from zoo.classifier import Classifier
 from zoo.datasets.base import Dataset, from_array
 from zoo.errors import UserError
 from zoo.evidence import check_adversarials
 from zoo.files import read_json, write_json
+from zoo.measurements import Status
 from zoo.records import Outcome, Verdict
 from zoo.result_file import read_result
 from zoo.threat import ThreatModel
@@ -247,7 +250,9 @@ def test_certificates_bound_from_below_and_smoothing_stays_outside(
         assert value_at(steps, radius) == pytest.approx(
             np.mean(np.array(proof.radius) > radius)
         )
-    drawn = bracket(found.result, found.measured).drawing
+    figure = bracket(found.result, found.measured)
+    assert figure is not None
+    drawn = figure.drawing
     band = next(m for m in drawn.marks if isinstance(m, Rect) and m.kind == "band")
     track = next(m for m in drawn.marks if isinstance(m, Rect) and m.kind == "track")
     share = band.width / track.width
@@ -497,7 +502,8 @@ def test_bars_are_as_long_as_their_figures(shown: Contents) -> None:
     marks = [m for m in attack_bars(result).drawing.marks if isinstance(m, Rect)]
     tracks = [m for m in marks if m.kind == "track"]
     lengths = [m.width / tracks[0].width for m in marks if m.kind != "track"]
-    want = [result.clean, *(run.robust for run in result.attacks), result.robust]
+    attacks = [figure for figure, _ in groupby(run.robust for run in result.attacks)]
+    want = [result.clean, *attacks, result.robust]
     assert lengths == pytest.approx([figure.value for figure in want], abs=0.001)
 
 
@@ -508,6 +514,58 @@ def _command(*words: str) -> subprocess.CompletedProcess[str]:
         text=True,
         check=False,
     )
+
+
+def test_attacks_in_a_row_that_come_to_the_same_are_one_bar(shown: Contents) -> None:
+    result = shown.material.result
+    first = result.attacks[0]
+    third = first.model_copy(update={"name": "other", "robust": result.clean})
+    same = first.model_copy(update={"name": "square"})
+    made = result.model_copy(update={"attacks": [first, same, third, same]})
+    marks = attack_bars(made).drawing.marks
+    labels = [m.text for m in marks if isinstance(m, Text) and m.kind == "label"]
+    assert len(labels) == 1 + 3 + 1
+    assert labels[1] == f"{first.name}, square"
+
+
+def test_nothing_proved_is_no_headline(
+    shown: Contents, run: Path, tmp_path: Path
+) -> None:
+    assert shown.bracket is None
+    assert "certified" not in _page(run, tmp_path / "r.html").text.split("Attacks")[0]
+
+
+@pytest.mark.parametrize(
+    ("statuses", "word"),
+    [("pass pass", "sound"), ("pass warn", "doubtful"), ("fail warn", "doubtful")],
+)
+def test_the_verdict_is_that_of_the_checks(
+    shown: Contents, statuses: str, word: str
+) -> None:
+    health = shown.material.measured.health
+    assert health is not None
+    flags = [
+        flag.model_copy(update={"status": Status(status)})
+        for flag, status in zip(health.flags, statuses.split(), strict=False)
+    ]
+    found = verdict(health.model_copy(update={"flags": flags}))
+    assert found.word == word
+    assert verdict(None).word == "not checked"
+
+
+def test_several_runs_are_one_page(run: Path, tmp_path: Path) -> None:
+    other = copy_run(run, tmp_path / "b", threat={"norm": "Linf", "eps": 0.15})
+    result = read_result(run)
+    same = write_overview([run, run], tmp_path / "same.html").read_text()
+    assert "All on digits/test" in same
+    assert Reader(same).text.count(str(result.robust)) >= 2
+    mixed = write_overview([run, other], tmp_path / "mixed.html").read_text()
+    assert "differ in more than the model" in mixed
+    assert "Linf 0.15" in mixed
+    done = _command("report", str(run), str(other), "-h")
+    assert done.returncode == 0
+    with pytest.raises(UserError, match="no folder"):
+        write_overview([run, tmp_path / "nowhere"], tmp_path / "r.html")
 
 
 def test_the_command_writes_the_page_and_names_it(run: Path, tmp_path: Path) -> None:

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from accessibility import violations
 from browsing import View
 from reports import HOSTILE, copy_run, measured_run
 from whole import read_whole
 
 from robrep_eval import evaluate
-from robrep_eval.report import write_report
+from robrep_eval.report import write_overview, write_report
 from zoo.classifier import Classifier
 
 pytestmark = pytest.mark.browser
@@ -89,9 +90,17 @@ def file(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_report(measured_run(run, folder / "run"), folder / "report.html")
 
 
+def unfolded(view: View) -> View:
+    """With every section open."""
+    view.tab.evaluate(
+        "for (const d of document.querySelectorAll('details')) d.open = 1"
+    )
+    return view
+
+
 @pytest.fixture
 def view(browser: Any, file: Path) -> Iterator[View]:
-    opened = View(browser, file, viewport={"width": 1280, "height": 900})
+    opened = unfolded(View(browser, file, viewport={"width": 1280, "height": 900}))
     yield opened
     assert opened.errors == []
     assert opened.outside == []
@@ -111,6 +120,7 @@ def test_fits_every_screen(browser: Any, file: Path, width: int, scheme: str) ->
     view = View(
         browser, file, viewport={"width": width, "height": 800}, color_scheme=scheme
     )
+    unfolded(view)
     assert view.tab.evaluate("document.documentElement.scrollWidth") <= width
     assert view.tab.evaluate(CLIPPED) == []
     assert view.tab.evaluate(OVERLAPPING) == []
@@ -120,6 +130,34 @@ def test_fits_every_screen(browser: Any, file: Path, width: int, scheme: str) ->
     assert min(view.tab.evaluate(small)) >= 9 if width >= 360 else True
     assert view.errors == []
     view.context.close()
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_answer_is_on_the_first_screens(
+    browser: Any, file: Path, width: int
+) -> None:
+    """Figure, interval, verdict and limit without scrolling; the rest is folded."""
+    view = View(browser, file, viewport={"width": width, "height": 900})
+    assert view.tab.locator("details[open]").count() == 0
+    tiles = view.tab.locator(".tiles").bounding_box()
+    assert tiles["y"] + tiles["height"] <= 900
+    for word in ("clean accuracy", "the evaluation", "what limits it"):
+        assert word in view.tab.locator(".tiles").inner_text()
+    assert view.tab.evaluate("document.documentElement.scrollHeight") < 1800
+    view.context.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_axe_finds_nothing(browser: Any, file: Path, width: int, scheme: str) -> None:
+    assert violations(browser, file, scheme=scheme, width=width) == []
+
+
+def test_axe_finds_nothing_on_the_page_of_several_runs(
+    browser: Any, run: Path, tmp_path: Path
+) -> None:
+    page = write_overview([run, run], tmp_path / "o.html")
+    assert violations(browser, page, scheme="light", width=390) == []
 
 
 def test_dark_where_the_reader_wants_it_dark(browser: Any, file: Path) -> None:
@@ -202,11 +240,10 @@ def test_the_keyboard_reaches_sections_and_wide_tables(view: View) -> None:
     assert view.tab.evaluate("document.activeElement.className") == "skip"
     assert view.tab.locator(".skip").bounding_box()["x"] >= 0
     view.tab.keyboard.press("Tab")
+    assert view.tab.evaluate("document.activeElement.tagName") == "SUMMARY"
     view.tab.keyboard.press("Enter")
-    assert view.tab.url.endswith("#attacks")
-    for target in view.tab.locator("nav a").all():
-        identifier = target.get_attribute("href").removeprefix("#")
-        assert view.tab.locator(f"section[id='{identifier}']").count() == 1
+    assert view.tab.evaluate("document.querySelector('details').open") is False
+    assert view.tab.locator("summary h2").count() == view.tab.locator("details").count()
     for region in view.tab.locator(".wide").all():
         assert region.get_attribute("tabindex") == "0"
         assert region.get_attribute("aria-label")

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from accessibility import violations
 from boards import HOSTILE, METHODS, board, large, many
 from browsing import View
 
@@ -478,3 +479,10 @@ def test_colours_are_told_apart_by_every_eye(
         seen = [lab(np.clip(matrix @ linear(c), 0, 1)) for c in colours]
         for a, b in itertools.combinations(seen, 2):
             assert np.linalg.norm(a - b) > 18, eye
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_axe_finds_nothing(browser: Any, file: Path, width: int, scheme: str) -> None:
+    assert violations(browser, file, scheme=scheme, width=width) == []
