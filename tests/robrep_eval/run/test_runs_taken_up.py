@@ -137,6 +137,6 @@ def test_interrupting_twice_is_no_traceback(
         os.kill(process.pid, signal.SIGINT)
     code, _, err = commands.finish(process)
     assert code == 130
-    assert err.splitlines() == [
+    assert err.strip().splitlines() == [
         "Error: interrupted; the same command again goes on from here"
     ]
