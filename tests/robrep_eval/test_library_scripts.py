@@ -73,18 +73,17 @@ def of_open_clip() -> nn.Module:
 def test_an_encoder_of_a_library(make: Callable[[], nn.Module], tmp_path: Path) -> None:
     torch.manual_seed(0)
     own = make().eval()
+    folder = tmp_path / "run"
     classifier, _ = fit_probe(own, TRAIN, mean=MEAN, std=STD)
     with torch.no_grad():
         features = own(normalised(TEST[0]))
         assert classifier.linear is not None
         torch.testing.assert_close(classifier(TEST[0]), classifier.linear(features))
-    found = evaluate(
-        own, TEST, train=TRAIN, mean=MEAN, std=STD, output=tmp_path, **QUICK
-    )
+    found = evaluate(own, TEST, train=TRAIN, mean=MEAN, std=STD, output=folder, **QUICK)
     right = int((classifier(TEST[0]).argmax(1) == TEST[1]).sum())
     assert found.clean.k == right
     assert found.robust <= found.clean
-    assert zoo.verify_folder(tmp_path, model=own, dataset=TEST)
+    assert zoo.verify_folder(folder, model=own, dataset=TEST)
 
 
 def test_a_checkpoint_of_lightning(tmp_path: Path) -> None:
