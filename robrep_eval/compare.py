@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from zoo.datasets.names import FOLDER
+from zoo.datasets.names import OWN
 from zoo.errors import UserError
 from zoo.paired import PairedDifference, paired_difference
 from zoo.records import AttackRun, Examples, Record, Result
@@ -116,7 +116,7 @@ def _cautions(a: Result, b: Result) -> Iterator[str]:
             f"A was attacked with {a.battery}, B with {b.battery}: the row 'robust' is "
             "the worst case over each one's own attacks, so it compares the attacks too"
         )
-    if a.dataset.name.startswith(FOLDER) and a.dataset.sha256 != b.dataset.sha256:
+    if a.dataset.name.startswith(OWN) and a.dataset.sha256 != b.dataset.sha256:
         yield (
             "the results are on different parts of a folder, and nothing proves that "
             "it held the same images both times"

@@ -168,6 +168,7 @@ _TABLE: tuple[tuple[Basis, str, list[str]], ...] = (
             "result.dataset.n",
             "result.examples.verdict",
             *_under("result", "clean", "robust", "undecided"),
+            *_under("result.per_class", "clean", "robust", "classes"),
             *_under("result.attacks[]", "attempted", "fooled", "refused"),
             *_under("result.attacks[]", "undecided", "robust"),
             *_under("result.evidence", "count", "tolerance"),

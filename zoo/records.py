@@ -28,6 +28,7 @@ from zoo.schema import (
     Proportion,
     Record,
     Sha256,
+    Share,
     Size,
     read_record,
     validated,
@@ -52,6 +53,7 @@ __all__ = [
     "ModelRecord",
     "Name",
     "Outcome",
+    "PerClass",
     "ProbeRecord",
     "Proportion",
     "Provenance",
@@ -252,6 +254,14 @@ class Audit(Record):
     stronger one attacked all that are left."""
 
 
+class PerClass(Record):
+    """Averages over classes of the accuracy within each, of classes with images."""
+
+    clean: Share
+    robust: Share
+    classes: Size
+
+
 class Evidence(Record):
     """The adversarials that stand behind the figure."""
 
@@ -296,6 +306,8 @@ class Result(Record):
     clean: Proportion
     robust: Proportion
     """Correct and not fooled by any attack: the figure."""
+    per_class: PerClass | None = None
+    """The same as averages over classes; null in records of the first robrep."""
     undecided: int
     notes: list[str] = Field(default_factory=list)
     measurements: Measurements = Field(default_factory=Measurements)

@@ -32,6 +32,7 @@ from zoo.records import Outcome, Proportion, Result
 from zoo.verdicts import (
     attack_robust,
     clean_accuracy,
+    mean_per_class,
     robust_accuracy,
     verdicts,
 )
@@ -94,6 +95,11 @@ def _check_counts(result: Result) -> None:
     examples, data = result.examples, result.dataset
     agree("clean accuracy", result.clean, clean_accuracy(examples))
     agree("robust accuracy", result.robust, robust_accuracy(examples))
+    if result.per_class is not None:
+        means = mean_per_class(examples)
+        agree("number of classes", result.per_class.classes, means.classes)
+        near("clean accuracy per class", result.per_class.clean, means.clean)
+        near("robust accuracy per class", result.per_class.robust, means.robust)
     undecided = sum(v == "undecided" for v in examples.verdict)
     agree("undecided", result.undecided, undecided)
     agree("number of images", data.n, len(examples.index))

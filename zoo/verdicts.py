@@ -13,7 +13,14 @@ from operator import eq
 import numpy as np
 import numpy.typing as npt
 
-from zoo.records import AttackRun, Examples, Outcome, Proportion, Verdict
+from zoo.records import (
+    AttackRun,
+    Examples,
+    Outcome,
+    PerClass,
+    Proportion,
+    Verdict,
+)
 
 UNSURE = (Outcome.UNDECIDED, Outcome.REFUSED)
 _VERDICTS = tuple(Verdict)
@@ -95,6 +102,23 @@ def clean_accuracy(examples: Examples) -> Proportion:
 def robust_accuracy(examples: Examples) -> Proportion:
     """Share that is correct and was not fooled by any attack: the figure."""
     return share(robust(examples))
+
+
+def mean_per_class(examples: Examples) -> PerClass:
+    """Clean and robust accuracy within each class that has images, averaged."""
+    labels = _integers(examples.label)
+    count = np.bincount(labels)
+    there = count > 0
+
+    def mean(column: Column) -> float:
+        share = np.bincount(labels, weights=column)[there] / count[there]
+        return float(np.clip(share.mean(), 0.0, 1.0))
+
+    return PerClass(
+        clean=mean(correct(examples)),
+        robust=mean(robust(examples)),
+        classes=int(there.sum()),
+    )
 
 
 def attack_robust(examples: Examples, runs: Sequence[AttackRun], at: int) -> Proportion:

@@ -115,7 +115,8 @@ def _known(kind: str) -> list[str]:
     type=Words(),
     metavar="NAMES",
     shell_complete=_complete("dataset"),
-    help="A dataset, or imagefolder:PATH. Default: the encoder's own.",
+    help="A dataset, imagefolder:PATH, imagelist:FILE.csv or hf-datasets:NAME. "
+    "Default: the encoder's own.",
 )
 @click.option(
     "--dataset-name",
@@ -123,6 +124,30 @@ def _known(kind: str) -> list[str]:
     help="Of images of your own in records, which hold no path. Default: the last "
     "part of PATH.",
 )
+@click.option(
+    "--crop",
+    type=int,
+    metavar="SIDE",
+    help="Bring images to 3xSIDExSIDE, as NAME@3xSIDExSIDE does: resized, and the "
+    "middle cut out.",
+)
+@click.option(
+    "--resize",
+    type=int,
+    metavar="SIDE",
+    help="Shorter side before that. Default: crop / 0.875, as 256 for 224.",
+)
+@click.option(
+    "--interpolation",
+    metavar="KIND",
+    help="bicubic or bilinear. Default: bicubic.",
+)
+@click.option(
+    "--test-share",
+    metavar="SHARE",
+    help="Of your own images without splits: 20% of each class are test images.",
+)
+@click.option("--split-seed", type=int, metavar="N", help="Of that choice. Default: 0.")
 @click.option(
     "--probe",
     default=("slf",),

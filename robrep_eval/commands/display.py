@@ -150,12 +150,20 @@ def result_table(result: Result) -> Table:
 
 def footnotes(result: Result) -> list[str]:
     """What the table does not say."""
+    from zoo.datasets import is_per_class
+
     audit = audit_line(result)
     lines = [] if audit is None else [f"{audit[:1].upper()}{audit[1:]}."]
     if result.attacks:
         lines.append(
             f"Every adversarial re-checked: {result.evidence.count} inside the ball "
             f"and [0, 1], misclassified; {result.undecided} examples undecided."
+        )
+    if result.per_class is not None and is_per_class(result.dataset.name):
+        means = result.per_class
+        lines.append(
+            f"Mean over {means.classes} classes, as {result.dataset.name} is usually "
+            f"stated: clean {means.clean:.1%}, robust {means.robust:.1%}."
         )
     if result.probe is not None:
         lines.append(_probe_line(result.probe))
@@ -201,14 +209,14 @@ def _measured(result: Result) -> list[str]:
 
 def print_summary(summary: Summary) -> None:
     """One row per evaluation on stdout; in a pipe, one line."""
-    from robrep_eval.run.summary import HEADINGS, NOTE, NUMBERS
+    from robrep_eval.run.summary import NOTE, NUMBERS
     from zoo.commands.options import plain_table, show_table
 
     table = plain_table(summary.title)
-    for name in HEADINGS:
+    for name in summary.headings:
         table.add_column(name, justify="right" if name in NUMBERS else "left")
     for row in summary.rows:
-        table.add_row(*map(plain, row.cells()))
+        table.add_row(*map(plain, row.cells(summary.headings)))
     show_table(table)
     show_table(NOTE)
 

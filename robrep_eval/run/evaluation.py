@@ -49,7 +49,12 @@ from zoo.records import (
 )
 from zoo.threads import fitting_threads, network_work
 from zoo.two_phases import recount
-from zoo.verdicts import clean_accuracy, robust_accuracy, robust_under
+from zoo.verdicts import (
+    clean_accuracy,
+    mean_per_class,
+    robust_accuracy,
+    robust_under,
+)
 from zoo.verification import read_claims
 
 
@@ -371,6 +376,7 @@ def _record(
         seed=settings.seed,
         clean=clean_accuracy(found.examples),
         robust=robust_accuracy(found.examples),
+        per_class=mean_per_class(found.examples),
         undecided=sum(v is Verdict.UNDECIDED for v in found.examples.verdict),
         attacks=_attack_runs(plan.battery, found),
         audit=_audit(plan.battery, found, settings.seed),

@@ -14,6 +14,8 @@ from robrep_eval.run.chunk import BatterySettings
 from zoo import datasets
 from zoo.datasets.base import Dataset
 from zoo.datasets.foreign import as_datasets
+from zoo.datasets.names import OPTIONS as NAMING
+from zoo.datasets.names import with_options
 from zoo.errors import UserError, nearest
 
 
@@ -69,6 +71,16 @@ class SharedOptions(FitOptions, RunOptions, MeasureOptions, total=False):
     """Of an image folder, for the record; by default the last part of its path."""
     classes: int | Sequence[str] | None
     """Of such images: names or number, by default what the data say."""
+    resize: int | None
+    """Pixels of the shorter side of images before the middle is cut out."""
+    crop: int | None
+    """Side of that middle, as NAME@3xCROPxCROP says it."""
+    interpolation: str | None
+    """ "bicubic" (usual) or "bilinear"."""
+    test_share: float | str | None
+    """Of an image folder or list without splits: 0.2 or "20%"."""
+    split_seed: int | None
+    """Of that choice; 0 by default."""
     norm: str
     """ "Linf", "L2" or "L1"."""
     attacks: str | Sequence[str]
@@ -226,10 +238,27 @@ def request_options(options: Mapping[str, Any]) -> dict[str, Any]:
     return found | _normalisation(options)
 
 
+def named(dataset: str | None, options: Mapping[str, Any]) -> str | None:
+    """A dataset's name with the options that are part of it.
+
+    Raises:
+        UserError: such an option without a name.
+    """
+    if dataset is not None:
+        return with_options(dataset, options)
+    given = [name for name in NAMING if options.get(name) is not None]
+    if given:
+        flag = given[0].replace("_", "-")
+        raise UserError(f"name the images that --{flag} is about (--dataset)")
+    return None
+
+
 def own_data(
     dataset: object | None, train: object | None, options: Mapping[str, Any]
 ) -> tuple[str | Dataset | None, Dataset | None]:
     """Images and training images in robrep's own form; a name stays a name."""
+    if dataset is None or isinstance(dataset, str):
+        dataset = named(dataset, options)
     data_dir = options.get("data_dir")
     folder = None if data_dir is None else Path(data_dir)
     if isinstance(train, str):

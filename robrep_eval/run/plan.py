@@ -174,10 +174,11 @@ def check_request(request: Request) -> tuple[Norm, Battery, float | None, Reques
     else:
         assert name is not None
         datasets.check(name, called=request.dataset_name)
-    base, shape = split_name(name)
+    base, reading = split_name(name)
     row = datasets.registry().get(base)
-    if eps is not None and row is not None:
-        ThreatModel(norm=norm, eps=eps).check_units(shape or row.shape)
+    shape = (reading and reading.shape) or (row and row.shape)
+    if eps is not None and shape:
+        ThreatModel(norm=norm, eps=eps).check_units(shape)
     return norm, battery, eps, request
 
 

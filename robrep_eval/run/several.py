@@ -18,13 +18,13 @@ from torch import nn
 from robrep_eval.probes.linear import ProbeSettings
 from robrep_eval.run.engine import Progress
 from robrep_eval.run.evaluation import Callbacks, run_plan, showing
-from robrep_eval.run.options import SharedOptions, own_data, request_options
+from robrep_eval.run.options import SharedOptions, named, own_data, request_options
 from robrep_eval.run.places import AXES, asked_for, placed, table_files
 from robrep_eval.run.plan import Request, check_request, prepare
 from robrep_eval.run.request import read_request
 from robrep_eval.run.shards import leading
 from robrep_eval.run.summary import Failure, Summary, SummaryRow, check_place
-from zoo.datasets.names import FOLDER, recorded_name, split_name
+from zoo.datasets.names import OWN, recorded_name, split_name
 from zoo.errors import RobrepError, UserError
 from zoo.paths import user_path
 from zoo.threat import parse_eps
@@ -72,9 +72,9 @@ def _is_path(axis: str, word: str) -> bool:
     if "," not in word or axis not in ("model", "dataset"):
         return False
     if axis == "dataset":
-        if not word.startswith(FOLDER):
+        if not word.startswith(OWN):
             return False
-        word = split_name(word)[0].removeprefix(FOLDER)
+        word = split_name(word)[0].partition(":")[2]
     return user_path(word).exists()
 
 
@@ -100,6 +100,7 @@ def read_requests(options: Mapping[str, Any], command: Sequence[str]) -> list[Re
     for axis in AXES:
         values[axis] = split_values(axis, options[axis]) or [None]
         check_distinct(axis, values[axis])
+    values["dataset"] = [named(name, options) for name in values["dataset"]]
     return [read_request({**options, **one}, command) for one in combinations(values)]
 
 

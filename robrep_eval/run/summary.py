@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from zoo.board.leaderboard import doubts
 from zoo.board.text import DOUBT, percent
+from zoo.datasets import is_per_class
 from zoo.errors import UserError
 from zoo.files import write_text
-from zoo.records import Proportion, Record, Result, read_record, write_record
+from zoo.records import PerClass, Proportion, Record, Result, read_record, write_record
 from zoo.tables import escape_markdown, latex_table, markdown_table
 from zoo.threat import ThreatModel
 
@@ -24,7 +26,8 @@ MARKS = {
 """First line of a summary as text: no other file is replaced by one."""
 NOTE = "Accuracies in %, in brackets 95% intervals (Clopper-Pearson)."
 HEADINGS = ("model", "dataset", "images", "threat", "probe", "clean", "robust")
-NUMBERS = frozenset(("images", "clean", "robust"))
+PER_CLASS = ("clean per class", "robust per class")
+NUMBERS = frozenset(("images", "clean", "robust", *PER_CLASS))
 
 
 class SummaryRow(Record):
@@ -42,6 +45,7 @@ class SummaryRow(Record):
     train_n: int | None
     clean: Proportion
     robust: Proportion
+    per_class: PerClass | None
     undecided: int
     doubts: list[str] | None
     """Failed health checks; null if none ran."""
@@ -64,23 +68,28 @@ class SummaryRow(Record):
             train_n=probe.train_n if probe else None,
             clean=result.clean,
             robust=result.robust,
+            per_class=result.per_class,
             undecided=result.undecided,
             doubts=doubts(result),
             seconds=result.seconds["total"],
             folder=folder,
         )
 
-    def cells(self) -> list[str]:
-        """In the order of `HEADINGS`."""
-        return [
-            self.model,
-            self.dataset,
-            str(self.n),
-            str(self.threat),
-            f"{self.protocol} on {self.train_n}" if self.protocol else "-",
-            percent(self.clean),
-            f"{percent(self.robust)}{DOUBT if self.doubts else ''}",
-        ]
+    def cells(self, headings: Sequence[str] = HEADINGS) -> list[str]:
+        """In the order of `headings`; per class where the field states that."""
+        means = self.per_class if is_per_class(self.dataset) else None
+        found = {
+            "model": self.model,
+            "dataset": self.dataset,
+            "images": str(self.n),
+            "threat": str(self.threat),
+            "probe": f"{self.protocol} on {self.train_n}" if self.protocol else "-",
+            "clean": percent(self.clean),
+            "robust": f"{percent(self.robust)}{DOUBT if self.doubts else ''}",
+            PER_CLASS[0]: f"{100 * means.clean:.1f}" if means else "-",
+            PER_CLASS[1]: f"{100 * means.robust:.1f}" if means else "-",
+        }
+        return [found[heading] for heading in headings]
 
 
 class Failure(Record):
@@ -113,10 +122,18 @@ class Summary(Record):
         failed = f", {len(self.failed)} failed" if self.failed else ""
         return f"{count} evaluations{failed}: {self.battery}, engine {self.engine}"
 
+    @property
+    def headings(self) -> tuple[str, ...]:
+        """Of the table: with averages over classes where the field states them."""
+        more = any(is_per_class(row.dataset) for row in self.rows)
+        return HEADINGS + PER_CLASS * more
+
     def to_markdown(self) -> str:
         """A table; what failed stands below it."""
         table = markdown_table(
-            HEADINGS, [row.cells() for row in self.rows], numbers=NUMBERS
+            self.headings,
+            [row.cells(self.headings) for row in self.rows],
+            numbers=NUMBERS,
         )
         failed = [f"- failed: {escape_markdown(one)}\n" for one in self.failed]
         parts = [f"{escape_markdown(self.title)}\n", table, "".join(failed), NOTE]
@@ -124,9 +141,9 @@ class Summary(Record):
 
     def to_latex(self) -> str:
         """A tabular with the rules of booktabs; what failed is a comment below it."""
-        rows = {"": [row.cells() for row in self.rows]}
+        rows = {"": [row.cells(self.headings) for row in self.rows]}
         note = " ".join(f"{self.title}. {NOTE}".split())
-        table = latex_table(HEADINGS, rows, numbers=NUMBERS, note=note)
+        table = latex_table(self.headings, rows, numbers=NUMBERS, note=note)
         failed = [f"% failed: {' '.join(str(one).split())}\n" for one in self.failed]
         return "".join([table, *failed])
 
@@ -144,8 +161,11 @@ class Summary(Record):
             raise UserError("to_pandas needs pandas: pip install pandas") from None
         rows = []
         for row in self.rows:
-            flat = row.model_dump(exclude={"threat", "clean", "robust"})
+            flat = row.model_dump(exclude={"threat", "clean", "robust", "per_class"})
             flat |= {"norm": row.threat.norm, "eps": row.threat.eps}
+            if row.per_class is not None:
+                flat |= {"clean_per_class": row.per_class.clean}
+                flat |= {"robust_per_class": row.per_class.robust}
             for name in ("clean", "robust"):
                 share: Proportion = getattr(row, name)
                 flat |= {f"{name}": share.value}

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from zoo.datasets.registry import DatasetInfo, check, get, registry
+from zoo.datasets.registry import DatasetInfo, check, get, is_per_class, registry
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from zoo.datasets.base import Dataset
 
-__all__ = ["DatasetInfo", "check", "get", "load", "registry"]
+__all__ = ["DatasetInfo", "check", "get", "is_per_class", "load", "registry"]
 
 
 def load(
@@ -23,8 +23,8 @@ def load(
     """Reads a dataset.
 
     Args:
-        name: A registered name, or `imagefolder:PATH`; NAME@CxHxW resizes the images
-            of a registered one.
+        name: A registered name, `imagefolder:PATH` or `imagelist:FILE.csv`;
+            NAME@CxHxW resizes the images (see `zoo.datasets.names`).
         split: "train" or "test".
         data_dir: Where a copy lies, or where to download to; by default robrep's
             own folder under the platform's cache.

@@ -9,6 +9,8 @@
   and the dataset says so by its `split`.
 - **Channels**: three if any image of any split is in colour, else one.
 - **Size**: all images of a split have that of the first; PATH@CxHxW resizes them.
+- **One folder without splits**, PATH/CLASS/IMAGE, is parted by PATH@test20: a fifth of
+  each class is for test.
 
 What is worth knowing about a folder stands in the dataset's `notes`. Kinds of image
 files: `zoo.datasets.image_file`.
@@ -20,20 +22,17 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-import torch
-
 from zoo.datasets.base import Dataset
-from zoo.datasets.image_file import SUFFIXES, Header, read_header, read_pixels
-from zoo.datasets.names import FOLDER, Shape, recorded_name, shaped_name
-from zoo.datasets.reshaped import check_channels, fit_shape
+from zoo.datasets.files import Files, from_files, share_of, some
+from zoo.datasets.image_file import SUFFIXES, Header, read_header
+from zoo.datasets.names import FOLDER, Reading, recorded_name
 from zoo.errors import MissingDatasetError, UserError, nearest
 
 SPLITS = ("train", "val", "test")
-LAYOUT = "expected PATH/{train,test}/CLASS/IMAGE.{jpg,png,...}"
-SHOWN = 5
-"""Names that a message lists at most."""
+LAYOUT = (
+    "expected PATH/{train,test}/CLASS/IMAGE.{jpg,png,...}, or PATH/CLASS/IMAGE and "
+    "--test-share 20%"
+)
 
 
 def read_named(name: str, split: str, data_dir: Path) -> Dataset:
@@ -53,14 +52,15 @@ def read_named(name: str, split: str, data_dir: Path) -> Dataset:
 
 
 def read(
-    root: Path, split: str, shape: Shape | None = None, *, called: str | None = None
+    root: Path, split: str, reading: Reading | None = None, *, called: str | None = None
 ) -> Dataset:
     """Lists the images of a split and reads their headers; see the top of this file.
 
     Args:
-        root: Holds a folder per split.
+        root: Holds a folder per split, or, with a share in `reading`, per class.
         split: "train", "val" or "test".
-        shape: (C, H, W) to bring all images to; see `zoo.datasets.reshaped`.
+        reading: The shape to bring all images to, and how; see
+            `zoo.datasets.photograph`.
         called: Name for records, by default the last part of `root`.
 
     Raises:
@@ -69,50 +69,68 @@ def read(
     """
     if split not in SPLITS:
         raise UserError(f"unknown split '{split}'; {nearest(split, SPLITS)}")
+    name = f"{FOLDER}{root}"
+    if reading is not None and reading.share is not None:
+        data = _read_share(root, split, name, reading)
+        data.name = recorded_name(data.name, called)
+        return data
     folder = root / split
     if split == "test" and not folder.is_dir() and (root / "val").is_dir():
         folder = root / "val"
-    data = _read(folder, f"{FOLDER}{root}", shape)
+    data = _read(folder, name, reading)
     data.name = recorded_name(data.name, called)
     if data.split != split:
         data.notes += (f"{data.name} has no test; val was read in its place.",)
     return data
 
 
-def _read(folder: Path, name: str, shape: Shape | None) -> Dataset:
+def _read(folder: Path, name: str, reading: Reading | None) -> Dataset:
     found = _list(folder)
-    classes = _classes(folder, found)
+    files = _as_files(found, _classes(folder, found))
+    channels = 3 if _any_colour(folder, files.headers) else 1
+    shape = reading.shape if reading else None
+    return from_files(
+        files,
+        name=name,
+        split=folder.name,
+        channels=channels,
+        reading=reading,
+        notes=_notes(folder, found, files, shape[0] if shape else channels),
+    )
+
+
+def _read_share(root: Path, split: str, name: str, reading: Reading) -> Dataset:
+    """A folder per class, of which a share is for test."""
+    there = [one for one in SPLITS if (root / one).is_dir()]
+    if there:
+        raise UserError(
+            f"{root} has splits already ({', '.join(there)}); leave --test-share out"
+        )
+    found = _list(root)
+    if len(found.images) < 2:
+        raise UserError(
+            f"{root} has {len(found.images)} class folders; expected PATH/CLASS/IMAGE"
+        )
+    files = _as_files(found, list(found.images))
+    channels = 1 if all(header.grey for header in files.headers) else 3
+    shape = reading.shape
+    return from_files(
+        share_of(files, split, reading, name),
+        name=name,
+        split=split,
+        channels=channels,
+        reading=reading,
+        notes=_notes(root, found, files, shape[0] if shape else channels),
+    )
+
+
+def _as_files(found: _Listing, classes: list[str]) -> Files:
     number = {class_name: at for at, class_name in enumerate(classes)}
     paths = [path for own in found.images.values() for path in own]
     labels = [
         number[class_name] for class_name, own in found.images.items() for _ in own
     ]
-    headers = [read_header(path) for path in paths]
-    channels = 3 if _any_colour(folder, headers) else 1
-    if shape is None:
-        goal = channels, headers[0].height, headers[0].width
-        for path, header in zip(paths, headers, strict=True):
-            _check_size(path, (header.height, header.width), goal, name)
-    else:
-        goal, name = shape, shaped_name(name, shape)
-        check_channels(name, channels, shape)
-
-    def fetch(at: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
-        images = np.empty((at.size, *goal), dtype=np.uint8)
-        for row, i in enumerate(at.flat):
-            pixels = read_pixels(paths[i], goal[0])
-            images[row] = _sized(pixels, paths[i], goal, name, shape is not None)
-        return images
-
-    return Dataset(
-        name=name,
-        split=folder.name,
-        fetch=fetch,
-        labels=np.array(labels, dtype=np.int64),
-        classes=classes,
-        shape=goal,
-        notes=_notes(folder, found, classes, headers, goal[0]),
-    )
+    return Files(paths, labels, [read_header(path) for path in paths], classes)
 
 
 @dataclass
@@ -145,8 +163,8 @@ def _list(folder: Path) -> _Listing:
             found.images[entry.name] = images
         elif any(path.suffix.lower() not in SUFFIXES for path in others):
             raise UserError(
-                f"{entry} holds no image that can be read, but {_some(others)}; "
-                f"save them as {_some(sorted(SUFFIXES))}, or remove the folder"
+                f"{entry} holds no image that can be read, but {some(others)}; "
+                f"save them as {some(sorted(SUFFIXES))}, or remove the folder"
             )
         else:
             found.empty.append(entry.name)
@@ -156,7 +174,7 @@ def _list(folder: Path) -> _Listing:
 def _there(root: Path, names: list[str]) -> str:
     if not root.is_dir():
         return f"nor {root}"
-    return f"{root} holds {_some(names) if names else 'no folders'}"
+    return f"{root} holds {some(names) if names else 'no folders'}"
 
 
 def _classes(folder: Path, found: _Listing) -> list[str]:
@@ -180,7 +198,7 @@ def _classes(folder: Path, found: _Listing) -> list[str]:
     unknown = [name for name in found.images if name not in set(classes)]
     if unknown:
         raise UserError(
-            f"{folder} has images of class {_some(map(repr, unknown))}, of which "
+            f"{folder} has images of class {some(map(repr, unknown))}, of which "
             f"{train} has none; rename the folder or give train images of that class "
             f"({nearest(unknown[0], classes)})"
         )
@@ -230,53 +248,25 @@ def _is_image(path: Path) -> bool:
     return not path.exists() or path.stat().st_size > 0
 
 
-def _sized(
-    pixels: npt.NDArray[np.uint8], path: Path, goal: Shape, name: str, resize: bool
-) -> npt.NDArray[np.uint8]:
-    if resize:
-        whole = torch.from_numpy(pixels[None].astype(np.float32) / 255)
-        (pixels,) = fit_shape(whole, goal)
-        return pixels
-    _check_size(path, pixels.shape[1:], goal, name)
-    return pixels
-
-
-def _check_size(path: Path, size: tuple[int, ...], shape: Shape, name: str) -> None:
-    if size != shape[1:]:
-        raise UserError(
-            f"{path} is {size[1]}x{size[0]}, but the first image is "
-            f"{shape[2]}x{shape[1]}; bring all images to one size, or let a dataset "
-            f"called {shaped_name(name, shape)} do it"
-        )
-
-
 def _notes(
     folder: Path,
     found: _Listing,
-    classes: list[str],
-    headers: list[Header],
+    files: Files,
     channels: int,
 ) -> list[str]:
     """What was left out or changed, and what is missing; without paths."""
     notes = []
     split = folder.name
-    grey = sum(header.grey for header in headers)
+    grey = sum(header.grey for header in files.headers)
     if grey and channels == 3:
-        which = f"{grey} of the {len(headers)} images of {split}"
+        which = f"{grey} of the {len(files.headers)} images of {split}"
         notes.append(f"{which} are grey and were read as RGB.")
     if found.empty:
-        notes.append(f"Empty folders of {split} are no classes: {_some(found.empty)}.")
+        notes.append(f"Empty folders of {split} are no classes: {some(found.empty)}.")
     if found.other:
-        names = _some(str(path.relative_to(folder)) for path in found.other)
+        names = some(str(path.relative_to(folder)) for path in found.other)
         notes.append(f"Files of {split} that are empty or no images: {names}.")
-    missing = [name for name in classes if name not in found.images]
+    missing = [name for name in files.classes if name not in found.images]
     if missing:
-        notes.append(f"{split} has no images of class {_some(map(repr, missing))}.")
+        notes.append(f"{split} has no images of class {some(map(repr, missing))}.")
     return notes
-
-
-def _some(names: Iterable[object]) -> str:
-    """The first few, and how many more there are."""
-    words = [str(name.name if isinstance(name, Path) else name) for name in names]
-    more = f" and {len(words) - SHOWN} more" if len(words) > SHOWN else ""
-    return ", ".join(words[:SHOWN]) + more

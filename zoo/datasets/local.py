@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from zoo.datasets.names import FOLDER, shaped_name, split_name
+from zoo.datasets.names import FOLDER, OWN, shaped_name, split_name
 from zoo.errors import UserError
 from zoo.files import read_json, write_json
 from zoo.paths import user_path
@@ -20,12 +20,13 @@ def note(folder: Path, name: str) -> None:
         folder: Of the run or the encoder.
         name: As typed; nothing is noted of a dataset that has a name by itself.
     """
-    base, shape = split_name(name)
-    if not base.startswith(FOLDER):
+    base, reading = split_name(name)
+    if not base.startswith(OWN):
         return
-    path = user_path(base.removeprefix(FOLDER)).resolve()
-    here = f"{FOLDER}{path}"
-    write_json(folder / LOCAL, {"dataset": shaped_name(here, shape) if shape else here})
+    kind, _, path = base.partition(":")
+    here = f"{kind}:{user_path(path).resolve()}"
+    whole = shaped_name(here, reading) if reading else here
+    write_json(folder / LOCAL, {"dataset": whole})
 
 
 def noted(folder: Path) -> str | None:
@@ -38,7 +39,7 @@ def noted(folder: Path) -> str | None:
         return None
     content = read_json(folder / LOCAL)
     name = content.get("dataset") if isinstance(content, dict) else None
-    if not isinstance(name, str) or not name.startswith(FOLDER):
+    if not isinstance(name, str) or not name.startswith(OWN):
         raise UserError(
             f"{folder / LOCAL} does not say where images are; remove it, and name "
             f"them ({FOLDER}PATH)"

@@ -8,10 +8,14 @@ from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from zoo.datasets.names import (
     FOLDER,
+    HUB,
+    LIST,
+    MARK,
+    OWN,
     check_own_name,
     recorded_name,
     shaped_name,
@@ -39,6 +43,11 @@ class DatasetInfo:
     summary: str
     eps: dict[Norm, float] = field(default_factory=dict)
     """Usual radius of each norm: RobustBench's for CIFAR, common ones elsewhere."""
+    metric: Literal["accuracy", "mean-per-class"] = "accuracy"
+    """What the field states for it (Kornblith et al. 2019)."""
+    photographs: bool = False
+    """Read as f(name, split, data_dir, reading): `shape` is where they end by default,
+    and NAME@CxHxW begins from the files."""
 
 
 _TORCHVISION = "zoo.datasets.torchvision_sets:read"
@@ -126,10 +135,74 @@ _BUILT_IN = (
 )
 
 
+def _photographs(
+    name: str,
+    classes: int,
+    summary: str,
+    *,
+    side: int = 224,
+    metric: Literal["accuracy", "mean-per-class"] = "accuracy",
+    read: str = "zoo.datasets.photo_sets:read",
+) -> DatasetInfo:
+    return DatasetInfo(
+        name=name,
+        read=read,
+        shape=(3, side, side),
+        classes=classes,
+        summary=summary,
+        eps={"Linf": 4 / 255},
+        metric=metric,
+        photographs=True,
+    )
+
+
+_PER_CLASS: Literal["mean-per-class"] = "mean-per-class"
+_PHOTOGRAPHS = (
+    _photographs(
+        "caltech-101",
+        101,
+        "objects, 30 of each class drawn: 3,030 / 5,647",
+        metric=_PER_CLASS,
+    ),
+    _photographs(
+        "oxford-pets", 37, "breeds of cats and dogs, 3,680 / 3,669", metric=_PER_CLASS
+    ),
+    _photographs(
+        "flowers-102", 102, "flowers, train and val 2,040 / 6,149", metric=_PER_CLASS
+    ),
+    _photographs("dtd", 47, "textures, train and val of partition 1: 3,760 / 1,880"),
+    _photographs("food-101", 101, "dishes, 75,750 / 25,250"),
+    _photographs(
+        "fgvc-aircraft", 100, "variants of aircraft, 6,667 / 3,333", metric=_PER_CLASS
+    ),
+    _photographs("stanford-cars", 196, "cars, 8,144 / 8,041"),
+    _photographs(
+        "eurosat",
+        10,
+        "land use from above, 80% of each class drawn: 21,600 / 5,400",
+        side=64,
+    ),
+    _photographs(
+        "sun397", 397, "scenes, 50 and 50 of each class drawn: 19,850 / 19,850"
+    ),
+    _photographs("country211", 211, "where a photograph was taken, 31,650 / 21,100"),
+    _photographs("pcam", 2, "tumour tissue (needs h5py), 262,144 / 32,768", side=96),
+    _photographs("gtsrb", 43, "German traffic signs, 26,640 / 12,630"),
+    _photographs("imagenet", 1000, "ILSVRC 2012, 1,281,167 / the 50,000 of val"),
+    _photographs(
+        "tiny-imagenet",
+        200,
+        "64x64, 100,000 / the 10,000 of val",
+        side=64,
+        read="zoo.datasets.tiny_imagenet:read",
+    ),
+)
+
+
 @cache
 def registry() -> dict[str, DatasetInfo]:
     """All known datasets by name, those of other packages included."""
-    found = {row.name: row for row in _BUILT_IN}
+    found = {row.name: row for row in (*_BUILT_IN, *_PHOTOGRAPHS)}
     for entry in entry_points(group="robrep.datasets"):
         row = entry.load()
         if row.name in found:
@@ -148,8 +221,14 @@ def get(name: str) -> DatasetInfo:
     except KeyError:
         raise UserError(
             f"unknown dataset '{name}'; {nearest(name, registry())} "
-            f"(your own images: {FOLDER}PATH)"
+            f"(your own images: {FOLDER}PATH or {LIST}FILE.csv; a hub's: {HUB}NAME)"
         ) from None
+
+
+def is_per_class(name: str) -> bool:
+    """Whether the field states mean per class accuracy for a dataset."""
+    row = registry().get(name.partition(MARK)[0])
+    return row is not None and row.metric == "mean-per-class"
 
 
 def check(name: str, called: str | None = None) -> None:
@@ -162,14 +241,14 @@ def check(name: str, called: str | None = None) -> None:
     base, _ = split_name(name)
     if called is not None:
         check_own_name(called)
-        if not base.startswith(FOLDER):
+        if not base.startswith(OWN):
             raise UserError(
                 f"'{name}' has a name already; '{called}' would name images of your "
                 f"own ({FOLDER}PATH)"
             )
-    if base.startswith(FOLDER):
-        user_path(base.removeprefix(FOLDER))
-    else:
+    if base.startswith(OWN):
+        user_path(base.partition(":")[2])
+    elif not base.startswith(HUB):
         get(base)
 
 
@@ -179,22 +258,35 @@ def load(
     """See `zoo.datasets.load`."""
     from zoo.datasets.reshaped import reshape
 
-    base, shape = split_name(name)
+    base, reading = split_name(name)
     if base.startswith(FOLDER):
         from zoo.datasets.folder import read as read_folder
 
         root = user_path(base.removeprefix(FOLDER))
-        return read_folder(root, split, shape, called=called)
+        return read_folder(root, split, reading, called=called)
+    if base.startswith(LIST):
+        from zoo.datasets.file_list import read as read_list
+
+        file = user_path(base.removeprefix(LIST))
+        return read_list(file, split, reading, called=called)
     if split not in SPLITS:
         raise UserError(f"unknown split '{split}'; {nearest(split, SPLITS)}")
-    module, function = get(base).read.split(":")
-    read: Callable[[str, str, Path], Dataset] = getattr(import_module(module), function)
-    data = read(base, split, data_dir or home() / "datasets")
-    return data if shape is None else reshape(data, shape)
+    if base.startswith(HUB):
+        from zoo.datasets.hub import read as read_hub
+
+        return read_hub(base, split, reading)
+    row = get(base)
+    module, function = row.read.split(":")
+    read: Callable[..., Dataset] = getattr(import_module(module), function)
+    folder = data_dir or home() / "datasets"
+    if row.photographs:
+        return read(base, split, folder, reading)
+    data = read(base, split, folder)
+    return data if reading is None else reshape(data, reading)
 
 
 def load_recorded(name: str, split: str, data_dir: Path | None) -> Dataset:
-    """The dataset that a record names; imagefolder:NAME is read from DATA_DIR/NAME.
+    """The dataset that a record names; people's own are read from DATA_DIR/NAME.
 
     A record of other people names no path on this machine, whatever it says.
 
@@ -202,15 +294,15 @@ def load_recorded(name: str, split: str, data_dir: Path | None) -> Dataset:
         MissingDatasetError: images of somebody's own, which are not there.
         UserError: as `zoo.datasets.load`.
     """
-    base, shape = split_name(recorded_name(name))
-    if not base.startswith(FOLDER):
+    base, reading = split_name(recorded_name(name))
+    if not base.startswith(OWN):
         return load(name, split, data_dir)
-    own = base.removeprefix(FOLDER)
+    kind, _, own = base.partition(":")
     root = (data_dir or home() / "datasets") / own
-    if not root.is_dir():
+    if not root.exists():
         raise MissingDatasetError(
-            f"'{FOLDER}{own}' is somebody's own and not in {root.parent}; pass "
-            f"--data-dir with a folder that holds {own}/{{train,test}}/CLASS/IMAGE"
+            f"'{base}' is somebody's own and not in {root.parent}; pass "
+            f"--data-dir with a folder that holds {own}"
         )
-    here = f"{FOLDER}{root}"
-    return load(shaped_name(here, shape) if shape else here, split, None, own)
+    here = f"{kind}:{root}"
+    return load(shaped_name(here, reading) if reading else here, split, None, own)

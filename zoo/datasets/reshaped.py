@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zoo.datasets.base import Dataset
-from zoo.datasets.names import Shape, shaped_name, split_name
+from zoo.datasets.names import Reading, Shape, shaped_name, split_name
+from zoo.datasets.photograph import prepared
 from zoo.errors import UserError
 
 
@@ -45,17 +46,28 @@ def fit_shape(x: Tensor, shape: Shape) -> npt.NDArray[np.uint8]:
     return pixels.expand(-1, shape[0], height, width).contiguous().numpy()
 
 
-def reshape(data: Dataset, shape: Shape) -> Dataset:
-    """The images of `data` in another shape (C, H, W), read and resized as needed.
+def reshape(data: Dataset, reading: Reading) -> Dataset:
+    """The images of `data` in another shape, read and resized as needed.
+
+    As `fit_shape` does it, or, where `reading` says a side or an interpolation, as
+    `zoo.datasets.photograph`.
 
     Raises:
         UserError: colour images cannot become grey ones.
     """
-    name = shaped_name(data.name, shape)
+    name, shape = shaped_name(data.name, reading), reading.shape
+    assert shape is not None
     check_channels(name, data.shape[0], shape)
 
     def fetch(at: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
-        return fit_shape(data.images(torch.from_numpy(np.atleast_1d(at))), shape)
+        x = data.images(torch.from_numpy(np.atleast_1d(at)))
+        if reading.resize is None and reading.interpolation is None:
+            return fit_shape(x, shape)
+        pixels = (x * 255).round().to(torch.uint8).numpy()
+        found = np.empty((len(x), *shape), np.uint8)
+        for row, image in enumerate(pixels):
+            found[row] = prepared(image, reading)
+        return found
 
     return Dataset(
         name=name,

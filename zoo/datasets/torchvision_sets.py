@@ -102,6 +102,7 @@ def _open(name: str, split: str, data_dir: Path) -> Any:
     chosen = (
         {"split": split} if name in ("svhn", "stl10") else {"train": split == "train"}
     )
+    _check_sums(kind, name, split, data_dir)
     reason = "offline mode is on" if offline() else ""
     for download in (False,) if offline() else (False, True):
         try:
@@ -119,3 +120,27 @@ def _open(name: str, split: str, data_dir: Path) -> Any:
         f"({reason}); pass --data-dir with a folder that holds torchvision's "
         f"files{hint}"
     )
+
+
+def _check_sums(kind: Any, name: str, split: str, data_dir: Path) -> None:
+    """Raises `UserError` for files that are there with another MD5 than torchvision's.
+
+    torchvision says "not found or corrupted" of them, and would download them anew.
+    """
+    from torchvision.datasets.utils import check_integrity
+
+    if hasattr(kind, "split_list"):
+        _, file, md5 = kind.split_list[split]
+        listed = [(data_dir / file, md5)]
+    else:
+        folder = data_dir / getattr(kind, "base_folder", "")
+        pairs = [*getattr(kind, "train_list", ()), *getattr(kind, "test_list", ())]
+        listed = [(folder / file, md5) for file, md5 in pairs]
+        if meta := getattr(kind, "meta", None):
+            listed.append((folder / meta["filename"], meta["md5"]))
+    wrong = [p for p, md5 in listed if p.is_file() and not check_integrity(str(p), md5)]
+    if wrong:
+        raise UserError(
+            f"{wrong[0]} is there, but its MD5 is not that of {name}'s file: it is "
+            "damaged, or was changed; get it again, or remove it"
+        )

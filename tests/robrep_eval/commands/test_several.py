@@ -8,17 +8,20 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import photo_layouts
 import pytest
 import torch
 
 from robrep_eval import evaluate, evaluate_all
 from robrep_eval.commands.cli import main
 from robrep_eval.run.several import split_values
-from robrep_eval.run.summary import Summary
+from robrep_eval.run.summary import Summary, SummaryRow
 from zoo.encoder import Encoder, EncoderSpec, save_encoder
-from zoo.errors import UserError
+from zoo.errors import UserError, VerificationError
 from zoo.records import read_record
+from zoo.recount import check_figures
 from zoo.result_file import read_result
+from zoo.verification import verify_folder
 
 FEW = ("--limit", "10", "--health", "none", "--attacks", "fgsm", "--labels", "40")
 
@@ -322,3 +325,42 @@ def test_what_breaks_unexpectedly_in_python_is_a_row_too() -> None:
     )  # fmt: skip
     assert [row.model for row in table.rows] == ["module:Flatten"]
     assert "of mine" in table.failed[0].error
+
+
+def test_the_mean_over_classes_stands_where_the_field_states_it(
+    call: Any, tmp_path: Path
+) -> None:
+    """Caltech-101 in small: two test images of one class, one of the other."""
+    photo_layouts.caltech(tmp_path)
+    spec = EncoderSpec(
+        arch="resnet_s8", options={"widths": [4, 8], "blocks": [1, 1]}, shape=(3, 8, 8)
+    )
+    torch.manual_seed(0)
+    save_encoder(Encoder(spec), tmp_path / "e.safetensors")
+    code, out, err = call(
+        *("--model", "e.safetensors", "--dataset", "caltech-101@3x8x8"),
+        *("--data-dir", ".", "--attacks", "fgsm", "--health", "none"),
+        *("--eps", "0.3", "--output", "run"),
+    )
+    assert code == 0, err
+    result = read_result(tmp_path / "run")
+    assert result.per_class is not None
+    labels = result.examples.label
+    assert labels == [0, 0, 1]
+    hits = [
+        a == b for a, b in zip(labels, result.examples.clean_prediction, strict=True)
+    ]
+    mean = (sum(hits[:2]) / 2 + hits[2]) / 2
+    assert result.per_class.clean == mean
+    assert f"clean {mean:.1%}" in out
+    assert "Mean over 2 classes" in out
+    table = Summary(
+        battery="x", engine="y", rows=[SummaryRow.of(result, None)], failed=[]
+    )
+    assert "robust per class" in table.to_markdown()
+    assert [*verify_folder(tmp_path / "run", data_dir=tmp_path)]
+    altered = result.model_copy(
+        update={"per_class": result.per_class.model_copy(update={"clean": 0.123})}
+    )
+    with pytest.raises(VerificationError, match="clean accuracy per class"):
+        check_figures(altered)

@@ -1,0 +1,179 @@
+"""The sets of transfer papers, read from small copies of their true layouts."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from photo_layouts import LAYOUTS, level
+from PIL import Image
+
+from zoo import datasets
+from zoo.errors import MissingDatasetError, UserError
+from zoo.records import Examples, Verdict
+from zoo.verdicts import mean_per_class
+
+NATIVE = {"eurosat": 64, "pcam": 96, "tiny-imagenet": 64}
+PER_CLASS = ("caltech-101", "fgvc-aircraft", "flowers-102", "oxford-pets")
+
+
+def made(name: str, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The copy; of flowers-102 torchvision checks hashes, which no copy can have."""
+    if name == "pcam":
+        pytest.importorskip("h5py")
+    if name == "flowers-102":
+        from torchvision.datasets import Flowers102
+
+        files = {key: (file, None) for key, (file, _) in Flowers102._file_dict.items()}
+        monkeypatch.setattr(Flowers102, "_file_dict", files)
+    LAYOUTS[name][0](root)
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_every_image_has_the_label_of_its_class(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made(name, tmp_path, monkeypatch)
+    _, *labels = LAYOUTS[name]
+    for split, want in zip(("train", "test"), labels, strict=True):
+        data = datasets.load(f"{name}@3x16x16", split, data_dir=tmp_path)
+        assert (data.name, data.shape) == (f"{name}@3x16x16", (3, 16, 16))
+        assert (data.split, data.labels.tolist()) == (split, want)
+        means = data.images(slice(None)).mean(dim=(1, 2, 3)).mul(255)
+        np.testing.assert_allclose(means, [level(label) for label in want], atol=2.0)
+    usual = datasets.load(name, "test", data_dir=tmp_path)
+    side = NATIVE.get(name, 224)
+    assert (usual.name, usual.shape) == (name, (3, side, side))
+    assert usual.shape == datasets.get(name).shape
+    assert usual.images([0]).shape == (1, 3, side, side)
+
+
+def test_drawn_splits_do_not_overlap_and_are_the_same_again(tmp_path: Path) -> None:
+    LAYOUTS["sun397"][0](tmp_path)
+    for i, path in enumerate(sorted(tmp_path.rglob("*.jpg"))):
+        Image.new("RGB", (9, 9), (i, 2 * i, i)).save(path.with_suffix(".png"))
+        path.with_suffix(".png").rename(path)
+
+    def colours(split: str) -> list[tuple[int, ...]]:
+        data = datasets.load("sun397@3x8x8", split, data_dir=tmp_path)
+        pixels = data.integers(slice(None))[:, :, 4, 4]
+        return [tuple(pixel) for pixel in pixels.tolist()]
+
+    train, test = colours("train"), colours("test")
+    assert len({*train, *test}) == len(train) + len(test) == 104
+    assert (colours("train"), colours("test")) == (train, test)
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_what_is_missing_says_where_it_is_looked_for(name: str, tmp_path: Path) -> None:
+    with pytest.raises(MissingDatasetError, match="was not found in") as error:
+        datasets.load(name, "test", data_dir=tmp_path)
+    assert str(tmp_path) in str(error.value)
+    assert "--data-dir" in str(error.value)
+    assert list(tmp_path.iterdir()) == [], "nothing is made, nothing is downloaded"
+
+
+def test_a_broken_copy_is_told(tmp_path: Path) -> None:
+    LAYOUTS["dtd"][0](tmp_path)
+    (tmp_path / "dtd/dtd/labels/val1.txt").unlink()
+    with pytest.raises(MissingDatasetError, match=r"as torchvision has it .*val1\.txt"):
+        datasets.load("dtd", "train", data_dir=tmp_path)
+
+
+def test_metrics_are_those_of_the_field() -> None:
+    rows = datasets.registry().values()
+    found = [row.name for row in rows if row.metric == "mean-per-class"]
+    assert sorted(found) == sorted(PER_CLASS)
+    assert datasets.is_per_class("flowers-102@3x96x96")
+    assert not datasets.is_per_class("imagefolder:flowers-102")
+
+
+def test_means_over_classes_count_each_class_once() -> None:
+    """By hand: class 0 has 4 images, class 2 has one, class 1 none."""
+    examples = Examples(
+        index=[0, 1, 2, 3, 4],
+        label=[0, 0, 0, 0, 2],
+        clean_prediction=[0, 0, 0, 2, 2],
+        verdict=[
+            *(Verdict.ROBUST, Verdict.FOOLED, Verdict.FOOLED),
+            *(Verdict.MISCLASSIFIED, Verdict.ROBUST),
+        ],
+    )
+    found = mean_per_class(examples)
+    assert (found.clean, found.robust) == ((0.75 + 1) / 2, (0.25 + 1) / 2)
+    assert found.classes == 2
+
+
+def test_a_wrong_md5_is_told_as_such(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ROBREP_OFFLINE", "1")
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    (folder / "test_batch").write_bytes(pickle.dumps({"data": [], "labels": []}))
+    for split in ("train", "test"):
+        with pytest.raises(UserError, match=r"test_batch is there, but its MD5") as e:
+            datasets.load("cifar10", split, data_dir=tmp_path)
+        assert "not found" not in str(e.value)
+    (tmp_path / "test_32x32.mat").write_bytes(b"x")
+    with pytest.raises(UserError, match=r"test_32x32\.mat is there, but its MD5"):
+        datasets.load("svhn", "test", data_dir=tmp_path)
+
+
+def parquet(root: Path, mode: str = "RGB") -> Path:
+    """A repository's folder of parquet files, written by the library."""
+    library = pytest.importorskip("datasets")
+    features = library.Features(
+        {"image": library.Image(), "label": library.ClassLabel(names=["cat", "dog"])}
+    )
+    for split, count in (("train", 4), ("validation", 3)):
+        rows: dict[str, list[Any]] = {"image": [], "label": []}
+        for i in range(count):
+            colour = (level(i % 2),) * 3
+            image = Image.new("RGB", (10 + i, 12), colour).convert(mode)
+            rows["image"].append(image)
+            rows["label"].append(i % 2)
+        (root / "data").mkdir(parents=True, exist_ok=True)
+        library.Dataset.from_dict(rows, features=features).to_parquet(
+            root / "data" / f"{split}-00000-of-00001.parquet"
+        )
+    return root
+
+
+@pytest.mark.parametrize(("mode", "channels"), [("RGB", 3), ("L", 1)])
+def test_splits_of_hugging_face_by_the_library_itself(
+    mode: str, channels: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = parquet(tmp_path / "own", mode)
+    monkeypatch.setenv("ROBREP_OFFLINE", "1")
+    name = f"hf-datasets:{root}:validation@{channels}x8x8"
+    test, train = (datasets.load(name, split) for split in ("test", "train"))
+    assert (test.name, test.shape) == (name, (channels, 8, 8))
+    assert (len(train), len(test), test.classes) == (4, 3, ("cat", "dog"))
+    for data in (train, test):
+        want = [level(label) / 255 for label in data.labels.tolist()]
+        means = data.images(slice(None)).mean(dim=(1, 2, 3))
+        np.testing.assert_allclose(means, want, atol=1e-6)
+    plain = datasets.load(f"hf-datasets:{root}:validation", "test")
+    with pytest.raises(UserError, match=r"bring all to one, as hf-datasets:.*@3x224"):
+        plain.images(slice(None))
+
+
+def test_what_hugging_face_cannot_load_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = parquet(tmp_path / "own")
+    monkeypatch.setenv("ROBREP_OFFLINE", "1")
+    with pytest.raises(MissingDatasetError, match="split 'test'"):
+        datasets.load(f"hf-datasets:{root}", "test")
+    with pytest.raises(MissingDatasetError, match="could not be loaded"):
+        datasets.load(f"hf-datasets:{tmp_path}/none", "test")
+    library = pytest.importorskip("datasets")
+    library.Dataset.from_dict({"a": [1], "b": [2]}).to_parquet(
+        root / "data/test.parquet"
+    )
+    with pytest.raises(UserError, match=r"could not be loaded|one Image and one"):
+        datasets.load(f"hf-datasets:{root}", "test")
