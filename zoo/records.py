@@ -17,6 +17,7 @@ from pydantic import Field, model_validator
 
 from zoo.errors import UserError
 from zoo.extras import how_to_get
+from zoo.judgement import judge
 from zoo.measurements import Measured, Measurements
 from zoo.result_writer import RESULT, write_result
 from zoo.schema import (
@@ -329,7 +330,8 @@ class Result(Record):
         return (
             f"<Result: {self.model.reference} on {self.dataset.name}/"
             f"{self.dataset.split} (n={self.dataset.n}), {self.threat}, "
-            f"{self.battery}: clean {self.clean}, robust {self.robust}{between}>"
+            f"{self.battery}: clean {self.clean}, robust {self.robust}{between}, "
+            f"{judge(self.measurements.health)}>"
         )
 
     __str__ = __repr__

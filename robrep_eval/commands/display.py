@@ -7,6 +7,7 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from zoo.judgement import judge
 from zoo.plain_text import plain
 from zoo.two_phases import line as audit_line
 
@@ -140,7 +141,7 @@ def result_table(result: Result) -> Table:
         return table
     table.add_row(
         f"robust ({result.battery})",
-        "",
+        judge(result.measurements.health),
         str(result.robust),
         f"{result.seconds['attacks']:.1f}",
         style="bold",

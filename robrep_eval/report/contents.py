@@ -23,8 +23,9 @@ from robrep_eval.report.gallery import Gallery, gallery
 from robrep_eval.report.material import Material
 from robrep_eval.report.seen import Seen, see
 from zoo.errors import UserError
-from zoo.measurements import Status
+from zoo.judgement import Judgement, doubts, judge
 from zoo.records import AttackRun
+from zoo.two_phases import line
 
 
 @dataclass(kw_only=True)
@@ -71,10 +72,18 @@ class Contents:
 
     @property
     def doubts(self) -> list[str]:
-        """Findings of the health checks that failed."""
-        health = self.material.measured.health
-        flags = health.flags if health is not None else []
-        return [flag.summary for flag in flags if flag.status is Status.FAIL]
+        """Findings of the health checks that did not pass."""
+        return doubts(self.material.measured.health) or []
+
+    @property
+    def audit(self) -> str | None:
+        """What a sample says of the images that stand, in one sentence."""
+        return line(self.material.result)
+
+    @property
+    def judgement(self) -> Judgement:
+        """What the health checks make of the evaluation."""
+        return judge(self.material.measured.health)
 
 
 def contents(material: Material, *, device: str = "cpu") -> Contents:

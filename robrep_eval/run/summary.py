@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from zoo.board.leaderboard import doubts
-from zoo.board.text import DOUBT, percent
+from zoo.board.text import percent
 from zoo.datasets import is_per_class
 from zoo.errors import UserError
 from zoo.files import write_text
+from zoo.judgement import Judgement, doubts, judge, mark
 from zoo.records import PerClass, Proportion, Record, Result, read_record, write_record
 from zoo.tables import escape_markdown, latex_table, markdown_table
 from zoo.threat import ThreatModel
@@ -48,7 +48,9 @@ class SummaryRow(Record):
     per_class: PerClass | None
     undecided: int
     doubts: list[str] | None
-    """Failed health checks; null if none ran."""
+    """Health checks that did not pass; null if none ran."""
+    judgement: Judgement = Judgement.UNCHECKED
+    """What they make of the evaluation."""
     seconds: float
     folder: str | None
     """Run folder, relative to summary.json where it lies below it."""
@@ -70,7 +72,8 @@ class SummaryRow(Record):
             robust=result.robust,
             per_class=result.per_class,
             undecided=result.undecided,
-            doubts=doubts(result),
+            doubts=doubts(result.measurements.health),
+            judgement=judge(result.measurements.health),
             seconds=result.seconds["total"],
             folder=folder,
         )
@@ -85,7 +88,7 @@ class SummaryRow(Record):
             "threat": str(self.threat),
             "probe": f"{self.protocol} on {self.train_n}" if self.protocol else "-",
             "clean": percent(self.clean),
-            "robust": f"{percent(self.robust)}{DOUBT if self.doubts else ''}",
+            "robust": f"{percent(self.robust)}{mark(self.judgement)}",
             PER_CLASS[0]: f"{100 * means.clean:.1f}" if means else "-",
             PER_CLASS[1]: f"{100 * means.robust:.1f}" if means else "-",
         }

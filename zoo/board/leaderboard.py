@@ -2,7 +2,8 @@
 
 It reads records and nothing else. Results are comparable that share dataset, split,
 threat model, protocol (with its labels) and battery; how ranks are found is told in
-`zoo.board.ranking`. Custom batteries and selected images are shown, and not ranked.
+`zoo.board.ranking`. Custom batteries, selected images and evaluations to which a health
+check objected are shown, and not ranked.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from zoo.collection.entries import Entry, Published, read_entry
 from zoo.collection.index import EncoderRow, only
 from zoo.collection.sources import Source
 from zoo.errors import UserError, VerificationError
-from zoo.measurements import Status
-from zoo.records import Card, Proportion, Record, Result
+from zoo.judgement import MARKED, Judgement, doubts, judge
+from zoo.records import Card, Proportion, Record
 from zoo.threat import ThreatModel
 
 Key = tuple[str, ...]
@@ -55,13 +56,17 @@ class Row(Record):
     card: Card
     doubts: list[str] | None = None
     """What the health checks of the evaluation objected to; null if none ran."""
+    judgement: Judgement = Judgement.UNCHECKED
+    """What they make of it."""
     verified: bool | None = None
     """Whether every claim was just recomputed; null if it was not tried."""
 
     @property
     def ranked(self) -> bool:
-        """Whether its figure can be compared: named attacks, images not selected."""
-        return self.battery != CUSTOM and not self.images
+        """Whether its figure can be compared: named attacks, images not selected, and
+        no health check objected."""
+        comparable = self.battery != CUSTOM and not self.images
+        return comparable and self.judgement not in MARKED
 
     @property
     def group(self) -> str:
@@ -193,9 +198,10 @@ def _groups(entries: Sequence[_Candidate]) -> dict[Key, list[_Candidate]]:
 
 
 def _rank(group: Sequence[_Candidate], *, verified: bool) -> list[Row]:
-    found = places([each.sample for each in group])
-    if not group[0].row.ranked:
-        found = [Place(0, 0)] * len(group)
+    ranked = [each for each in group if each.row.ranked]
+    group = [*ranked, *(each for each in group if not each.row.ranked)]
+    found = places([each.sample for each in ranked]) if ranked else []
+    found += [Place(0, 0)] * (len(group) - len(ranked))
     rows = [
         each.row.model_copy(
             update={
@@ -206,7 +212,7 @@ def _rank(group: Sequence[_Candidate], *, verified: bool) -> list[Row]:
         )
         for each, place in zip(group, found, strict=True)
     ]
-    return sorted(rows, key=lambda row: (row.rank, -row.robust.value))
+    return sorted(rows, key=lambda r: (not r.ranked, r.rank, -r.robust.value))
 
 
 def _row(entry: Published) -> Row:
@@ -226,13 +232,6 @@ def _row(entry: Published) -> Row:
         created=result.provenance.created,
         parameters=result.model.parameters,
         card=entry.row.card,
-        doubts=doubts(result),
+        doubts=doubts(result.measurements.health),
+        judgement=judge(result.measurements.health),
     )
-
-
-def doubts(result: Result) -> list[str] | None:
-    """Summaries of failed health checks, causes first; None if none ran."""
-    report = result.measurements.health
-    if report is None:
-        return None
-    return [flag.summary for flag in report.flags if flag.status is Status.FAIL]

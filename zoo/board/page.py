@@ -48,7 +48,9 @@ def _data(board: Board, tasks: list[str]) -> dict[str, Any]:
     """All that the script shows; texts that repeat are numbers, into `texts`."""
     texts: dict[str, int] = {}
     cards = {row.card.name: row.card for row in board.rows}
-    sizes = Counter(row.group for row in board.rows)
+    # Of a group without ranks, how many there are.
+    sizes: dict[str, int] = Counter(row.group for row in board.rows)
+    sizes = {**sizes, **Counter(row.group for row in board.rows if row.ranked)}
     encoder_at = {name: at for at, name in enumerate(cards)}
     task_at = {name: at for at, name in enumerate(tasks)}
     entries = [
@@ -80,6 +82,7 @@ def _entry(row: Row, texts: dict[str, int]) -> dict[str, Any]:
         "undecided": row.undecided,
         "battery": _text(f"{row.battery} ({row.engine})", texts),
         "parameters": row.parameters,
+        "checks": _text(row.judgement, texts),
         "doubts": None if row.doubts is None else _text(" ".join(row.doubts), texts),
         "verified": int(bool(row.verified)),
     }

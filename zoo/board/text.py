@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from zoo.board.leaderboard import Board, Row
+from zoo.judgement import mark
 from zoo.records import Proportion
 from zoo.tables import escape_markdown, latex_table, markdown_table
 
@@ -25,14 +26,13 @@ HEADINGS = (
 )
 FIGURES = ("clean", "robust")
 NUMBERS = {"rank", "images", *FIGURES}
-DOUBT = " doubtful"
 WIDEST = 26
 """Characters of a column in the terminal, before it is folded."""
 NOTE = (
     "In brackets: 95% intervals (Clopper-Pearson). '3 to 5': two rows are shown to be "
     "more robust, and paired exact tests (McNemar, 5%) do not tell two others apart "
-    "from this one. '-': not ranked, for its attacks or images cannot be compared. "
-    "'doubtful': a health check of the evaluation objected."
+    "from this one. '-': not ranked, for its attacks or images cannot be compared, or "
+    "a health check of its evaluation warned ('doubtful') or failed ('broken')."
 )
 
 
@@ -46,7 +46,6 @@ def sections(board: Board) -> dict[str, list[Row]]:
 
 def cells(row: Row) -> list[str]:
     """One row, in the order of `HEADINGS`."""
-    doubt = DOUBT if row.doubts else ""
     return [
         row.place,
         row.card.name,
@@ -54,7 +53,7 @@ def cells(row: Row) -> list[str]:
         row.card.arch,
         str(row.robust.n),
         percent(row.clean),
-        f"{percent(row.robust)}{doubt}",
+        f"{percent(row.robust)}{mark(row.judgement)}",
     ]
 
 
@@ -94,7 +93,7 @@ def terminal(board: Board) -> Group:
         for at in shown:
             number = HEADINGS[at] in NUMBERS
             # Doubts go to a second line where there is no room for them.
-            widest = max(len(line[at].removesuffix(DOUBT)) for line in lines)
+            widest = max(len(line[at].rpartition("]")[0] or line[at]) for line in lines)
             table.add_column(
                 HEADINGS[at],
                 justify="right" if number else "left",

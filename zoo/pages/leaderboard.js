@@ -22,12 +22,11 @@
     told(e, ["description", "arch", "method", "made", "licence", "source", "command", "notes"]);
   }
   const rows = table(data.entries).map((row, at) => {
-    told(row, ["name", "protocol", "battery", "doubts"]);
+    told(row, ["name", "protocol", "battery", "checks", "doubts"]);
     const e = encoders[row.encoder];
     return {
       ...row, at, e, method: e.method, arch: e.arch, labels: e.labels ? "yes" : "no",
       kind: e.labels ? `${e.method}, with labels` : e.method,
-      checks: row.doubts === null ? "not run" : row.doubts ? "doubtful" : "sound",
       place: row.last > row.rank ? `${row.rank} to ${row.last}` : `${row.rank || "-"}`,
       text: `${row.name} ${e.method} ${e.labels ? "with labels " : ""}${e.arch} ${e.description}`.toLowerCase(),
     };
@@ -134,7 +133,7 @@
     open.setAttribute("aria-haspopup", "dialog");
     const quiet = (textContent) => make("span", { className: "quiet", textContent });
     const found = make("tr", {},
-      make("td", { className: "number" }, row.place, quiet(` of ${row.rivals}`)),
+      make("td", { className: "number" }, row.place, quiet(row.rank ? ` of ${row.rivals}` : "")),
       make("th", { scope: "row" }, open, quiet(`${row.kind}, ${row.arch}`)),
       make("td", {}, row.protocol),
       figure(row, "clean"), figure(row, "robust"),
@@ -151,8 +150,8 @@
     const [value, low, high] = ["", "_low", "_high"].map((end) => row[name + end]);
     const cell = make("td", { className: "number" },
       make("span", { className: "figure", textContent: value.toFixed(1) }));
-    if (name === "robust" && row.checks === "doubtful") {
-      cell.append(make("span", { className: "doubt", title: row.doubts, textContent: " doubtful" }));
+    if (name === "robust" && ["doubtful", "broken"].includes(row.checks)) {
+      cell.append(make("span", { className: "doubt", title: row.doubts, textContent: ` ${row.checks}` }));
     }
     cell.append(make("span", { className: "quiet", textContent: ` [${low.toFixed(1)}, ${high.toFixed(1)}]` }),
       draw("svg", { class: `bar ${name}`, viewBox: "0 0 100 6", preserveAspectRatio: "none", "aria-hidden": "true" },
@@ -186,10 +185,10 @@
     const facts = [
       ["entry", row.name + (row.verified ? ", just verified" : "")],
       ["rank", row.rank ? `${row.place} of ${row.rivals} (shown to be more robust: ${row.rank - 1}; ` +
-        `less robust: ${worse}; not told apart: ${ties})` : "not ranked: its attacks or images cannot be compared with others"],
+        `less robust: ${worse}; not told apart: ${ties})` : "not ranked: its attacks or images cannot be compared with others, or a health check objected"],
       ["clean", counted("clean")],
       ["robust", `${counted("robust")}, ${row.battery}${row.undecided ? `, ${row.undecided} undecided` : ""}`],
-      ["health checks", row.doubts === null ? "not run" : row.doubts || "all passed"],
+      ["health checks", row.doubts ? `${row.checks}: ${row.doubts}` : row.checks],
       ["dataset, threat model", data.tasks[row.task]],
       ["protocol", row.protocol],
       ["method", `${e.method}, ${e.made}`],

@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zoo.board.leaderboard import doubts
 from zoo.collection.entries import Published, load_classifier, read_entry, verify_entry
 from zoo.collection.index import ENTRIES
 from zoo.collection.model_card import template
 from zoo.collection.sources import Source
 from zoo.errors import MissingDatasetError, UserError
 from zoo.files import copy_file, read_tensors, sha256_file, write_json, write_text
+from zoo.judgement import doubts
 from zoo.records import Result
 from zoo.submission import check as submission_check
 from zoo.submission.info import ARCHITECTURES, Paper, model_info, robustbench_name
@@ -124,7 +124,7 @@ def _stated(published: Published, paper: Paper) -> list[Check]:
     result = published.result
     return [
         *check_protocol(result),
-        *check_health(doubts(result)),
+        *check_health(doubts(result.measurements.health)),
         _check_paper(paper),
     ]
 

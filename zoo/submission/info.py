@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from dataclasses import dataclass
 
-from zoo.board.leaderboard import doubts
+from zoo.judgement import doubts
 from zoo.records import Card, Result
 
 ARCHITECTURES = {
@@ -63,7 +63,7 @@ def model_info(
     """The JSON of an entry as the published ones have it: accuracies as texts."""
     robust = f"{100 * result.robust.value:.2f}"
     training = card.training
-    found = doubts(result)
+    found = doubts(result.measurements.health)
     # Where nobody looked, the record says nothing: their table shows "Unknown" then.
     looked = {} if found is None else {"unreliable": bool(found)}
     return {

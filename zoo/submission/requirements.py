@@ -78,7 +78,7 @@ def check_health(doubts: list[str] | None) -> list[Check]:
     """What the evaluation itself found suspicious; nothing if it did not look.
 
     Args:
-        doubts: As `zoo.board.leaderboard.doubts` returns them.
+        doubts: As `zoo.judgement.doubts` returns them.
     """
     if doubts is None:
         return []

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 from boards import HOSTILE, board, row
+from forging import rehash
 from markupsafe import escape
+from whole import read_whole, write_whole
 from zoo_collection import ENTRY, Evaluated
 
-from zoo.board.leaderboard import Board, build, doubts
+from zoo.board.leaderboard import Board, build
 from zoo.board.page import page
 from zoo.board.text import HEADINGS, latex, markdown
 from zoo.claims import EXPLAINED, UNPROVEN, Basis, names
 from zoo.collection.model_card import front_matter, readme
 from zoo.collection.sources import FolderSource
 from zoo.errors import UserError
-from zoo.measurements import Measurements
+from zoo.judgement import Judgement, doubts, judge
+from zoo.measurements import Measurements, Status
 from zoo.selection import SELECTED
 from zoo.tables import escape_latex, escape_markdown
 
@@ -99,7 +104,7 @@ def test_markdown_keeps_its_columns() -> None:
         "### digits, Linf 8/255, SLF, standard",
         "### digits, Linf 8/255, ALF, standard",
     ]
-    assert sum("doubtful" in line for line in table) == 1
+    assert sum("broken" in line and "| - |" in line for line in table) == 1
     assert "<script>" not in "\n".join(lines).replace("\\<", "")
 
 
@@ -166,16 +171,51 @@ def test_front_matter_is_the_hubs(evaluated: Evaluated) -> None:
     assert robust.value == evaluated.result.robust.value
 
 
-def test_doubts_are_the_failed_health_checks(evaluated: Evaluated) -> None:
-    assert doubts(evaluated.result) is None
+def test_a_doubtful_evaluation_has_no_rank(evaluated: Evaluated) -> None:
+    rows = {}
+    for status in Status:
+        flag = {"check": "a", "status": status, "summary": "Said."}
+        report = {"level": "default", "n": 60, "flags": [flag]}
+        measured = Measurements.model_validate({"health": report})
+        found = evaluated.result.model_copy(update={"measurements": measured})
+        judgement = judge(measured.health)
+        assert f", {judgement}>" in repr(found)
+        rows[status] = row("one", 900, 800, rank=0, last=0, judgement=judgement)
+    assert [each.ranked for each in rows.values()] == [True, False, False]
+    shown = {s: markdown(Board(source="here", rows=[r])) for s, r in rows.items()}
+    words = {Status.PASS: "", Status.WARN: " doubtful", Status.FAIL: " broken"}
+    for status, text in shown.items():
+        (line,) = [line for line in text.splitlines() if "| one |" in line]
+        assert line.removesuffix(" |").rpartition("]")[2] == words[status]
+    assert judge(None) is Judgement.UNCHECKED
+
+
+def test_a_broken_evaluation_moves_nobody(evaluated: Evaluated, tmp_path: Path) -> None:
+    """Ranks are those that the others have without it; it stands below them."""
+    shutil.copytree(evaluated.published, tmp_path / "zoo")
+    place = tmp_path / "zoo" / "tiny-digits" / "entries" / ENTRY
+    content = read_whole(place)
+    flag = {"check": "a", "status": "fail", "summary": "Said.", "examples": []}
+    report = {"level": "default", "n": 60, "flags": [flag]}
+    content["measurements"]["health"] = report
+    write_whole(place, content)
+    rehash(tmp_path / "zoo", place)
+    found = build(FolderSource(tmp_path / "zoo")).rows
+    before = build(FolderSource(evaluated.published)).rows
+    assert [r.place for r in before] == ["1"]
+    assert [(r.place, r.judgement) for r in found] == [("-", Judgement.BROKEN)]
+
+
+def test_doubts_are_the_health_checks_that_object(evaluated: Evaluated) -> None:
+    assert doubts(evaluated.result.measurements.health) is None
     flags = [
         {"check": "a", "status": "pass", "summary": "Fine."},
+        {"check": "c", "status": "warn", "summary": "Steps are few."},
         {"check": "b", "status": "fail", "summary": "Gradients vanish."},
     ]
     report = {"level": "default", "n": 60, "flags": flags}
     measured = Measurements.model_validate({"health": report})
-    suspect = evaluated.result.model_copy(update={"measurements": measured})
-    assert doubts(suspect) == ["Gradients vanish."]
+    assert doubts(measured.health) == ["Gradients vanish.", "Steps are few."]
 
 
 @pytest.mark.parametrize("form", ["--json", "--markdown", "--latex", None])
