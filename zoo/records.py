@@ -322,16 +322,15 @@ class Result(Record):
 
     def __repr__(self) -> str:
         audit = self.audit
-        between = (
-            f", audit: robust {audit.robust_low} to {audit.robust_high}"
-            if audit
-            else ""
-        )
+        words = [f"clean {self.clean}"]
+        words += [f"robust {self.robust}"] if self.attacks else ["nothing attacked"]
+        if audit:
+            words.append(f"audit: robust {audit.robust_low} to {audit.robust_high}")
+        words.append(str(judge(self.measurements.health)))
         return (
             f"<Result: {self.model.reference} on {self.dataset.name}/"
             f"{self.dataset.split} (n={self.dataset.n}), {self.threat}, "
-            f"{self.battery}: clean {self.clean}, robust {self.robust}{between}, "
-            f"{judge(self.measurements.health)}>"
+            f"{self.battery}: {', '.join(words)}>"
         )
 
     __str__ = __repr__
@@ -339,7 +338,8 @@ class Result(Record):
     def _repr_html_(self) -> str:
         """A small table, for notebooks."""
         title = escape(f"{self.model.reference} on {self.dataset.name}, {self.threat}")
-        rows = [("clean", self.clean), ("robust", self.robust)]
+        rows = [("clean", self.clean)]
+        rows += [("robust", self.robust)] if self.attacks else []
         rows += [(run.name, run.robust) for run in self.attacks]
         cells = "".join(
             f"<tr><td>{escape(name)}</td><td>{share}</td></tr>" for name, share in rows

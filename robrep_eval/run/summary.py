@@ -44,7 +44,8 @@ class SummaryRow(Record):
     """Part of the training labels that the probe used; null for all."""
     train_n: int | None
     clean: Proportion
-    robust: Proportion
+    robust: Proportion | None
+    """Null if nothing was attacked."""
     per_class: PerClass | None
     undecided: int
     doubts: list[str] | None
@@ -69,7 +70,7 @@ class SummaryRow(Record):
             labels=probe.labels if probe else None,
             train_n=probe.train_n if probe else None,
             clean=result.clean,
-            robust=result.robust,
+            robust=result.robust if result.attacks else None,
             per_class=result.per_class,
             undecided=result.undecided,
             doubts=doubts(result.measurements.health),
@@ -81,6 +82,7 @@ class SummaryRow(Record):
     def cells(self, headings: Sequence[str] = HEADINGS) -> list[str]:
         """In the order of `headings`; per class where the field states that."""
         means = self.per_class if is_per_class(self.dataset) else None
+        robust = f"{percent(self.robust)}{mark(self.judgement)}" if self.robust else "-"
         found = {
             "model": self.model,
             "dataset": self.dataset,
@@ -88,9 +90,9 @@ class SummaryRow(Record):
             "threat": str(self.threat),
             "probe": f"{self.protocol} on {self.train_n}" if self.protocol else "-",
             "clean": percent(self.clean),
-            "robust": f"{percent(self.robust)}{mark(self.judgement)}",
+            "robust": robust,
             PER_CLASS[0]: f"{100 * means.clean:.1f}" if means else "-",
-            PER_CLASS[1]: f"{100 * means.robust:.1f}" if means else "-",
+            PER_CLASS[1]: f"{100 * means.robust:.1f}" if means and self.robust else "-",
         }
         return [found[heading] for heading in headings]
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from robrep_eval import evaluate
+from robrep_eval.run.summary import SummaryRow
 from zoo import UserError, read_result
 from zoo.classifier import Classifier
 from zoo.datasets.base import Dataset
@@ -38,6 +39,20 @@ def test_it_is_short_to_look_at(result: Result) -> None:
         assert str(result.clean) in text
     hostile = result.model.model_copy(update={"reference": "<script>"})
     assert "<script>" not in result.model_copy(update={"model": hostile})._repr_html_()
+
+
+def test_nothing_attacked_is_no_robust_figure(
+    plain_classifier: Classifier, digits_test: Dataset
+) -> None:
+    part = digits_test.take(20)
+    result = evaluate(plain_classifier, part, eps=0.1, attacks="none", measure=())
+    for text in (repr(result), result._repr_html_()):
+        assert str(result.clean) in text
+        assert ">robust<" not in text
+        assert "robust 9" not in text
+    row = SummaryRow.of(result, None)
+    assert row.robust is None
+    assert row.cells()[-1] == "-"
 
 
 def test_its_examples_as_a_table(result: Result) -> None:
