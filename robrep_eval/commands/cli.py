@@ -126,14 +126,14 @@ def _known(kind: str) -> list[str]:
 )
 @click.option(
     "--crop",
-    type=int,
+    type=WHOLE,
     metavar="SIDE",
     help="Bring images to 3xSIDExSIDE, as NAME@3xSIDExSIDE does: resized, and the "
     "middle cut out.",
 )
 @click.option(
     "--resize",
-    type=int,
+    type=WHOLE,
     metavar="SIDE",
     help="Shorter side before that. Default: crop / 0.875, as 256 for 224.",
 )
@@ -147,7 +147,9 @@ def _known(kind: str) -> list[str]:
     metavar="SHARE",
     help="Of your own images without splits: 20% of each class are test images.",
 )
-@click.option("--split-seed", type=int, metavar="N", help="Of that choice. Default: 0.")
+@click.option(
+    "--split-seed", type=WHOLE, metavar="N", help="Of that choice. Default: 0."
+)
 @click.option(
     "--probe",
     default=("slf",),

@@ -175,7 +175,7 @@ BAD = [
     ("--config flag.yaml", "overwrite is true or false, not 'yes please'"),
     ("--config nested.yaml", "eps is text, a number or a list of them"),
     ("--config many.yaml", "norm takes one value, not ['L2', 'Linf']"),
-    ("--config half.yaml", "'1.5' is not a valid integer"),
+    ("--config half.yaml", "'1.5' is not a whole number"),
     ("--config alias.yaml", "it has an alias"),
 ]
 FILES = {
