@@ -147,9 +147,7 @@ def _known(kind: str) -> list[str]:
     metavar="SHARE",
     help="Of your own images without splits: 20% of each class are test images.",
 )
-@click.option(
-    "--split-seed", type=WHOLE, metavar="N", help="Of that choice. Default: 0."
-)
+@click.option("--split-seed", type=WHOLE, metavar="N", help="Of that. Default: 0.")
 @click.option(
     "--probe",
     default=("slf",),
