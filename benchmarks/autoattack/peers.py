@@ -88,7 +88,7 @@ def _art(classifier: Classifier, x: Tensor, y: Tensor, eps: float) -> Tensor:
 
 
 def _torchattacks(classifier: Classifier, x: Tensor, y: Tensor, eps: float) -> Tensor:
-    import torchattacks  # type: ignore[import-not-found]
+    import torchattacks
 
     attack = torchattacks.AutoAttack(classifier, norm="Linf", eps=eps, n_classes=10)
     return attack(x, y)  # type: ignore[no-any-return]

@@ -123,7 +123,7 @@ def test_what_a_loader_makes_of_its_items_is_what_is_measured() -> None:
 def test_options_that_would_do_nothing_are_refused(
     model: str, options: dict[str, Any], says: str
 ) -> None:
-    at_hand = {
+    at_hand: dict[str, Callable[[], torch.nn.Module]] = {
         "encoder": lambda: zoo.load("tarrl-digits"),
         "module": lambda: module(64),
     }
@@ -144,8 +144,8 @@ def test_images_far_from_what_the_module_was_told_are_flagged() -> None:
     test, train = (X[TEST], Y[TEST]), (X[TRAIN], Y[TRAIN])
     none: dict[str, Any] = {"eps": 0.1, "attacks": "none", "measure": ()}
 
-    def notes(**told: float) -> list[str]:
-        return evaluate(own, test, train=train, **told, **none).notes
+    def notes(mean: float, std: float) -> list[str]:
+        return evaluate(own, test, train=train, mean=mean, std=std, **none).notes
 
     assert notes(mean=0.3, std=0.4) == []
     assert "standard deviation 3.7, not about 0 and 1" in notes(mean=0.3, std=0.1)[0]

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from robrep_eval.attacks.fast_copy import formatted
+from robrep_eval.attacks.fast_copy import laid_out
 from robrep_eval.attacks.prepared import prepare
 from zoo.classifier import Classifier
 from zoo.encoder import Encoder, EncoderSpec
@@ -57,7 +57,7 @@ def test_networks_of_the_zoo_are_sped_up_and_stay_the_same(spec: EncoderSpec) ->
     kinds = {type(module).__name__ for module in copied.modules()}
     assert "BatchNorm2d" not in kinds
     assert "_NarrowConvolution" in kinds
-    assert any(node.target is formatted for node in copied.graph.nodes)
+    assert any(node.target is laid_out for node in copied.graph.nodes)
     _assert_same(classifier, copied, x)
 
 

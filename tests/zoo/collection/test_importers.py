@@ -207,7 +207,7 @@ def dynacl() -> tuple[Any, Any]:
 
 def dynacl_pp() -> tuple[Any, Any]:
     """One set of batch norms, and the classifier of pseudo-labels."""
-    heads = {"fc": nn.Linear(512, 10)}
+    heads: dict[str, nn.Module] = {"fc": nn.Linear(512, 10)}
     model = fresh(Authors(None, "downsample", mean_std=(0.45, 0.22), heads=heads))
     content = {"state_dict": parallel(model.state_dict()), "epoch": 25}
     return content, lambda x: model(x, 0)
