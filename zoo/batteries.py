@@ -217,9 +217,8 @@ def _autoattack(word: str, engine: str, norm: Norm) -> list[Member] | None:
     if names is None:
         return None
     if engine == "reference":
-        alone = word not in VERSIONS and word not in VERSIONS["standard"]
         settings = {
-            "version": "plus" if alone else version,
+            "version": "plus" if word == "fab" else version,
             "batch": "the survivors of the chunk",
         }
         return [Member(name, PYAUTOATTACK, settings) for name in names]

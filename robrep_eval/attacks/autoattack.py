@@ -73,13 +73,14 @@ def _member(
 
 
 def _reference(name: str) -> list[ReferenceAttack]:
-    """A version by pyautoattack, or one member as in standard, else as in plus."""
+    """A version by pyautoattack, or one member with the settings of standard; `fab`,
+    which has several restarts in plus alone, with those."""
     for version, names in VERSIONS.items():
         if name == version:
             return [ReferenceAttack(member=m, version=version) for m in names]
-    version = "standard" if name in VERSIONS["standard"] else "plus"
+    version: Version = "plus" if name == "fab" else "standard"
     return [
         ReferenceAttack(member=m, version=version)
-        for m in VERSIONS[version]
+        for m in VERSIONS["plus"]
         if m == name
     ]

@@ -125,12 +125,17 @@ def is_black_box(name: str, norm: Norm) -> bool:
 
     Args:
         name: That the attack bears in a result; one unknown here is taken to ask.
+            "fast-square" is looked for in the battery `fast`.
         norm: Of the threat model.
     """
-    try:
-        return not any(map(needs_gradients, build(name, norm=norm).attacks))
-    except UserError:
-        return False
+    for word in (name, name.partition("-")[0]):
+        try:
+            found = build(word, norm=norm).attacks
+        except UserError:
+            continue
+        if mine := [a for a in found if a.name == name]:
+            return not any(map(needs_gradients, mine))
+    return False
 
 
 def _label(engine: str, randomness: str) -> str:

@@ -155,6 +155,19 @@ def test_versions_are_the_peers(version: Version, norm: Norm) -> None:
             assert told.get("targets", 0) == getattr(twin, "n_target_classes", 0)
 
 
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_member_alone_is_the_same_on_both_engines(norm: Norm) -> None:
+    for name in ("apgd-ce", "apgd-dlr", "fab"):
+        (own,), (theirs,) = (build(name, e, norm=norm).attacks for e in ENGINES)
+        peer = AutoAttack(
+            nn.Identity(), norm=norm, version=theirs.parameters["version"]
+        )
+        twin = peer.fab if name == "fab" else peer.apgd
+        assert own.parameters["restarts"] == twin.n_restarts
+        if name != "fab":
+            assert own.parameters["larger_radii"] == twin.use_largereps
+
+
 def test_both_engines_have_the_same_members() -> None:
     for name in ("standard", "plus", "rand", "apgd-dlr", "fab"):
         own, theirs = (build(name, engine).attacks for engine in ENGINES)

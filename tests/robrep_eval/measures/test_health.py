@@ -332,6 +332,8 @@ def test_black_box_successes_are_counted_against_white_box_ones() -> None:
 def test_an_attack_is_black_box_if_it_asks_for_no_gradient() -> None:
     names = ["square", "hopskipjump", "boundary", "universal", "apgd-t", "of-others"]
     assert [name for name in names if is_black_box(name, "Linf")] == names[:3]
+    own = ["fast-square", "fast-rounds", "quick-margin"]
+    assert [name for name in own if is_black_box(name, "Linf")] == own[:1]
 
 
 @pytest.mark.parametrize(("defence", "found"), [(None, True), ("quantised", False)])
