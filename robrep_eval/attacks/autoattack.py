@@ -78,9 +78,9 @@ def _reference(name: str) -> list[ReferenceAttack]:
     for version, names in VERSIONS.items():
         if name == version:
             return [ReferenceAttack(member=m, version=version) for m in names]
-    version: Version = "plus" if name == "fab" else "standard"
+    alone: Version = "plus" if name == "fab" else "standard"
     return [
-        ReferenceAttack(member=m, version=version)
+        ReferenceAttack(member=m, version=alone)
         for m in VERSIONS["plus"]
         if m == name
     ]
