@@ -80,7 +80,5 @@ def _reference(name: str) -> list[ReferenceAttack]:
             return [ReferenceAttack(member=m, version=version) for m in names]
     alone: Version = "plus" if name == "fab" else "standard"
     return [
-        ReferenceAttack(member=m, version=alone)
-        for m in VERSIONS["plus"]
-        if m == name
+        ReferenceAttack(member=m, version=alone) for m in VERSIONS["plus"] if m == name
     ]
