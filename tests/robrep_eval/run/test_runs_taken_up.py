@@ -20,10 +20,8 @@ from zoo.classifier import Classifier
 from zoo.classifier_file import save_classifier
 from zoo.files import read_json
 
-WORDS = (
-    *("--dataset", "digits", "--eps", "0.12", "--limit", "24", "-q", "--health"),
-    *("none", "--attacks", "fgsm,apgd-ce", "--chunk-size", "6"),
-)
+WORDS = ("--dataset", "digits", "-q", "--health", "none", "--chunk-size", "6")
+BRIEF = ("--attacks", "fgsm,apgd-ce", "--limit", "12", "--eps", "0.12")
 ENDLESS = ("--attacks", "square", "--limit", "300", "--eps", "0.001")
 
 
@@ -40,7 +38,7 @@ def command(
 def killed(command: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of which the first chunk was done, under a narrow umask."""
     folder = tmp_path_factory.mktemp("killed") / "run"
-    process = commands.start(*command, "--output", str(folder), umask=0o077)
+    process = commands.start(*command, *BRIEF, "--output", str(folder), umask=0o077)
     done = folder / CHUNKS / "00000000-apgd-ce.safetensors"
     commands.until(done.exists, process)
     process.kill()
@@ -88,7 +86,7 @@ def test_a_damaged_chunk_is_named(
     shutil.copytree(killed, folder)
     chunk = folder / CHUNKS / f"00000000-{file}.safetensors"
     damage(chunk)
-    told = commands.refusal(cli, "run", *command[1:], "--output", str(folder))
+    told = commands.refusal(cli, "run", *command[1:], *BRIEF, "--output", str(folder))
     assert f"{chunk} is damaged or of another run" in told
     assert not (folder / "result.json").exists()
 
@@ -101,7 +99,7 @@ def test_a_chunk_that_is_removed_is_done_again(
     for path in (folder / CHUNKS).glob("00000000-*"):
         path.unlink()
     for output in (folder, whole):
-        code, _, err = commands.run(*command, "--output", str(output))
+        code, _, err = commands.run(*command, *BRIEF, "--output", str(output))
         assert code == 0, err
     found, expected = (read_json(f / "result.json") for f in (folder, whole))
     for name in ("clean", "robust", "columns"):
@@ -115,16 +113,17 @@ def test_one_folder_is_evaluated_by_one_process(
     words = (*command, "--output", str(folder))
     first = commands.start(*words, *ENDLESS, ROBREP_HOME=home)
     commands.until((folder / "run.json").exists, first)
-    code, _, err = commands.run(*words, ROBREP_HOME=home)
+    code, _, err = commands.run(*words, *BRIEF, ROBREP_HOME=home)
     assert code == 2
     told = rf"run is in use by process {first.pid} since \d{{4}}-\d\d-\d\d .*--wait"
     assert re.search(told, err)
-    waiting = commands.start(*words, "--wait", "--overwrite", ROBREP_HOME=home)
+    more = ("--wait", "--overwrite")
+    waiting = commands.start(*words, *BRIEF, *more, ROBREP_HOME=home)
     first.kill()
     commands.finish(first)
     code, _, err = commands.finish(waiting)
     assert code == 0, err
-    assert read_json(folder / "result.json")["dataset"]["n"] == 24
+    assert read_json(folder / "result.json")["dataset"]["n"] == 12
 
 
 def test_interrupting_twice_is_no_traceback(
