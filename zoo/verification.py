@@ -16,7 +16,6 @@ from zoo.classifier_file import load_classifier
 from zoo.datasets.base import Dataset
 from zoo.datasets.foreign import as_datasets
 from zoo.datasets.local import noted
-from zoo.datasets.names import recorded_name
 from zoo.datasets.registry import load_recorded
 from zoo.encoder import fingerprint
 from zoo.errors import UserError, VerificationError
@@ -82,7 +81,7 @@ def verify_folder(
     result = read_result(folder)
     classifier = load_named_classifier(folder, result, model).to(device)
     claims = read_claims(folder, result)
-    place = place_of_images(folder, result)
+    place = noted(folder)  # never what the result says: others may have written a path
     data = load_named_dataset(result, data_dir, dataset or place)
     return verify(
         result,
@@ -93,15 +92,6 @@ def verify_folder(
         images=dataset if isinstance(dataset, str) else place,
         device=device,
     )
-
-
-def place_of_images(folder: Path, result: Result) -> str | None:
-    """imagefolder:PATH of the images of a run on this machine, or None.
-
-    In runs of the first robrep the name is the path.
-    """
-    name = result.dataset.name
-    return noted(folder) or (None if recorded_name(name) == name else name)
 
 
 def load_named_classifier(

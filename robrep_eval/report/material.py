@@ -14,6 +14,7 @@ from torch import nn
 from robrep_eval.run.run_folder import RunFolder
 from zoo.classifier import Classifier
 from zoo.datasets.base import Dataset
+from zoo.datasets.local import noted
 from zoo.errors import RobrepError, UserError, VerificationError
 from zoo.measurements import Measurements
 from zoo.records import Result
@@ -22,7 +23,6 @@ from zoo.verification import (
     Claims,
     load_named_classifier,
     load_named_dataset,
-    place_of_images,
     read_claims,
 )
 
@@ -92,7 +92,7 @@ def gather(
     classifier: Classifier | None = None
     claims: Claims | None = None
     try:
-        data = _images(result, dataset or place_of_images(folder, result), data_dir)
+        data = _images(result, dataset or noted(folder), data_dir)
     except (RobrepError, OSError) as error:
         gaps.append(f"The images could not be loaded: {error}.")
     try:

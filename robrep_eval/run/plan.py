@@ -34,7 +34,7 @@ from zoo.collection.references import (
     weights_file,
 )
 from zoo.datasets.base import Dataset, check_same_classes
-from zoo.datasets.names import FOLDER, recorded_name, split_name
+from zoo.datasets.names import FOLDER, PLACES, recorded_name, split_name
 from zoo.encoder import Encoder
 from zoo.errors import UserError
 from zoo.own_module import PREFIX, class_name, odd_scale, wrap
@@ -227,6 +227,7 @@ def _with_dataset(request: Request) -> Request:
     if isinstance(model, str) and training is not None:
         place = images_of(model)
         if place is None:
+            _check_named(model, training.dataset)
             return replace(request, dataset=training.dataset)
         called = request.dataset_name
         if called is None and training.dataset != recorded_name(place):
@@ -234,6 +235,15 @@ def _with_dataset(request: Request) -> Request:
         return replace(request, dataset=place, dataset_name=called)
     shown = f"'{model}'" if isinstance(model, str) else type(model).__name__
     raise UserError(f"name a dataset for model {shown} (--dataset NAME)")
+
+
+def _check_named(model: str, dataset: str) -> None:
+    """A card, which others may have written, opens no folder and fetches nothing."""
+    if dataset.startswith(PLACES):
+        raise UserError(
+            f"the card of '{model}' names '{dataset}', somebody's own images; name the "
+            "ones to evaluate (--dataset NAME)"
+        )
 
 
 def _load(request: Request, data: Dataset) -> Loaded:

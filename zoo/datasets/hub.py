@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from zoo.datasets.base import Dataset
 from zoo.datasets.image_file import GREY
-from zoo.datasets.names import HUB, Reading, shaped_name
+from zoo.datasets.names import HUB, Reading, recorded_name, shaped_name
 from zoo.datasets.photo_sets import from_images
 from zoo.datasets.photograph import prepared
 from zoo.datasets.reshaped import check_channels
@@ -50,7 +50,7 @@ def read(name: str, split: str, reading: Reading | None = None) -> Dataset:
         )
     column = images[0]
     channels = 1 if _all_grey(data, column) else 3
-    full = name if reading is None else shaped_name(name, reading)
+    full = recorded_name(name if reading is None else shaped_name(name, reading))
     shape = None if reading is None else reading.shape
     if shape is not None:
         check_channels(full, channels, shape)

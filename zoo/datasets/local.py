@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from zoo.datasets.names import FOLDER, OWN, shaped_name, split_name
+from zoo.datasets.names import FOLDER, HUB, PLACES, parts, shaped_name, split_name
 from zoo.errors import UserError
 from zoo.files import read_json, write_json
 from zoo.paths import user_path
@@ -21,10 +21,12 @@ def note(folder: Path, name: str) -> None:
         name: As typed; nothing is noted of a dataset that has a name by itself.
     """
     base, reading = split_name(name)
-    if not base.startswith(OWN):
+    if not base.startswith(PLACES):
         return
-    kind, _, path = base.partition(":")
-    here = f"{kind}:{user_path(path).resolve()}"
+    kind, path, chosen = parts(base)
+    if kind != HUB or Path(path).exists():
+        path = str(user_path(path).resolve())
+    here = f"{kind}{path}{chosen}"
     whole = shaped_name(here, reading) if reading else here
     write_json(folder / LOCAL, {"dataset": whole})
 
@@ -39,7 +41,7 @@ def noted(folder: Path) -> str | None:
         return None
     content = read_json(folder / LOCAL)
     name = content.get("dataset") if isinstance(content, dict) else None
-    if not isinstance(name, str) or not name.startswith(OWN):
+    if not isinstance(name, str) or not name.startswith(PLACES):
         raise UserError(
             f"{folder / LOCAL} does not say where images are; remove it, and name "
             f"them ({FOLDER}PATH)"

@@ -22,6 +22,10 @@ LIST = "imagelist:"
 HUB = "hf-datasets:"
 OWN = (FOLDER, LIST)
 """Begin the names of people's own images."""
+PLACES = (*OWN, HUB)
+"""Begin names that say where images are, so open a folder or fetch a repository: what
+the user names does, what a record of others names does not."""
+REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?")
 MARK = "@"
 INTERPOLATIONS = ("bicubic", "bilinear")
 OPTIONS = ("resize", "crop", "interpolation", "test_share", "split_seed")
@@ -186,6 +190,17 @@ def _per_cent(share: float | str) -> int:
     return round(value)
 
 
+def parts(base: str) -> tuple[str, str, str]:
+    """Of a name in `PLACES`: what it begins with, where images are, and ":SPLIT" or ""
+    (of hf-datasets alone)."""
+    kind = next(kind for kind in PLACES if base.startswith(kind))
+    where = base.removeprefix(kind)
+    if kind != HUB:
+        return kind, where, ""
+    where, colon, split = where.partition(":")
+    return kind, where, colon + split
+
+
 def check_own_name(name: str) -> str:
     """A name that a user gives to images; raises `UserError` if it is none."""
     if not re.fullmatch(r"\w[\w .()+-]{0,63}", name) or name != name.strip():
@@ -197,18 +212,21 @@ def check_own_name(name: str) -> str:
 
 
 def recorded_name(name: str, called: str | None = None) -> str:
-    """The name that records have: imagefolder:NAME for imagefolder:PATH, lists alike.
+    """The name that records have: imagefolder:NAME for imagefolder:PATH, and alike for
+    lists and for folders of hf-datasets.
 
     Args:
         name: As typed.
         called: NAME, by default the last part of the path.
     """
     base, reading = split_name(name)
-    if not base.startswith(OWN):
+    if not base.startswith(PLACES):
         return name
-    kind, _, path = base.partition(":")
+    kind, path, chosen = parts(base)
+    if kind == HUB and REPOSITORY.fullmatch(path) and not Path(path).exists():
+        return name
     last = called or Path(path).name
     if last in ("", ".."):
         last = Path(path).resolve().name or "images"
-    short = f"{kind}:{last}"
+    short = f"{kind}{last}{chosen}"
     return shaped_name(short, reading) if reading else short

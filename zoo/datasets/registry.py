@@ -16,7 +16,9 @@ from zoo.datasets.names import (
     LIST,
     MARK,
     OWN,
+    PLACES,
     check_own_name,
+    parts,
     recorded_name,
     shaped_name,
     split_name,
@@ -286,7 +288,8 @@ def load(
 
 
 def load_recorded(name: str, split: str, data_dir: Path | None) -> Dataset:
-    """The dataset that a record names; people's own are read from DATA_DIR/NAME.
+    """The dataset that a record names; people's own, and those of a hub, are read from
+    DATA_DIR/NAME.
 
     A record of other people names no path on this machine, whatever it says.
 
@@ -295,14 +298,16 @@ def load_recorded(name: str, split: str, data_dir: Path | None) -> Dataset:
         UserError: as `zoo.datasets.load`.
     """
     base, reading = split_name(recorded_name(name))
-    if not base.startswith(OWN):
+    if not base.startswith(PLACES):
         return load(name, split, data_dir)
-    kind, _, own = base.partition(":")
-    root = (data_dir or home() / "datasets") / own
-    if not root.exists():
+    kind, own, chosen = parts(base)
+    folder = (data_dir or home() / "datasets").absolute()
+    if not (folder / own).exists():
         raise MissingDatasetError(
-            f"'{base}' is somebody's own and not in {root.parent}; pass "
-            f"--data-dir with a folder that holds {own}"
+            f"'{base}' is somebody's own and not in {folder}; a record opens no other "
+            "folder and fetches nothing: pass --data-dir with a folder that holds "
+            f"{own}"
         )
-    here = f"{kind}:{root}"
-    return load(shaped_name(here, reading) if reading else here, split, None, own)
+    here = f"{kind}{folder / own}{chosen}"
+    called = None if kind == HUB else own
+    return load(shaped_name(here, reading) if reading else here, split, None, called)
