@@ -19,11 +19,13 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+import commands
 import pytest
 import serving
 from zoo_collection import ENTRY, Evaluated, add_encoder
 
 from zoo.board.leaderboard import build
+from zoo.collection import sources_embedded
 from zoo.collection.audit import audit, plan
 from zoo.collection.index import INDEX, FileRecord, scan
 from zoo.collection.model_card import README
@@ -96,6 +98,30 @@ def test_a_killed_publisher_leaves_a_collection_that_holds(
     assert rename > 6
     assert len(found) == (2 if before == "nothing" else 3)
     assert not left_over(root)
+
+
+def test_what_a_killed_publisher_left_in_the_temporary_folder_goes(
+    tmp_path: Path,
+) -> None:
+    scratch, run = tmp_path / "tmp", tmp_path / "run"
+    others = [f"robrep-publish-{os.getpid()}-abc", "robrep-publish-mine", "mine"]
+    for name in others:
+        (scratch / name).mkdir(parents=True)
+    embedded = Path(sources_embedded.__file__).parents[1] / "embedded" / "tarrl-digits"
+    run.mkdir()
+    for name in ("card.json", "model.safetensors"):
+        shutil.copyfile(embedded / name, run / name)
+    words = ("zoo", "publish", str(run), "--to", str(tmp_path / "zoo"))
+    publisher = commands.start(*words, TMPDIR=str(scratch))
+    own = f"robrep-publish-{publisher.pid}-*"
+    commands.until(lambda: any(scratch.glob(own)), publisher)
+    publisher.kill()
+    commands.finish(publisher)
+    assert publisher.returncode == -signal.SIGKILL
+    assert len(list(scratch.glob(own))) == 1
+    code, _, err = commands.run(*words, TMPDIR=str(scratch))
+    assert code == 0, err
+    assert {path.name for path in scratch.iterdir()} == set(others)
 
 
 def test_the_next_publisher_cleans_up(

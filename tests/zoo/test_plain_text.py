@@ -6,13 +6,11 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import textwrap
 from pathlib import Path
 
 import pytest
 
-from zoo.collection.publish import _sweep_scratch
 from zoo.errors import UserError
 from zoo.locks import in_use
 from zoo.plain_text import plain, plain_line, without_folders, without_secrets
@@ -155,16 +153,3 @@ def test_a_folder_is_used_by_one_process(
         other.send_signal(signal.SIGKILL)
         with in_use(folder, wait=True):
             assert not folder.exists()  # the lock lies elsewhere
-
-
-def test_what_a_killed_publisher_left_goes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    ended = subprocess.Popen([sys.executable, "-c", ""])
-    ended.wait()
-    for name in (f"{ended.pid}-abc", f"{os.getpid()}-abc", "mine"):
-        (tmp_path / f"robrep-publish-{name}" / "x").mkdir(parents=True)
-    _sweep_scratch()
-    left = {path.name for path in tmp_path.iterdir()}
-    assert left == {f"robrep-publish-{os.getpid()}-abc", "robrep-publish-mine"}

@@ -177,8 +177,8 @@ def test_a_killed_run_resumes_to_the_same_result(
 ) -> None:
     """SIGKILL in the middle; the same command again ends as an uninterrupted run."""
     words = [sys.executable, "-m", "robrep_eval", "run", "--model", str(encoder_file)]
-    words += ["--dataset", "digits", "--eps", "0.1", "--limit", "60"]
-    words += ["--chunk-size", "10"]
+    words += ["--dataset", "digits", "--eps", "0.1", "--limit", "16"]
+    words += ["--chunk-size", "4", "--health", "none"]
     words += ["--attacks", "pgd", "--output"]
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     process = subprocess.Popen(
