@@ -8,7 +8,7 @@ from zoo import datasets
 from zoo.batteries import CUSTOM, shown
 from zoo.datasets.base import Dataset
 from zoo.datasets.registry import load_recorded
-from zoo.errors import UserError, VerificationError
+from zoo.errors import MissingDatasetError, UserError, VerificationError
 from zoo.label_budget import LabelBudget
 from zoo.records import Result
 from zoo.recount import agree, holds
@@ -64,6 +64,7 @@ def labels(result: Result, data_dir: Path | None, own_images: str | None = None)
 
     Raises:
         VerificationError: it does not, or the protocol has no such name.
+        MissingDatasetError: the training images that a share is of are not here.
     """
     probe = result.probe
     if probe is None:
@@ -77,8 +78,13 @@ def labels(result: Result, data_dir: Path | None, own_images: str | None = None)
             if own_images
             else load_recorded(name, split, data_dir)
         )
-    except UserError:
-        return f"not checked: {probe.train} is not here"
+    except UserError as error:
+        if probe.labels is None:
+            return f"not checked: {probe.train} is not here"
+        raise MissingDatasetError(
+            f"'{probe.labels}' labels decides what it is ranked with, and is a share "
+            f"of {probe.train}: {error}"
+        ) from None
     total = len(train)
     budget = LabelBudget.parse(probe.labels) if probe.labels else None
     used = budget.count(total) if budget else total

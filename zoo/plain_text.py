@@ -15,7 +15,9 @@ _USER = re.compile(r"(?<=://)[^/\s'\"@]+@")
 _QUERY = re.compile(r"(://[^\s'\"?]*)\?[^\s'\"]+")
 LOCAL_OPTIONS = ("--output", "--data-dir")
 """They say where things lie, and decide no figure."""
-_OWN = re.compile(r"(?<=imagefolder:)[^,]*/(?=[^/,])")
+_OWN = re.compile(r"((?<=imagefolder:)|(?<=imagelist:))[^,]*/(?=[^/,])")
+_HUB = "hf-datasets:"
+"""Before a folder that lies here, or a repository of the hub, which stays."""
 _FOLDERS = re.compile(r"(^|(?<=[=:,]))(?!//)[~/][^,]*/(?=[^/,])")
 
 
@@ -38,11 +40,20 @@ def without_secrets(text: str) -> str:
 def without_folders(word: str) -> str:
     """A word of a command in which each path has its last name alone.
 
-    Absolute ones, those of image folders, and what lies here by that name.
+    Absolute ones, those of images of one's own, and what lies here by that name.
     """
     left = _OWN.sub("", _FOLDERS.sub("", word))
-    before, equals, value = left.rpartition("=")
-    return before + equals + Path(value).name if _lies_here(value) else left
+    return ",".join(map(_without_folder, left.split(",")))
+
+
+def _without_folder(word: str) -> str:
+    """One of several between commas, for what lies here by that name."""
+    before, equals, value = word.rpartition("=")
+    kind = _HUB if value.startswith(_HUB) else ""
+    where, colon, split = value.removeprefix(kind).partition(":" if kind else "\0")
+    if not _lies_here(where):
+        return word
+    return before + equals + kind + Path(where).name + colon + split
 
 
 def _lies_here(value: str) -> bool:

@@ -61,6 +61,22 @@ def test_no_path_of_this_machine_is_recorded(word: str, left: str) -> None:
     assert without_folders(word) == left
 
 
+def test_no_folder_of_images_is_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "customer" / "acme").mkdir(parents=True)
+    for word, left in (
+        ("imagelist:customer/list.csv@3x8x8", "imagelist:list.csv@3x8x8"),
+        ("--dataset=imagelist:customer/list.csv", "--dataset=imagelist:list.csv"),
+        ("hf-datasets:customer/acme:validation", "hf-datasets:acme:validation"),
+        ("digits,hf-datasets:customer/acme", "digits,hf-datasets:acme"),
+        ("hf-datasets:somebody/public:test", "hf-datasets:somebody/public:test"),
+        ("a=customer/acme", "a=acme"),
+    ):
+        assert without_folders(word) == left
+
+
 def test_an_error_is_one_plain_line() -> None:
     done = child(
         """

@@ -178,7 +178,7 @@ def test_a_killed_run_resumes_to_the_same_result(
     """SIGKILL in the middle; the same command again ends as an uninterrupted run."""
     words = [sys.executable, "-m", "robrep_eval", "run", "--model", str(encoder_file)]
     words += ["--dataset", "digits", "--eps", "0.1", "--limit", "16"]
-    words += ["--chunk-size", "4", "--health", "none"]
+    words += ["--chunk-size", "4", "--health", "none", "--l2", "0.01"]
     words += ["--attacks", "pgd", "--output"]
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     process = subprocess.Popen(
@@ -217,7 +217,8 @@ def test_normalize_is_what_the_encoder_would_do_itself(
         arch += ["--arch-option", f"{key}={value}"]
 
     def found(name: str, *words: str) -> list[int]:
-        rest = ("--dataset", "digits", "--attacks", "none", "-q", "--output", name)
+        rest = ("--dataset", "digits", "--attacks", "none", "-q", "--l2", "0.01")
+        rest += ("--labels", "10%", "--health", "none", "--output", name)
         code, _, err = _call(monkeypatch, capsys, tmp_path, *words, *rest)
         assert code == 0, err
         return read_result(tmp_path / name).examples.clean_prediction

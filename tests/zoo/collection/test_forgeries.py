@@ -237,6 +237,21 @@ def test_few_labels_that_were_many(root: Path) -> None:
     assert "fitted on (1% labels): stated 1437, recomputed 14" in str(reason(root))
 
 
+@pytest.mark.parametrize("train", ["nowhere/train", "imagefolder:mine/train", "/"])
+def test_few_labels_of_images_that_nobody_has(root: Path, train: str) -> None:
+    """The row would stand in another ranking, by the publisher's word alone."""
+
+    def change(content: Content) -> None:
+        content["probe"] |= {"labels": "1%", "train": train, "train_n": 14}
+
+    forge(root, change)
+    source = FolderSource(root)
+    found = audit(source, plan(source, REFERENCE)[0], data_dir=None)
+    assert not found.holds
+    assert found.unchecked
+    assert "'1%' labels decides what it is ranked with" in str(found.reason)
+
+
 def test_labels_of_another_spelling_do_not_make_a_ranking(root: Path) -> None:
     def change(content: Content) -> None:
         content["probe"]["labels"] = "100%"
