@@ -176,7 +176,7 @@ def cases(scene: Scene, url: str) -> dict[str, Case]:
             ),
         ),
         "images in pickles": (
-            "was not found",
+            "its MD5 is not that of cifar10's file",
             (
                 f"offline eval --model {sound.plain / NAME} --dataset cifar10 "
                 f"--data-dir {scene.cifar()}"
