@@ -23,7 +23,7 @@ from zoo.records import AttackRun, Evidence, Outcome, Result, write_record
 from zoo.result_file import write_result
 from zoo.submission.bundle import submit
 from zoo.submission.info import Paper
-from zoo.verdicts import clean_accuracy, robust_accuracy, verdicts
+from zoo.verdicts import clean_accuracy, mean_per_class, robust_accuracy, verdicts
 from zoo.verification import load_named_classifier
 
 PAPER = Paper(
@@ -137,6 +137,7 @@ def attack_once(result: Result, folder: Path) -> Result:
             "examples": examples,
             "attacks": runs,
             "robust": robust,
+            "per_class": mean_per_class(examples),
             "battery": "standard",
             "engine": "reference",
             "evidence": evidence,
