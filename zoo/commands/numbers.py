@@ -27,6 +27,12 @@ class _Strict:
                 self.fail(f"'{value}' is not {self.kind}.", param, ctx)  # type: ignore[attr-defined]
         return super().convert(value, param, ctx)  # type: ignore[misc]
 
+    def _describe_range(self) -> str:
+        """As click's; nothing for --help to show where there is no range."""
+        if self.min is None and self.max is None:  # type: ignore[attr-defined]
+            return ""
+        return super()._describe_range()  # type: ignore[misc,no-any-return]
+
 
 class Whole(_Strict, click.IntRange):
     """Whole numbers in a range, if one is given."""
