@@ -217,8 +217,8 @@ def test_normalize_is_what_the_encoder_would_do_itself(
         arch += ["--arch-option", f"{key}={value}"]
 
     def found(name: str, *words: str) -> list[int]:
-        rest = ("--dataset", "digits", "--attacks", "none", "-q", "--l2", "0.01")
-        rest += ("--labels", "10%", "--health", "none", "--output", name)
+        rest = ["--dataset", "digits", "--attacks", "none", "-q", "--l2", "0.01"]
+        rest += ["--labels", "10%", "--health", "none", "--output", name]
         code, _, err = _call(monkeypatch, capsys, tmp_path, *words, *rest)
         assert code == 0, err
         return read_result(tmp_path / name).examples.clean_prediction
