@@ -130,7 +130,7 @@ def test_the_next_publisher_cleans_up(
     root = evaluated.copy(tmp_path / "zoo")
     for name in ("first", "second"):
         shutil.copytree(stage, tmp_path / name)
-    # The renames before are of the note on the index, which lies elsewhere.
+    # Renamed before: the note on the serial of the index, and pages of the stage.
     assert killed_at(4, tmp_path / "first", root)
     assert left_over(root)
     assert not killed_at(99, tmp_path / "second", root)
