@@ -48,6 +48,7 @@ def call(
     tmp_path: Path,
 ) -> Any:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "400")  # long paths must not fold the table
 
     def run(*words: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["robrep-eval", *map(str, words)])

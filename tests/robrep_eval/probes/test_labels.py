@@ -90,7 +90,7 @@ def test_texts_are_read_as_people_write_them() -> None:
         ("0.1", "neither a share"),
         ("0%", "out of range"),
         ("101%", "out of range"),
-        ("nan%", "out of range"),
+        ("nan%", "neither a share such as"),
         ("0", "out of range"),
         ("-3", "out of range"),
     ],

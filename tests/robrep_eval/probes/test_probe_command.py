@@ -111,7 +111,7 @@ BAD = [
     ("--dataset digits,digitz", "did you mean 'digits'"),
     ("--transfer-from simclr-digits", "write --transfer-from zoo:NAME"),
     ("--l2 -1", "the probe's penalty (--l2) must be zero or more, not -1"),
-    ("--l2 nan", "must be zero or more, not nan"),
+    ("--l2 nan", "is not a number such as"),
     ("--certify smoothing --sigma 0", "(--sigma) must be positive, not 0"),
     ("--certify smoothing --samples 0", "at least one sample (--samples)"),
     ("--certify lipschitz", "no Lipschitz constant is known for resnet_s8"),

@@ -114,6 +114,7 @@ def test_every_setting_is_tried_above() -> None:
     tried = {name for change, _ in OTHERS for name in change}
     weights = {"model", "kind", "arch", "arch_options", "mean", "std"}  # by their hash
     free = {"measure", "data_dir", "output", "overwrite", "wait", "report", "command"}
+    weights |= {"prefix"}  # of a checkpoint: by their hash as well
     weights.add("dataset_name")  # by that of the images
     assert tried | weights | free == {field.name for field in fields(Request)}
 
