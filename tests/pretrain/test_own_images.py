@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import commands
@@ -18,6 +19,8 @@ from zoo.datasets.base import Dataset
 
 SECRET = "customer acme"
 """Part of the path that nobody else is to see."""
+USER = tempfile.TemporaryDirectory()
+"""The user's own folder, wherever commands are run."""
 FAST = ("--attacks", "fgsm", "--health", "none", "--limit", "12", "--eps", "0.05")
 
 
@@ -27,7 +30,7 @@ def call(package: str, *words: str, cwd: Path) -> subprocess.CompletedProcess[st
     return subprocess.run(
         [sys.executable, "-m", package, *words],
         cwd=cwd,
-        env={**os.environ, "ROBREP_HOME": str(cwd / "home"), "HOME": str(cwd)},
+        env={**os.environ, "ROBREP_HOME": USER.name, "HOME": str(cwd)},
         capture_output=True,
         text=True,
         check=False,

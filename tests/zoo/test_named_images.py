@@ -124,3 +124,23 @@ def test_where_images_of_a_hub_lie_is_noted_and_not_recorded(
     assert local.noted(tmp_path) == name
     local.note(tmp_path, "hf-datasets:org/name")
     assert local.noted(tmp_path) == "hf-datasets:org/name"
+
+
+def test_a_note_of_somebody_else_says_nothing(
+    secret: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder that was sent may hold a note; only this user's own are sealed here."""
+    folder, name = tmp_path / "run", f"imagefolder:{secret}"
+    folder.mkdir()
+    for home in ("theirs", "mine"):
+        monkeypatch.setenv("ROBREP_HOME", str(tmp_path / home))
+        assert local.noted(folder) is None
+        local.note(folder, name)
+        assert local.noted(folder) == name
+    assert (tmp_path / "mine" / local.KEY).stat().st_mode & 0o777 == 0o600
+    note = folder / local.LOCAL
+    for change in ({"dataset": f"{name}/other"}, {"seal": "0"}, {"seal": None}):
+        content = json.loads(note.read_text()) | change
+        note.write_text(json.dumps(content))
+        assert local.noted(folder) is None
+        local.note(folder, name)
