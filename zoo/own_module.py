@@ -158,7 +158,15 @@ def odd_scale(model: nn.Module, x: Tensor) -> str | None:
         model: In eval mode, on any device.
         x: Some images (N, C, H, W) of the dataset, in [0, 1].
     """
-    return _odd_normalised(model, x) or _odd_variance(model, x)
+    ratio = _variance_ratio(model, x)
+    if ratio is None:  # nothing in the module knows what it saw in training
+        return _odd_normalised(model, x)
+    if 1 / UNIT <= ratio <= UNIT:
+        return None
+    return (
+        f"At the module's first batch norm these images vary {ratio:.2g} times as much "
+        "as those it was trained on; mean= and std= may not be the module's own."
+    )
 
 
 def _odd_normalised(model: nn.Module, x: Tensor) -> str | None:
@@ -176,8 +184,8 @@ def _odd_normalised(model: nn.Module, x: Tensor) -> str | None:
     )
 
 
-def _odd_variance(model: nn.Module, x: Tensor) -> str | None:
-    """By the first batch norm, which knows what it saw in training."""
+def _variance_ratio(model: nn.Module, x: Tensor) -> float | None:
+    """At the first batch norm, to what that saw in training; None without one."""
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
     usual = norms[0].running_var if norms else None
     if usual is None:
@@ -192,10 +200,4 @@ def _odd_variance(model: nn.Module, x: Tensor) -> str | None:
     if not seen:
         return None
     variance = seen[0].var(dim=(0, 2, 3)) / (usual + norm.eps)
-    ratio = float(variance.median())
-    if 1 / UNIT <= ratio <= UNIT:
-        return None
-    return (
-        f"At the module's first batch norm these images vary {ratio:.2g} times as much "
-        "as those it was trained on; mean= and std= may not be the module's own."
-    )
+    return float(variance.median())
