@@ -150,5 +150,5 @@ def test_another_architecture_is_refused(tmp_path: Path) -> None:
 
 def test_without_torchlip_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "deel", None)
-    with pytest.raises(UserError, match=r"robrep\[lipschitz\]"):
+    with pytest.raises(UserError, match="pip install 'deel-torchlip"):
         make_orthogonal(LipschitzNet(16, [8]))
