@@ -161,12 +161,13 @@ def test_json_is_the_record_and_progress_stays_on_stderr(
 def test_help_and_completion_answer_without_torch() -> None:
     code = """
 import sys
-from robrep_eval.commands.cli import cli, _known
+from robrep_eval.commands.cli import cli
+from robrep_eval.commands.run_options import known_names
 from click.testing import CliRunner
 assert "Examples" in CliRunner().invoke(cli, ["--help"]).output
 assert "--eps" in CliRunner().invoke(cli, ["run", "--help"]).output
-assert "digits" in _known("dataset") and "standard" in _known("attack")
-_known("model")
+assert "digits" in known_names("dataset") and "standard" in known_names("attack")
+known_names("model")
 sys.exit("torch" in sys.modules)
 """
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
