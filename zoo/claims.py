@@ -190,8 +190,8 @@ _TABLE: tuple[tuple[Basis, str, list[str]], ...] = (
     ),
     (
         Basis.CONSISTENT,
-        "a share of labels, with the number of images used and the split it is of",
-        _under("result.probe", "labels", "train"),
+        "with the number of training images used",
+        ["result.probe.labels"],
     ),
     (
         Basis.CONSISTENT,
@@ -232,7 +232,7 @@ _TABLE: tuple[tuple[Basis, str, list[str]], ...] = (
         "how the head was fitted: it is published, not what it was fitted on",
         [
             "entry.protocol",
-            *_under("result.probe", "protocol", "parameters", "train_n"),
+            *_under("result.probe", "protocol", "parameters", "train", "train_n"),
             *_under("result.probe", "train_accuracy", "validation_accuracy"),
             *_under("result.probe", "knn_accuracy", "seconds"),
         ],
