@@ -38,6 +38,18 @@ def test_links_and_anchors_hold(page: str) -> None:
             assert anchor in anchors(target), f"{page}: no #{anchor} in {target}"
 
 
+def test_documents_that_the_code_names_are_there() -> None:
+    named = {
+        (str(path.relative_to(ROOT)), found)
+        for package in ("zoo", "robrep_eval", "pretrain", "benchmarks", "website")
+        for path in (ROOT / package).rglob("*")
+        if path.suffix in (".py", ".yaml")
+        for found in re.findall(r"docs/[\w/-]+\.md", path.read_text())
+    }
+    assert named
+    assert not [(path, d) for path, d in named if not (ROOT / d).is_file()]
+
+
 def test_the_link_reader_finds_links() -> None:
     assert ("docs/start/questions.md", "") in links("docs/index.md")
     assert "a-price-on-displacement" in anchors("docs/reference/pretraining.md")

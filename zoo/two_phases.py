@@ -4,7 +4,7 @@ The cheap battery decides which images stand, before anything is drawn. Of those
 sample is drawn without replacement, and the stronger battery attacks it. Whether an
 image would fall to that is fixed, as its draws belong to the image alone; so how many
 of the sample fall is hypergeometric, and the interval for all that stand is exact
-(`zoo.hypergeometric`; docs/truth.md has the proof). Imports no torch.
+(`zoo.hypergeometric`; docs/concepts/autoattack.md has the proof). Imports no torch.
 """
 
 from __future__ import annotations

@@ -75,4 +75,4 @@ ROUNDS = (
     ),
 )
 """In order. Settings were chosen on other classifiers and images than any claim's
-(docs/engine.md)."""
+(docs/concepts/engine.md)."""
