@@ -68,16 +68,20 @@ def test_publish_then_verify(
     assert [row["holds"] for row in json.loads(out)] == [False, False]
 
 
-def test_entries_without_their_images_are_left_out_and_named(
-    command: Callable[..., Ran],
-    evaluated: Evaluated,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+@pytest.fixture
+def images_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Entries are of a dataset that this machine does not have."""
+
     def elsewhere(*_: object, **__: object) -> Dataset:
         return datasets.load("cifar10-jpeg", "test", data_dir=tmp_path)
 
     monkeypatch.setattr("zoo.verification.load_named_dataset", elsewhere)
+
+
+@pytest.mark.usefixtures("images_elsewhere")
+def test_entries_without_their_images_are_left_out_and_named(
+    command: Callable[..., Ran], evaluated: Evaluated
+) -> None:
     source = ["--source", evaluated.published]
     code, out, err = command("verify", "--all", *source)
     assert code == 0
@@ -173,16 +177,10 @@ def test_a_draft_for_robustbench(
     assert (bundle / "ISSUE.md").is_file()
 
 
+@pytest.mark.usefixtures("images_elsewhere")
 def test_what_a_submission_lacks_is_said_though_its_images_are_not_here(
-    command: Callable[..., Ran],
-    evaluated: Evaluated,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    command: Callable[..., Ran], evaluated: Evaluated
 ) -> None:
-    def elsewhere(*_: object, **__: object) -> Dataset:
-        return datasets.load("cifar10-jpeg", "test", data_dir=tmp_path)
-
-    monkeypatch.setattr("zoo.verification.load_named_dataset", elsewhere)
     code, _, err = command(
         *("submit", "--robustbench", f"tiny-digits/{ENTRY}"),
         *("--source", evaluated.published),
