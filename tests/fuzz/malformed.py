@@ -1,4 +1,7 @@
-"""Malformed inputs from a seed: sound files that are damaged in all usual ways."""
+"""Malformed inputs from a seed: sound files that are damaged in all usual ways.
+
+One file in spite of its length: one table of readers and words, each a few lines.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The leaderboard's page in a real browser, without any network."""
+"""The leaderboard's page in a real browser, without any network.
+
+One file in spite of its length: all look at the same page, made once.
+"""
 
 from __future__ import annotations
 

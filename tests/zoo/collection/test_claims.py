@@ -1,4 +1,7 @@
-"""Every field of an entry is altered; its class says what must come of that."""
+"""Every field of an entry is altered; its class says what must come of that.
+
+One file in spite of its length: one walk over all fields, and what some need for it.
+"""
 
 from __future__ import annotations
 
