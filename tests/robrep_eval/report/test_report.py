@@ -651,4 +651,4 @@ def test_evidence_that_does_not_fit_is_not_shown(run: Path, tmp_path: Path) -> N
     record["evidence"]["file_sha256"] = sha256_file(copy / "adversarials.safetensors")
     write_json(copy / "result.json", record)
     page = _page(copy, tmp_path / "r.html")
-    assert "goes from 1000 to" in page.text
+    assert f"goes from {int(tensors['positions'].min())} to" in page.text
