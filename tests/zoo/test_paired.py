@@ -1,4 +1,4 @@
-"""Paired statistics against statsmodels, a published example and simulation."""
+"""Paired statistics against statsmodels, published examples and simulation."""
 
 from __future__ import annotations
 
@@ -29,10 +29,23 @@ def test_wilson_is_statsmodels_one(k: int, n: int) -> None:
     assert wilson(k, n) == pytest.approx(want, abs=1e-12)
 
 
-def test_the_interval_of_the_published_example() -> None:
-    # Newcombe 1998, table II, method 10: 36, 12, 2, 0 gives 0.2 (0.0569, 0.3404).
-    low, high = paired_interval(36, 2, 12, 0)
-    assert (low, high) == pytest.approx((0.0569, 0.3404), abs=5e-5)
+PUBLISHED = [
+    ((36, 2, 12, 0), (0.0569, 0.3404)),
+    ((20, 2, 12, 16), (0.0562, 0.3292)),
+    ((18, 0, 14, 18), (0.1441, 0.3963)),
+]
+"""Both, only A, only B, neither; Newcombe 1998, table II, method 10."""
+
+
+@pytest.mark.parametrize(("counts", "interval"), PUBLISHED)
+def test_the_interval_of_the_published_examples(
+    counts: tuple[int, int, int, int], interval: tuple[float, float]
+) -> None:
+    assert paired_interval(*counts) == pytest.approx(interval, abs=5e-5)
+    a = np.repeat([True, True, False, False], counts)
+    b = np.repeat([True, False, True, False], counts)
+    row = paired_difference("x", a, b)
+    assert (row.low, row.high) == pytest.approx(interval, abs=5e-5)
 
 
 def test_the_interval_covers_the_true_difference_about_19_times_in_20() -> None:
