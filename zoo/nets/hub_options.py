@@ -32,6 +32,7 @@ KINDS = {
     "dinov2": Kind("Dinov2Model"),
     "dinov2_with_registers": Kind("Dinov2WithRegistersModel"),
     "dinov3_vit": Kind("DINOv3ViTModel"),
+    "dinov3_convnext": Kind("DINOv3ConvNextModel"),
     "convnext": Kind("ConvNextModel"),
     "convnextv2": Kind("ConvNextV2Model"),
     "swin": Kind("SwinModel"),

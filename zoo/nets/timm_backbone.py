@@ -83,8 +83,13 @@ def _create(name: str, in_channels: int, **options: Any) -> nn.Module:
 
 
 def _near(name: str, known: list[str]) -> str:
+    """The nearest names; or a newer timm, as robustbench asks for one of 2024."""
+    import timm
+
     hint = nearest(name, known)
-    return hint if hint.startswith("did") else "timm.list_models() names all"
+    hint = hint if hint.startswith("did") else "timm.list_models() names all"
+    newer = "a newer one may know it: pip install -U timm"
+    return f"{hint} (timm {timm.__version__}; {newer})"
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,8 @@ TINY: dict[str, dict[str, Any]] = {
     "deit": {"patch_size": 16},
     "dinov2": {"patch_size": 16},
     "dinov2_with_registers": {"patch_size": 16, "num_register_tokens": 2},
+    "dinov3_vit": {"patch_size": 16, "num_register_tokens": 2},
+    "dinov3_convnext": {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1]},
     "convnext": {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1]},
     "convnextv2": {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1]},
     "swin": {

@@ -5,6 +5,7 @@ The hub runs on this machine; models are tiny, with random weights.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -14,15 +15,20 @@ from pathlib import Path
 from typing import Any
 
 import hub_stub
+import numpy as np
 import pytest
 import timm
 import torch
+from PIL import Image
 from safetensors.torch import save
 from torch import nn
 
+from zoo import datasets
+from zoo.classifier_file import load_classifier
 from zoo.collection.references import LoadOptions, load
 from zoo.encoder import Encoder, load_encoder, save_encoder
 from zoo.errors import RobrepError, UserError
+from zoo.result_file import read_result
 
 NAME = "test_efficientnet.r160_in1k"
 PHOTO = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -131,6 +137,7 @@ def test_a_fresh_process_reads_the_hubs_variables(
     [
         ("timm:resnet_18", "timm has no pretrained weights 'resnet_18'"),
         ("timm:resnet18.nobody", "did you mean 'resnet18"),
+        ("timm:vit_small_patch16_dinov33", rf"timm {timm.__version__}; a newer one"),
         (f"timm:{NAME}", "not there, or not public"),
         ("hf://org/none", "not there, or not public"),
         ("timm:org/model", "is no name of a timm model"),
@@ -225,3 +232,42 @@ def test_a_repository_that_does_not_hold_what_it_says(
     hub.commits["org/mine"] = [files]
     with pytest.raises(UserError, match=says):
         load("hf://org/mine", photos())
+
+
+def test_the_command_measures_a_model_of_timm(
+    hub: hub_stub.Hub, tmp_path: Path
+) -> None:
+    """As typed, in a process of its own, to a result; and it is timm's model."""
+    name = "test_vit.r160_in1k"
+    theirs = timm_model(name)
+    official(hub, theirs, name)
+    noise = np.random.default_rng(0)
+    for split, label in itertools.product(("train", "test"), range(2)):
+        folder = tmp_path / "photos" / split / f"class-{label}"
+        folder.mkdir(parents=True)
+        for i in range(4):
+            pixels = noise.integers(0, 128, (40, 32, 3)) + 100 * label
+            Image.fromarray(pixels.astype("uint8")).save(folder / f"{i}.png")
+    words = ["--model", f"timm:{name}", "--attacks", "fgsm", "--eps", "1/255"]
+    words += ["--dataset", "imagefolder:photos@3x32x32", "--health", "none"]
+    env = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hf")}
+    done = subprocess.run(
+        [sys.executable, "-m", "robrep_eval", *words, "--output", "run"],
+        capture_output=True,
+        text=True,
+        env={**env, "HF_HUB_OFFLINE": "0"},
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "robust (fgsm)" in done.stdout
+    result = read_result(tmp_path / "run")
+    assert (result.dataset.n, result.probe and result.probe.train_n) == (8, 8)
+    x = datasets.load(f"imagefolder:{tmp_path}/photos@3x32x32", "test").images([0, 7])
+    x = nn.functional.interpolate(x, (160, 160), mode="bicubic", antialias=True)
+    config: Any = theirs.pretrained_cfg
+    mean, std = (torch.tensor(config[k]).view(3, 1, 1) for k in ("mean", "std"))
+    held = load_classifier(tmp_path / "run" / "classifier.safetensors")
+    with torch.no_grad():
+        features = theirs.forward_features((x - mean) / std)  # type: ignore[operator]
+        z = theirs.forward_head(features, pre_logits=True)  # type: ignore[operator]
+        torch.testing.assert_close(held.features(x), z)
