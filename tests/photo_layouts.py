@@ -112,8 +112,12 @@ def sun(root: Path) -> None:
     base = root / "SUN397"
     lines(base / "ClassName.txt", ["/a/abbey", "/a/apartment_building/outdoor"])
     for label, name in enumerate(("abbey", "apartment_building/outdoor")):
-        for i in range(52):
+        for i in range(4):
             save(base / f"a/{name}/sun_{i:03d}.jpg", label)
+    for part, held in (("Training", (3, 0)), ("Testing", (2,))):
+        names = ("apartment_building/outdoor", "abbey")
+        rows = [f"/a/{name}/sun_{i:03d}.jpg" for name in names for i in held]
+        lines(base / f"{part}_01.txt", rows)
 
 
 def country(root: Path) -> None:
@@ -173,9 +177,9 @@ LAYOUTS: dict[str, tuple[Callable[[Path], None], list[int], list[int]]] = {
     "fgvc-aircraft": (aircraft, [0, 1], [0, 1]),
     "stanford-cars": (cars, [0, 1], [0, 1]),
     "eurosat": (eurosat, [0] * 4 + [1] * 4, [0, 1]),
-    "sun397": (sun, [0] * 50 + [1] * 50, [0, 0, 1, 1]),
-    "country211": (country, [0, 1], [0, 1]),
-    "pcam": (pcam, [0, 1], [0, 1]),
+    "sun397": (sun, [1, 1, 0, 0], [1, 0]),
+    "country211": (country, [0, 1, 0, 1], [0, 1]),
+    "pcam": (pcam, [0, 1, 0, 1], [0, 1]),
     "gtsrb": (gtsrb, [0, 1], [0, 1]),
     "imagenet": (imagenet, [0, 1], [0, 1]),
     "tiny-imagenet": (tiny, [0, 1], [0, 1]),

@@ -230,12 +230,13 @@ def _armed(plan: Plan, folder: RunFolder, tell: Callbacks) -> Plan:
     """The plan with the surrogates of its transfer attacks fitted."""
 
     def fit_surrogate(reference: str) -> Classifier:
-        tell.stage(f"fitting a linear probe on {reference} to transfer from")
         shape, classes = plan.data.shape, len(plan.data.classes)
         encoder = load(reference, LoadOptions(shape=shape, classes=classes)).encoder
         assert encoder is not None
-        labels = ProbeSettings(labels=plan.request.probe.labels)
-        return _fit(plan, encoder, labels, folder, tell)[0]
+        probe = ProbeSettings(labels=plan.request.probe.labels)
+        sources = plan.identity["attacks"]["sources"]
+        what = f"fitting a linear probe on {reference} to transfer from"
+        return _fit(plan, encoder, sources[reference], probe, what, folder, tell)[0]
 
     armed = with_surrogates(plan.battery, folder.surrogate_path, fit_surrogate)
     return replace(plan, battery=armed)
@@ -291,8 +292,11 @@ def _classifier(
     if plan.loaded.encoder is not None:
         settings = plan.request.probe
         labels = f" with {settings.labels} labels" if settings.labels else ""
-        tell.stage(f"{DESCRIPTIONS[settings.protocol]} on {plan.data.name}{labels}")
-        classifier, probe = _fit(plan, plan.loaded.encoder, settings, folder, tell)
+        what = f"{DESCRIPTIONS[settings.protocol]} on {plan.data.name}{labels}"
+        model = plan.identity["model"]
+        classifier, probe = _fit(
+            plan, plan.loaded.encoder, model, settings, what, folder, tell
+        )
     assert classifier is not None
     folder.save_classifier(classifier, probe, plan.loaded.reference)
     return classifier.to(device), probe
@@ -301,23 +305,43 @@ def _classifier(
 def _fit(
     plan: Plan,
     encoder: Encoder,
+    model: object,
     probe: ProbeSettings,
+    what: str,
     folder: RunFolder,
     tell: Callbacks,
 ) -> tuple[Classifier, ProbeRecord]:
-    """The probe asked for; k-NN on the test features stands beside SLF."""
+    """The probe asked for; k-NN on the test features stands beside SLF.
+
+    `model` is what tells the encoder from others, `what` the stage in words.
+    """
     settings = plan.request.settings
-    train = training_images(plan.request, plan.data)
-    for note in train.notes:
-        tell.stage(note)
-    return fit(
-        encoder.to(settings.device),
-        train,
-        plan.threat,
-        test=plan.data,
-        settings=probe,
-        labels_seed=settings.seed,
-        layout=settings.layout,
-        checkpoint=folder.fit_path,
-        on_progress=tell.working,
-    )
+    encoder = encoder.to(settings.device)
+
+    def fresh() -> tuple[Classifier, ProbeRecord]:
+        tell.stage(what)
+        train = training_images(plan.request, plan.data)
+        for note in train.notes:
+            tell.stage(note)
+        return fit(
+            encoder,
+            train,
+            plan.threat,
+            test=plan.data,
+            settings=probe,
+            labels_seed=settings.seed,
+            layout=settings.layout,
+            checkpoint=folder.fit_path,
+            on_progress=tell.working,
+        )
+
+    own = plan.request.model  # code at hand may differ where weights do not
+    follows_from = {
+        "model": model,
+        "at_hand": None if isinstance(own, str) else id(own),
+        "dataset": plan.identity["dataset"],
+        "train": plan.identity["train"],
+        "data_dir": str(plan.request.data_dir),
+        "labels_seed": settings.seed,
+    }
+    return plan.fits.get(encoder, probe, follows_from, settings.layout, fresh)

@@ -16,6 +16,7 @@ from robrep_eval.measures.registry import ROWS, usual
 from robrep_eval.probes.few_labels import few_labels
 from robrep_eval.probes.linear import ProbeSettings, check_shape
 from robrep_eval.run.chunk import BatterySettings
+from robrep_eval.run.fits import Fits
 from robrep_eval.run.identity import Identity, identify
 from robrep_eval.run.run_folder import check_overwrite
 from robrep_eval.run.shards import leading
@@ -101,6 +102,8 @@ class Plan:
     output: Path | None
     notes: tuple[str, ...] = ()
     """What the result is to say about what could not be done."""
+    fits: Fits = field(default_factory=Fits)
+    """Probes of the same command."""
 
 
 def prepare(request: Request) -> Plan:

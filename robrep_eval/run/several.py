@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any, Unpack
@@ -18,6 +19,7 @@ from torch import nn
 from robrep_eval.probes.linear import ProbeSettings
 from robrep_eval.run.engine import Progress
 from robrep_eval.run.evaluation import Callbacks, run_plan, showing
+from robrep_eval.run.fits import Fits
 from robrep_eval.run.options import SharedOptions, named, own_data, request_options
 from robrep_eval.run.places import AXES, asked_for, placed, table_files
 from robrep_eval.run.plan import Request, check_request, prepare
@@ -64,7 +66,11 @@ def check_distinct(axis: str, values: Sequence[object]) -> None:
         else:
             key = id(value)
         if key in seen:
-            raise UserError(f"{axis} '{value}' is named twice")
+            first = "" if seen[key] == value else f" (first as '{seen[key]}')"
+            raise UserError(
+                f"{axis} '{value}' is named twice{first}; commas and the option again "
+                "both add to one list: name each once"
+            )
         seen[key] = value
 
 
@@ -210,12 +216,13 @@ def evaluate_each(
     base = files[0].parent if files else None
     rows: list[SummaryRow] = []
     failed: list[Failure] = []
+    fits = Fits()
     for at, request in enumerate(runs, start=1):
         asked = asked_for(request)
         words = ", ".join(word for word in asked.values() if word)
         tell.stage(f"evaluation {at} of {len(runs)}: {words}")
         try:
-            rows.append(_evaluate(request, tell, base))
+            rows.append(_evaluate(request, fits, tell, base))
         except Exception as error:  # whatever it is, the others are worth having
             if int(os.environ.get("WORLD_SIZE", "1")) > 1:
                 raise  # the other processes wait for this one
@@ -255,8 +262,10 @@ def _recorded(asked: dict[str, Any], request: Request) -> dict[str, Any]:
     return {**asked, "dataset": name}
 
 
-def _evaluate(request: Request, tell: Callbacks, base: Path | None) -> SummaryRow:
-    plan = prepare(request)
+def _evaluate(
+    request: Request, fits: Fits, tell: Callbacks, base: Path | None
+) -> SummaryRow:
+    plan = replace(prepare(request), fits=fits)
     result = run_plan(plan, tell)
     folder = plan.output
     if folder is not None and base is not None:

@@ -52,19 +52,38 @@ def test_every_image_has_the_label_of_its_class(
 
 
 def test_drawn_splits_do_not_overlap_and_are_the_same_again(tmp_path: Path) -> None:
-    LAYOUTS["sun397"][0](tmp_path)
-    for i, path in enumerate(sorted(tmp_path.rglob("*.jpg"))):
+    LAYOUTS["caltech-101"][0](tmp_path)
+    files = sorted(tmp_path.rglob("*.jpg"))
+    for i, path in enumerate(files):
         Image.new("RGB", (9, 9), (i, 2 * i, i)).save(path.with_suffix(".png"))
         path.with_suffix(".png").rename(path)
 
     def colours(split: str) -> list[tuple[int, ...]]:
-        data = datasets.load("sun397@3x8x8", split, data_dir=tmp_path)
+        data = datasets.load("caltech-101@3x8x8", split, data_dir=tmp_path)
         pixels = data.integers(slice(None))[:, :, 4, 4]
         return [tuple(pixel) for pixel in pixels.tolist()]
 
     train, test = colours("train"), colours("test")
-    assert len({*train, *test}) == len(train) + len(test) == 104
+    assert len({*train, *test}) == len(train) + len(test) == len(files) - 1
     assert (colours("train"), colours("test")) == (train, test)
+
+
+def test_the_published_partition_of_sun397(tmp_path: Path) -> None:
+    """Its lists, in the set's folder or as Partitions.zip unpacks; nothing is drawn."""
+    LAYOUTS["sun397"][0](tmp_path)
+    root = tmp_path / "SUN397"
+    want = datasets.load("sun397@3x8x8", "train", data_dir=tmp_path).fingerprint()
+    (root / "Partitions").mkdir()
+    for name in ("Training_01.txt", "Testing_01.txt"):
+        (root / name).rename(root / "Partitions" / name)
+    again = datasets.load("sun397@3x8x8", "train", data_dir=tmp_path)
+    assert (len(again), again.fingerprint()) == (4, want)
+    (root / "a" / "abbey" / "sun_002.jpg").unlink()
+    with pytest.raises(MissingDatasetError, match=r"1 of 2 images .*abbey/sun_002"):
+        datasets.load("sun397", "test", data_dir=tmp_path)
+    (root / "Partitions" / "Testing_01.txt").unlink()
+    with pytest.raises(MissingDatasetError, match=r"no Testing_01.txt; unpack Part"):
+        datasets.load("sun397", "test", data_dir=tmp_path)
 
 
 @pytest.mark.parametrize("name", LAYOUTS)

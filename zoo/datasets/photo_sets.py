@@ -36,8 +36,10 @@ class Source:
     """Folder below the data folder."""
     parts: dict[str, tuple[dict[str, Any], ...]]
     """Arguments of the reader for each split; several are joined."""
-    drawn: tuple[int | float, int | float] | None = None
-    """Training and test images of each class, as numbers or shares; the rest is 1.0."""
+    drawn: int | float | None = None
+    """Training images of each class, as a number or a share; the rest is for test."""
+    lists: dict[str, str] | None = None
+    """Files that name the images of each split."""
     usual: tuple[int, int, int] | None = (3, 224, 224)
     """None: all images have one size, and keep it."""
     needs: str = ""
@@ -54,7 +56,7 @@ def _by(name: str, train: Sequence[Any], test: Any) -> dict[str, Any]:
 _WHOLE: dict[str, Any] = {"train": ({},), "test": ({},)}
 SOURCES = {
     "caltech-101": Source(
-        kind="Caltech101", place="caltech101", parts=_WHOLE, drawn=(30, 1.0)
+        kind="Caltech101", place="caltech101", parts=_WHOLE, drawn=30
     ),
     "oxford-pets": Source(
         kind="OxfordIIITPet",
@@ -83,16 +85,23 @@ SOURCES = {
         parts=_by("split", ["train"], "test"),
     ),
     "eurosat": Source(
-        kind="EuroSAT", place="eurosat", parts=_WHOLE, drawn=(0.8, 1.0), usual=None
+        kind="EuroSAT", place="eurosat", parts=_WHOLE, drawn=0.8, usual=None
     ),
-    "sun397": Source(kind="SUN397", place="SUN397", parts=_WHOLE, drawn=(50, 50)),
+    "sun397": Source(
+        kind="SUN397",
+        place="SUN397",
+        parts=_WHOLE,
+        lists={"train": "Training_01.txt", "test": "Testing_01.txt"},
+    ),
     "country211": Source(
-        kind="Country211", place="country211", parts=_by("split", ["train"], "test")
+        kind="Country211",
+        place="country211",
+        parts=_by("split", ["train", "valid"], "test"),
     ),
     "pcam": Source(
         kind="PCAM",
         place="pcam",
-        parts=_by("split", ["train"], "test"),
+        parts=_by("split", ["train", "val"], "test"),
         usual=None,
         needs="h5py",
     ),
@@ -124,6 +133,10 @@ def read(
     if source.drawn is not None:
         chosen = _drawn([label for _, _, label in items], source.drawn, split)
         items = [items[at] for at in chosen]
+    if source.lists is not None:
+        named = _named(name, parts[0], data_dir / source.place, source.lists[split])
+        labels = {at: label for _, at, label in items}
+        items = [(parts[0], at, labels[at]) for at in named]
     how = reading
     if how is None or how.shape is None:
         how = None if source.usual is None else Reading(shape=source.usual)
@@ -222,10 +235,6 @@ def _opened(name: str, source: Source, data_dir: Path, chosen: dict[str, Any]) -
 
 def _labels(part: Any) -> Iterator[tuple[int, int]]:
     """Position and label of each image, without decoding any, in a fixed order."""
-    if type(part).__name__ == "SUN397":  # which lists a folder as it comes
-        files = part._image_files
-        order = sorted(range(len(files)), key=lambda i: str(files[i]))
-        return ((i, int(part._labels[i])) for i in order)
     for name in ("_labels", "targets", "y"):
         if hasattr(part, name):
             return ((i, int(label)) for i, label in enumerate(getattr(part, name)))
@@ -241,21 +250,40 @@ def _pcam_labels(part: Any) -> npt.NDArray[np.int64]:
         return np.asarray(content["y"]).reshape(-1).astype(np.int64)
 
 
-def _drawn(
-    labels: Sequence[int], counts: tuple[int | float, int | float], split: str
-) -> list[int]:
+def _named(name: str, part: Any, root: Path, list_file: str) -> list[int]:
+    """Positions of the images that a published list names, in its order.
+
+    SUN397's lie in Partitions.zip beside its images, which torchvision does not get.
+    """
+    places = (root / list_file, root / "Partitions" / list_file)
+    found = next((path for path in places if path.is_file()), None)
+    if found is None:
+        raise MissingDatasetError(
+            f"dataset '{name}' is split by its published partition 1, but {root} has "
+            f"no {list_file}; unpack Partitions.zip there, from "
+            "https://vision.princeton.edu/projects/2010/SUN/"
+        )
+    at = {
+        f"/{p.relative_to(root).as_posix()}": i for i, p in enumerate(part._image_files)
+    }
+    lines = [line.strip() for line in found.read_text().splitlines() if line.strip()]
+    if lacking := [line for line in lines if line not in at]:
+        raise MissingDatasetError(
+            f"{found} names {len(lacking)} of {len(lines)} images that are not in "
+            f"{root} ({lacking[0]}); get the set again"
+        )
+    return [at[line] for line in lines]
+
+
+def _drawn(labels: Sequence[int], count: int | float, split: str) -> list[int]:
     """Positions of the training or test images, drawn from each class."""
     rng, found = np.random.default_rng(SEED), []
     column = np.asarray(labels)
     for label in np.unique(column):
         order = rng.permutation(np.flatnonzero(column == label))
-        first, second = counts
-        cut = first if isinstance(first, int) else round(first * len(order))
+        cut = count if isinstance(count, int) else round(count * len(order))
         cut = min(cut, max(len(order) - 1, 0))  # one is left to test
-        rest = order[cut:]
-        if isinstance(second, int):
-            rest = rest[:second]
-        found += (order[:cut] if split == "train" else rest).tolist()
+        found += (order[:cut] if split == "train" else order[cut:]).tolist()
     return sorted(found)
 
 

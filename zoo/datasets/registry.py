@@ -184,11 +184,9 @@ _PHOTOGRAPHS = (
         "land use from above, 80% of each class drawn: 21,600 / 5,400",
         side=64,
     ),
-    _photographs(
-        "sun397", 397, "scenes, 50 and 50 of each class drawn: 19,850 / 19,850"
-    ),
-    _photographs("country211", 211, "where a photograph was taken, 31,650 / 21,100"),
-    _photographs("pcam", 2, "tumour tissue (needs h5py), 262,144 / 32,768", side=96),
+    _photographs("sun397", 397, "scenes, published partition 1: 19,850 / 19,850"),
+    _photographs("country211", 211, "where a photograph was taken, 42,200 / 21,100"),
+    _photographs("pcam", 2, "tumour tissue (needs h5py), 294,912 / 32,768", side=96),
     _photographs("gtsrb", 43, "German traffic signs, 26,640 / 12,630"),
     _photographs("imagenet", 1000, "ILSVRC 2012, 1,281,167 / the 50,000 of val"),
     _photographs(

@@ -102,6 +102,47 @@ def test_every_combination_is_the_run_of_its_single_command(
     assert written == [path.stat().st_mtime_ns for path in results]
 
 
+def test_a_linear_probe_is_fitted_once_for_all_radii(
+    models: list[Path], tmp_path: Path
+) -> None:
+    """And one for each dataset; the surrogates of transfer attacks likewise."""
+
+    def stages() -> str:
+        told: list[str] = []
+        evaluate_all(
+            str(models[0]),
+            ["digits", "digits-parity"],
+            eps=[0.05, 0.1],
+            attacks="transfer:zoo:tarrl-digits",
+            measure=(),
+            labels=40,
+            limit=4,
+            output=tmp_path / "out",
+            on_stage=told.append,
+        )
+        return " ".join(told)
+
+    told = stages()
+    assert told.count("fitting a linear probe (SLF)") == 2
+    assert told.count("fitting a linear probe on zoo:tarrl-digits to transfer") == 2
+    runs = {path.name: read_result(path) for path in tmp_path.glob("out/digits*")}
+    for task in ("digits", "digits-parity"):
+        near, far = runs[f"{task}-0.05"], runs[f"{task}-0.1"]
+        assert near.probe == far.probe, "to the seconds that it took"
+        assert near.model == far.model, "with the hash of the classifier's file"
+        assert near.examples.clean_prediction == far.examples.clean_prediction
+    assert runs["digits-0.1"].probe != runs["digits-parity-0.1"].probe
+    assert [*verify_folder(tmp_path / "out" / "digits-0.1")]
+    (tmp_path / "out" / "digits-0.1" / "result.json").unlink()
+    told = stages()
+    assert told.count("nothing left to do") == 3
+    assert "going on with the run in" in told
+    assert "fitting" not in told
+    assert (
+        read_result(tmp_path / "out" / "digits-0.1").probe == runs["digits-0.1"].probe
+    )
+
+
 def test_a_killed_command_goes_on_where_it_was(
     models: list[Path], tmp_path: Path
 ) -> None:
@@ -156,7 +197,8 @@ def test_one_that_fails_is_named_and_the_others_stay(
 
 
 BAD = [
-    ("--eps 0.1,0.10", "eps '0.10' is named twice"),
+    ("--eps 0.1,0.10", "eps '0.10' is named twice (first as '0.1')"),
+    ("--eps 0.2 --eps 0.1,0.2", "eps '0.2' is named twice; commas and the option"),
     ("--eps 8/255 --eps 0.03137254901960784", "is named twice"),
     ("--eps 0.1,8", "did you mean 8/255"),
     ("--eps 0.1,", "--eps '0.1,' has an empty part"),
@@ -312,6 +354,24 @@ def test_lists_in_python_make_the_same_table(tmp_path: Path) -> None:
         evaluate_all(Mine(), [(x, y), (x, y)], train=(x, y), eps=0.1)
     with pytest.raises(UserError, match="empty"):
         evaluate_all([], (x, y), eps=0.1)
+
+
+def test_modules_that_look_alike_have_probes_of_their_own() -> None:
+    class Pixel(torch.nn.Module):
+        def __init__(self, at: int) -> None:
+            super().__init__()
+            self.at = at
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.flatten(1)[:, self.at : self.at + 3]
+
+    y = torch.arange(40) % 2
+    x = torch.rand(40, 1, 4, 4, generator=torch.Generator().manual_seed(0)) / 2
+    x[:, 0, 0, 0] += y / 2
+    table = evaluate_all(
+        [Pixel(4), Pixel(0)], (x, y), train=(x, y), eps=0.01, attacks="none", measure=()
+    )
+    assert [row.clean.value == 1 for row in table.rows] == [False, True]
 
 
 def test_what_breaks_unexpectedly_in_python_is_a_row_too() -> None:
