@@ -190,6 +190,11 @@ _TABLE: tuple[tuple[Basis, str, list[str]], ...] = (
     ),
     (
         Basis.CONSISTENT,
+        "with the dataset and protocol, and versions that are known",
+        _under("result.task", "dataset", "probe"),
+    ),
+    (
+        Basis.CONSISTENT,
         "with the number of training images used",
         ["result.probe.labels"],
     ),

@@ -31,6 +31,7 @@ from zoo.schema import (
     Sha256,
     Share,
     Size,
+    Version,
     read_record,
     validated,
     write_record,
@@ -62,6 +63,7 @@ __all__ = [
     "Result",
     "Sha256",
     "Size",
+    "TaskVersion",
     "Training",
     "Verdict",
     "read_record",
@@ -255,6 +257,17 @@ class Audit(Record):
     stronger one attacked all that are left."""
 
 
+class TaskVersion(Record):
+    """Of what a figure is: each number grows when the same words would give another
+    one. See `zoo.task_version`."""
+
+    dataset: Version | None
+    """Of how images and labels are read; null for people's own images, of which
+    `DatasetRecord.sha256` says all."""
+    probe: Version | None
+    """Of the protocol by which the head is fitted; null for ready-made classifiers."""
+
+
 class PerClass(Record):
     """Averages over classes of the accuracy within each, of classes with images."""
 
@@ -309,6 +322,8 @@ class Result(Record):
     """Correct and not fooled by any attack: the figure."""
     per_class: PerClass | None = None
     """The same as averages over classes; null in records of the first robrep."""
+    task: TaskVersion | None = None
+    """Null in records before robrep 0.2: the first version of everything."""
     undecided: int
     notes: list[str] = Field(default_factory=list)
     measurements: Measurements = Field(default_factory=Measurements)

@@ -34,6 +34,7 @@ FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_len
 Share = Annotated[float, Field(ge=0, le=1)]
 Size = Annotated[int, Field(gt=0, le=2**31)]
 Count = Annotated[int, Field(ge=0, le=2**31)]
+Version = Annotated[int, Field(ge=1, le=9999)]
 Label = Annotated[int, Field(ge=0, le=2**20)]
 
 

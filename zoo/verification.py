@@ -26,6 +26,7 @@ from zoo.records import Outcome, Result
 from zoo.recount import agree, check_figures, check_measurements
 from zoo.remeasure import check_bound, check_lipschitz
 from zoo.result_file import read_result
+from zoo.task_version import check_version
 
 BLOCK = 1024
 SIZES = (100, 37)
@@ -202,6 +203,7 @@ def verify(
     steps: list[Callable[[], Finding]] = [
         lambda: _check_dataset(result, classifier, data),
         lambda: Finding("images", comparable.images(result, data)),
+        lambda: Finding("task", check_version(result)),
         lambda: _check_clean(result, classifier, data, device),
         lambda: _check_completeness(result, claims),
         lambda: _check_claims(result, classifier, claims, data, device),

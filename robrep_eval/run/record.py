@@ -21,6 +21,7 @@ from zoo.records import (
     Result,
     Verdict,
 )
+from zoo.task_version import task_version
 from zoo.two_phases import recount
 from zoo.verdicts import (
     clean_accuracy,
@@ -78,6 +79,7 @@ def record(
         clean=clean_accuracy(found.examples),
         robust=robust_accuracy(found.examples),
         per_class=mean_per_class(found.examples),
+        task=task_version(data.name, probe),
         undecided=sum(v is Verdict.UNDECIDED for v in found.examples.verdict),
         attacks=_attack_runs(plan.battery, found),
         audit=_audit(plan.battery, found, settings.seed),

@@ -24,6 +24,7 @@ from zoo.collection.sources import Source
 from zoo.errors import UserError, VerificationError
 from zoo.judgement import MARKED, Judgement, doubts, judge
 from zoo.records import Card, Proportion, Record
+from zoo.task_version import shown, version_of
 from zoo.threat import ThreatModel
 
 Key = tuple[str, ...]
@@ -48,6 +49,8 @@ class Row(Record):
     """"selected images" if they may have been chosen for the figure."""
     engine: str
     protocol: str
+    version: str = ""
+    """Of the task, if it is not the first: other versions are other tasks."""
     clean: Proportion
     robust: Proportion
     undecided: int
@@ -73,7 +76,8 @@ class Row(Record):
         """What it is ranked among, for people."""
         split = "" if self.split == "test" else f"/{self.split}"
         words = [f"{self.dataset}{split}", str(self.threat), self.protocol]
-        return ", ".join(filter(None, [*words, self.battery, self.images]))
+        rest = [self.battery, self.images, self.version]
+        return ", ".join(filter(None, [*words, *rest]))
 
     @property
     def method(self) -> str:
@@ -186,7 +190,8 @@ def _groups(entries: Sequence[_Candidate]) -> dict[Key, list[_Candidate]]:
         row = each.row
         ball = str(row.threat)  # as people see it: no ranking of one beside theirs
         probe = ("" if row.protocol == "SLF" else row.protocol,)
-        key = (row.dataset, row.split, ball, *probe, row.battery, row.images)
+        rest = (row.battery, row.images, row.version)
+        key = (row.dataset, row.split, ball, *probe, *rest)
         groups.setdefault(key, []).append(each)
 
     def place(item: tuple[Key, list[_Candidate]]) -> tuple[object, ...]:
@@ -226,6 +231,7 @@ def _row(entry: Published) -> Row:
         images=entry.images,
         engine=result.engine,
         protocol=entry.protocol,
+        version=shown(version_of(result)),
         clean=result.clean,
         robust=result.robust,
         undecided=result.undecided,

@@ -131,7 +131,7 @@ def _task(row: Row) -> str:
     """What the page shows at a time: "cifar10, Linf 8/255"."""
     split = "" if row.split == "test" else f"/{row.split}"
     battery = "" if row.battery == "standard" else row.battery
-    words = [f"{row.dataset}{split}", str(row.threat), battery, row.images]
+    words = [f"{row.dataset}{split}", str(row.threat), battery, row.images, row.version]
     return ", ".join(filter(None, words))
 
 

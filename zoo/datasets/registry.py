@@ -50,6 +50,8 @@ class DatasetInfo:
     photographs: bool = False
     """Read as f(name, split, data_dir, reading): `shape` is where they end by default,
     and NAME@CxHxW begins from the files."""
+    version: int = 1
+    """Raised when the name comes to mean other images or labels; in every record."""
 
 
 _TORCHVISION = "zoo.datasets.torchvision_sets:read"
