@@ -15,6 +15,7 @@ NEEDED = (
     "zoo/py.typed",
     "zoo/embedded/tarrl-digits/model.safetensors",
     "zoo/embedded/simclr-digits/card.json",
+    "zoo/repository/template/dot-github/workflows/verify.yml",
     "pretrain/recipes/tarrl-digits.yaml",
     "robrep_eval/commands/cli.py",
 )

@@ -143,7 +143,7 @@ def test_commands_have_the_options_that_are_written(block: Block, line: str) -> 
         "robrep-pretrain": pretraining,
     }
     command = tops[name]
-    if isinstance(command, click.Group) and words != ["--version"]:
+    while isinstance(command, click.Group) and words != ["--version"]:
         verb = "run" if words[0].startswith("--") else words.pop(0)
         command = command.commands[verb]
     known = {flag for option in command.params for flag in option.opts}

@@ -29,7 +29,7 @@ from zoo.collection import sources_embedded
 from zoo.collection.audit import audit, plan
 from zoo.collection.index import INDEX, FileRecord, scan
 from zoo.collection.model_card import README
-from zoo.collection.publish import Publication, _publish_to_folder, _stage, publish
+from zoo.collection.publish import Publication, _publish_to_folder, prepare, publish
 from zoo.collection.sources import FolderSource
 from zoo.commands.cli import cli
 from zoo.commands.shell import run
@@ -45,7 +45,9 @@ NAME = "tiny-digits"
 def stage(evaluated: Evaluated, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `publish` prepares for the second evaluation: verified, not published."""
     folder = tmp_path_factory.mktemp("stage")
-    _stage(Publication(runs=[evaluated.other_run], source=str(evaluated.plain)), folder)
+    prepare(
+        Publication(runs=[evaluated.other_run], source=str(evaluated.plain)), folder
+    )
     return folder
 
 

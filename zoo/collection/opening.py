@@ -4,7 +4,7 @@
 
 embedded            the encoders that come with robrep (the default); in a checkout
                     those in its folder `collection` as well
-PATH                a folder
+PATH                a folder: of a zoo, or of a repository of results
 https://HOST/PATH   a web server or bucket
 hf://ORG/REPO[@REV] a repository on the Hugging Face hub
 """
@@ -18,6 +18,7 @@ from pathlib import Path
 from zoo.collection.sources import FolderSource, Source
 from zoo.collection.sources_embedded import EMBEDDED, EmbeddedSource
 from zoo.collection.sources_hub import HUB_ALIAS, HubSource
+from zoo.collection.sources_results import ResultsSource, is_repository
 from zoo.collection.sources_web import WebSource
 from zoo.errors import UserError
 from zoo.paths import user_path
@@ -45,4 +46,5 @@ def open_source(uri: str | Path | None = None) -> Source:
             f"'{text}' is no source of a zoo; known forms: {EMBEDDED}, a folder, "
             "https://HOST/PATH, hf://ORG/REPO"
         )
-    return FolderSource(user_path(text))
+    path = user_path(text)
+    return ResultsSource(path) if is_repository(path) else FolderSource(path)

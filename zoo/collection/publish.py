@@ -83,16 +83,16 @@ def publish(request: Publication, to: str) -> Receipt:
     """
     _sweep_scratch()
     with tempfile.TemporaryDirectory(prefix=f"{SCRATCH}{os.getpid()}-") as scratch:
-        stage = Path(scratch)
-        card = _stage(request, stage)
+        folder = Path(scratch)
+        card = prepare(request, folder)
         if to.startswith("hf://"):
-            return publish_to_hub(stage, card.name, to)
+            return publish_to_hub(folder, card.name, to)
         if "://" in to:
             raise UserError(
                 f"cannot publish to '{to}': give a folder (and copy it to your server) "
                 "or hf://ORG/REPO"
             )
-        return _publish_to_folder(stage, card.name, user_path(to))
+        return _publish_to_folder(folder, card.name, user_path(to))
 
 
 def _sweep_scratch() -> None:
@@ -113,10 +113,15 @@ def _ended(process: int) -> bool:
     return False
 
 
-def _stage(request: Publication, stage: Path) -> Card:
-    """Builds the encoder's folder under `stage` and verifies it there."""
+def prepare(request: Publication, root: Path) -> Card:
+    """Builds the encoder's folder with its entries under `root`, and verifies it there.
+
+    Raises:
+        UserError: something is missing.
+        VerificationError: the evidence of an entry does not hold.
+    """
     folder, card = _find_encoder(request)
-    place = stage / card.name
+    place = root / card.name
     place.mkdir()
     shutil.copyfile(folder / card.weights, place / card.weights)
     write_record(place / CARD, card)
@@ -136,7 +141,7 @@ def _stage(request: Publication, stage: Path) -> Card:
             run, encoder, card, place, name=request.entry, data_dir=request.data_dir
         )
         images[entry.name] = noted(run)
-    source = FolderSource(stage)
+    source = FolderSource(root)
     row = source.find(card.name)
     for name in row.entries:
         verify_entry(

@@ -10,6 +10,7 @@ import rich_click as click
 from zoo._version import __version__
 from zoo.commands import read as cli_read
 from zoo.commands import write as cli_write
+from zoo.commands.results import results
 from zoo.commands.shell import run
 from zoo.commands.verify import verify
 
@@ -29,6 +30,8 @@ Examples:
   robrep-zoo verify tarrl-digits --attack 50
 
   robrep-zoo leaderboard --html leaderboard.html
+
+  robrep-zoo results check results --against before
 """
 
 
@@ -53,6 +56,7 @@ for _command in (
     cli_write.publish,
     cli_write.submit,
     cli_write.import_,
+    results,
 ):
     cli.add_command(_command)
 

@@ -1,0 +1,1 @@
+"""Results as a repository that others add to: laid out, checked, exported."""

@@ -1,0 +1,76 @@
+"""A collection in forms that other programs read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from zoo.collection.entries import Published, read_entry
+from zoo.collection.index import EncoderRow
+from zoo.collection.model_card import EVAL_RESULTS, README, eval_results, readme
+from zoo.collection.sources import Source
+from zoo.errors import UserError, nearest
+from zoo.files import write_text
+from zoo.repository import every_eval_ever
+from zoo.schema import as_text
+
+Files = Iterator[tuple[str, str]]
+"""Places and contents."""
+
+
+def _hub(row: EncoderRow, entries: list[Published], developer: str, at: str) -> Files:
+    """README.md with `model-index`, and .eval_results, as the hub wants them."""
+    yield f"{row.card.name}/{README}", readme(row.card, entries, at)
+    rows = eval_results(entries, at)
+    if rows is not None:
+        yield f"{row.card.name}/{EVAL_RESULTS}", rows
+
+
+def _shared(
+    row: EncoderRow, entries: list[Published], developer: str, at: str
+) -> Files:
+    """One record of Every Eval Ever for each entry."""
+    for entry in entries:
+        content = every_eval_ever.record(entry, developer, at)
+        yield every_eval_ever.place(entry, developer), as_text(content) + "\n"
+
+
+FORMS: dict[str, Callable[[EncoderRow, list[Published], str, str], Files]] = {
+    "model-card": _hub,
+    "every-eval-ever": _shared,
+}
+
+
+def export(
+    source: Source, to: Path, form: str, *, developer: str = "robrep"
+) -> list[Path]:
+    """Writes every encoder and entry of a collection in another form.
+
+    Args:
+        source: The collection.
+        to: Folder, made if need be; files of the same names are replaced.
+        form: One of `FORMS`.
+        developer: Who made the encoders; part of Every Eval Ever's names.
+
+    Returns:
+        The files written.
+
+    Raises:
+        UserError: an unknown form, a name that cannot be, or a folder that cannot be
+            written.
+    """
+    if form not in FORMS:
+        raise UserError(f"no form '{form}'; {nearest(form, FORMS)}")
+    every_eval_ever.check_developer(developer)
+    written = []
+    for row in sorted(source.index.encoders, key=lambda row: row.card.name):
+        entries = [read_entry(source, row, name) for name in row.entries]
+        for place, text in FORMS[form](row, entries, developer, source.uri):
+            try:
+                write_text(to / place, text)
+            except OSError as error:
+                raise UserError(
+                    f"cannot write to {to / place}: {error.strerror}"
+                ) from None
+            written.append(to / place)
+    return written
