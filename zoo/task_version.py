@@ -9,8 +9,7 @@ Imports no torch.
 
 from __future__ import annotations
 
-from zoo.datasets.names import PLACES, split_name
-from zoo.datasets.registry import registry
+from zoo.datasets.registry import find
 from zoo.errors import VerificationError
 from zoo.records import ProbeRecord, Result, TaskVersion
 
@@ -25,8 +24,7 @@ def task_version(dataset: str, probe: ProbeRecord | None) -> TaskVersion:
         dataset: Name as in records.
         probe: How the head was fitted, if it was.
     """
-    base = split_name(dataset)[0]
-    row = None if base.startswith(PLACES) else registry().get(base)
+    row = find(dataset)
     return TaskVersion(
         dataset=row.version if row else None,
         probe=PROTOCOLS.get(probe.protocol) if probe else None,

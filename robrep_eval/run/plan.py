@@ -177,8 +177,8 @@ def check_request(request: Request) -> tuple[Norm, Battery, float | None, Reques
     else:
         assert name is not None
         datasets.check(name, called=request.dataset_name)
-    base, reading = split_name(name)
-    row = datasets.registry().get(base)
+    _, reading = split_name(name)
+    row = datasets.find(name)
     shape = (reading and reading.shape) or (row and row.shape)
     if eps is not None and shape:
         ThreatModel(norm=norm, eps=eps).check_units(shape)
@@ -213,7 +213,7 @@ def _training_identity(
     """What `identify` takes: read here only if the name does not fix the content."""
     if loaded.encoder is None and not references(battery):
         return None
-    if request.train is None and split_name(data.name)[0] in datasets.registry():
+    if request.train is None and datasets.find(data.name) is not None:
         return f"{data.name}/train"
     return training_images(request, data)
 
@@ -312,7 +312,7 @@ def _threat(norm: Norm, eps: float | None, loaded: Loaded, dataset: str) -> Thre
     trained = loaded.training and loaded.training.threat
     if trained and trained.norm == norm:
         return trained
-    row = datasets.registry().get(split_name(dataset)[0])
+    row = datasets.find(dataset)
     if row is None or norm not in row.eps:
         raise UserError(f"name a radius for {norm} on '{dataset}' (--eps, as 8/255)")
     return ThreatModel(norm=norm, eps=row.eps[norm])

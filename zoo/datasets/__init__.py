@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from zoo.datasets.registry import DatasetInfo, check, get, is_per_class, registry
+from zoo.datasets.registry import DatasetInfo, check, find, get, is_per_class, registry
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from zoo.datasets.base import Dataset
 
-__all__ = ["DatasetInfo", "check", "get", "is_per_class", "load", "registry"]
+__all__ = ["DatasetInfo", "check", "find", "get", "is_per_class", "load", "registry"]
 
 
 def load(

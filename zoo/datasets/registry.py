@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from zoo.datasets.derived_names import VERSION, class_count, parts_of
 from zoo.datasets.names import (
     FOLDER,
     HUB,
     LIST,
-    MARK,
     OWN,
     PLACES,
+    Reading,
     check_own_name,
     parts,
     recorded_name,
@@ -217,19 +218,35 @@ def registry() -> dict[str, DatasetInfo]:
 
 
 def get(name: str) -> DatasetInfo:
-    """The row called `name`; raises `UserError` with the nearest names."""
-    try:
-        return registry()[name]
-    except KeyError:
+    """The row called `name`, or that of a task made of one (BASE+PART).
+
+    Raises:
+        UserError: no such dataset or part, with the nearest names.
+    """
+    base = parts_of(name)[0]
+    row = registry().get(name) or registry().get(base)
+    if row is None:
         raise UserError(
             f"unknown dataset '{name}'; {nearest(name, registry())} "
             f"(your own images: {FOLDER}PATH or {LIST}FILE.csv; a hub's: {HUB}NAME)"
-        ) from None
+        )
+    if row.name == name:
+        return row
+    classes = class_count(name, row.classes)
+    return replace(row, name=name, classes=classes, version=max(row.version, VERSION))
+
+
+def find(name: str) -> DatasetInfo | None:
+    """As `get`, of a name with or without "@"; None for what has no row."""
+    try:
+        return get(split_name(name)[0])
+    except UserError:
+        return None
 
 
 def is_per_class(name: str) -> bool:
     """Whether the field states mean per class accuracy for a dataset."""
-    row = registry().get(name.partition(MARK)[0])
+    row = find(name)
     return row is not None and row.metric == "mean-per-class"
 
 
@@ -278,13 +295,26 @@ def load(
 
         return read_hub(base, split, reading)
     row = get(base)
+    name = base if base in registry() else parts_of(base)[0]
     module, function = row.read.split(":")
     read: Callable[..., Dataset] = getattr(import_module(module), function)
     folder = data_dir or home() / "datasets"
     if row.photographs:
-        return read(base, split, folder, reading)
-    data = read(base, split, folder)
+        data = read(name, split, folder, reading)
+        return data if name == base else _derived(data, base, reading)
+    data = read(name, split, folder)
+    data = data if name == base else _derived(data, base, None)
     return data if reading is None else reshape(data, reading)
+
+
+def _derived(data: Dataset, name: str, reading: Reading | None) -> Dataset:
+    """A task made of a dataset, as it was read."""
+    from zoo.datasets.derived import derive
+
+    made = derive(data, name)
+    if reading is not None:
+        made.name = shaped_name(name, reading)
+    return made
 
 
 def load_recorded(name: str, split: str, data_dir: Path | None) -> Dataset:
