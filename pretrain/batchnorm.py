@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 CLEAN, ADVERSARIAL, LABELLED = 0, 1, 2
 Norms = (nn.BatchNorm1d, nn.BatchNorm2d)
+RUNNING = nn.modules.batchnorm._BatchNorm
+"""Base of all that keep running statistics, synchronised ones and timm's included."""
 
 
 class BatchNormSets(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,8 @@ from pretrain import methods
 from pretrain.augment import preset
 from pretrain.methods.base import Cost, Materials, Method
 from pretrain.randomness import generator
-from pretrain.recipe import AugmentSettings, Recipe
+from pretrain.recipe import INIT, AugmentSettings, Recipe
+from pretrain.start import Start
 from robrep_eval.probes.linear import features
 from zoo import architectures
 from zoo.datasets.base import Dataset
@@ -57,15 +59,37 @@ def check(recipe: Recipe, data: Dataset) -> None:
         UserError: options, architecture or threat model that do not fit.
     """
     methods.options(recipe)
-    options = architectures.resolve_options(recipe.arch, recipe.arch_options)
     if recipe.threat is not None:
         recipe.threat.check_units(data.shape)
-    if recipe.stable is not None:
-        _check_stable(recipe, options, data.shape)
+    if recipe.arch != INIT:
+        architectures.resolve_options(recipe.arch, recipe.arch_options)
+    elif recipe.arch_options:
+        raise UserError(
+            f"arch_options {recipe.arch_options} are of an architecture, and this run "
+            "takes that of the encoder it starts from: name it with --arch too"
+        )
+
+
+def check_start(
+    recipe: Recipe, start: Start | None, shape: tuple[int, int, int]
+) -> None:
+    """What can be known once the encoder that the run starts from is.
+
+    Raises:
+        UserError: a linear end that does not fit.
+    """
+    if recipe.stable is None:
+        return
+    if start is not None and start.begins(recipe):
+        spec = start.encoder.spec
+        _check_stable(recipe, spec.arch, spec.options, shape)
+        return
+    options = architectures.resolve_options(recipe.arch, recipe.arch_options)
+    _check_stable(recipe, recipe.arch, options, shape)
 
 
 def _check_stable(
-    recipe: Recipe, options: dict[str, Any], shape: tuple[int, int, int]
+    recipe: Recipe, arch: str, options: dict[str, Any], shape: tuple[int, int, int]
 ) -> None:
     assert recipe.stable is not None
     end = architectures.LINEAR_END
@@ -75,7 +99,7 @@ def _check_stable(
         raise UserError(
             f"stable sets the {end} of the architecture: leave arch_options.{end} out"
         )
-    architectures.build(recipe.arch, shape, {**options, end: recipe.stable.keep})
+    architectures.build(arch, shape, {**options, end: recipe.stable.keep})
 
 
 def check_clusters(recipe: Recipe, train: Dataset) -> None:
@@ -92,21 +116,34 @@ def check_clusters(recipe: Recipe, train: Dataset) -> None:
         )
 
 
-def build_method(recipe: Recipe, train: Dataset, teacher: Encoder | None) -> Method:
+def build_method(
+    recipe: Recipe,
+    train: Dataset,
+    teacher: Encoder | None,
+    start: Start | None = None,
+) -> Method:
     """A method whose fresh weights follow from the seed alone.
 
     Args:
         recipe: Validated.
         train: For shape, number of classes, mean and deviation of the pixels.
         teacher: For methods that need one; the encoder starts from its weights.
+        start: What the encoder starts as instead, or follows.
+
+    Raises:
+        UserError: an encoder that does not fit its teacher.
     """
     options, kind = methods.options(recipe), methods.get(recipe.method)
     with torch.random.fork_rng(devices=[]):
         draws = generator(recipe.seed, "weights")
         torch.manual_seed(int(torch.randint(2**62, (1,), generator=draws)))
-        encoder = Encoder(_spec(recipe, train, kind))
-        if teacher is not None and kind.starts_from_teacher:
+        if start is not None and start.begins(recipe):
+            encoder = copy.deepcopy(start.encoder).requires_grad_(True)
+        else:
+            encoder = Encoder(_spec(recipe, train, kind))
+        if teacher is not None and start is None and kind.starts_from_teacher:
             _copy(teacher, encoder)
+        _check_fits(kind, recipe.method, encoder, teacher)
         return kind(
             Materials(
                 encoder=encoder,
@@ -117,8 +154,22 @@ def build_method(recipe: Recipe, train: Dataset, teacher: Encoder | None) -> Met
                 augment=augmentation(recipe, train),
                 classes=len(train.classes),
                 teacher=teacher,
+                frozen_norms=recipe.norms == "frozen",
             )
         )
+
+
+def _check_fits(
+    kind: type[Method], name: str, encoder: Encoder, teacher: Encoder | None
+) -> None:
+    if teacher is None or kind.matches or teacher.dim == encoder.dim:
+        return
+    able = [other for other in methods.registry() if methods.get(other).matches]
+    raise UserError(
+        f"a student of {encoder.dim} features does not fit a teacher of {teacher.dim}: "
+        f"method '{name}' compares them as they are. {', '.join(able)} put a linear "
+        "layer between"
+    )
 
 
 def augmentation(recipe: Recipe, data: Dataset) -> AugmentSettings:
@@ -134,8 +185,10 @@ def training_labels(
     """(N, 1) class labels, (N, k) pseudo-labels, or (N, 0)."""
     if method.labels:
         return train.labels[:, None]
-    if method.teacher is not None:
-        z = features(method.teacher, train, Layout(device=str(device)))
+    prepares = type(method).prepare is not Method.prepare
+    if method.teacher is not None and prepares:
+        seen = train.take(method.prepared_on)
+        z = features(method.teacher, seen, Layout(device=str(device)))
         made = method.prepare(z, recipe.seed)
         if made is not None:
             return made

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pretrain import methods
 from pretrain.build import Workload, augmentation
 from pretrain.recipe import Recipe
+from pretrain.start import Start
 from robrep_eval.run.provenance import versions
 from zoo._version import __version__
 from zoo.collection.public import public_training
@@ -22,19 +23,26 @@ def training_record(
     epoch: int,
     seconds: float,
     command: str | None,
+    start: Start | None = None,
 ) -> Training:
-    """How an encoder was made, after `epoch` epochs: every setting in force."""
+    """How an encoder was made, after `epoch` epochs: every setting in force.
+
+    Labels and data that the encoder it started from has seen, it has seen too.
+    """
     kind = methods.get(recipe.method)
     in_force = {
         **recipe.model_dump(mode="json"),
         "options": methods.options(recipe).model_dump(mode="json"),
         "augment": augmentation(recipe, data).model_dump(mode="json"),
     }
+    if start is not None:
+        in_force["init"] = start.recorded()
     training = Training(
         method=recipe.method,
         dataset=data.name,
         threat=recipe.threat if kind.adversarial else None,
-        labels=kind.labels,
+        labels=kind.labels or (start is not None and start.labels),
+        extra_data=start is not None and start.extra_data,
         command=command,
         recipe=in_force,
         seed=recipe.seed,
@@ -50,7 +58,9 @@ def describe(training: Training) -> str:
     """One sentence for people."""
     threat = f" against {training.threat}" if training.threat else ""
     labels = "with labels" if training.labels else "without labels"
+    base = training.recipe.get("init")
+    begun = f" from {base['model']}" if isinstance(base, dict) else ""
     return (
-        f"{training.method} pretrained on {training.dataset}{threat}, {labels}, "
+        f"{training.method} pretrained on {training.dataset}{begun}{threat}, {labels}, "
         f"{training.epochs} epochs, {training.passes:.4g} passes per image"
     )

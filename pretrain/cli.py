@@ -27,6 +27,8 @@ Examples:
   robrep-pretrain my-recipe.yaml -o seed=1 -o attack.steps=3 --output runs/seed1
   robrep-pretrain --method tarrl --data fashion-mnist --arch resnet_s28 \\
       --norm Linf --eps 0.1 --epochs 20
+  robrep-pretrain --init timm:vit_small_patch14_dinov2.lvd142m --method lore \\
+      --data imagefolder:photos@3x224x224 --eps 4/255
   torchrun --nproc-per-node 2 -m pretrain tarrl-cifar10 --device cuda
 """
 
@@ -36,6 +38,18 @@ Examples:
 )
 @click.argument("recipe", required=False, shell_complete=lambda *_: _recipe_names())
 @click.option("--method", help="simclr, tarrl, ...; see --list.")
+@click.option(
+    "--init",
+    metavar="REF",
+    help="Start from an encoder that exists: zoo:NAME, a file, timm:NAME, "
+    "hf://ORG/REPO. With another --arch: follow it.",
+)
+@click.option(
+    "--normalize",
+    metavar="MEAN/STD",
+    help="Of a checkpoint file after --init: none, cifar10, imagenet, or "
+    ".5,.5,.5/.25,.25,.25.",
+)
 @click.option("--data", help="A dataset of the registry, or imagefolder:PATH.")
 @click.option(
     "--dataset-name",
@@ -119,17 +133,34 @@ def assemble(
     content: dict[str, Any] = load_recipe(source) if source else {}
     given = {key: value for key, value in flags.items() if value is not None}
     norm, eps = given.pop("norm", None), given.pop("eps", None)
+    if (normalize := given.pop("normalize", None)) is not None:
+        given["init"] = {"normalize": normalize} | (
+            {"model": given["init"]} if "init" in given else {}
+        )
     if norm is not None or eps is not None:
         given["threat"] = _threat(norm, eps, content.get("threat") or {})
     content = merge(content, given)
     for text in overrides:
         content = merge(content, parse_override(text))
+    if content.get("init") is not None and not source:
+        content = _fine_tuning(content)
     if "method" not in content:
         raise UserError("name a recipe or a --method; --list shows them")
     content.setdefault("name", _default_name(content))
     if "epochs" not in content and "passes" not in content:
         content["epochs"] = 100
     return validate(content)
+
+
+def _fine_tuning(content: dict[str, Any]) -> dict[str, Any]:
+    """Settings for an encoder that exists, where nothing else is said."""
+    from pretrain.recipe import FINE_TUNING, merge
+    from zoo.threat import parse_eps
+
+    usual, eps = FINE_TUNING, (content.get("threat") or {}).get("eps")
+    if eps is not None and not content.get("attack"):
+        usual = merge(usual, {"attack": {"step_size": parse_eps(eps) / 4}})
+    return merge(usual, content)
 
 
 def _threat(norm: str | None, eps: str | None, base: dict[str, Any]) -> dict[str, Any]:

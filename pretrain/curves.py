@@ -1,4 +1,4 @@
-"""A picture of a run: loss parts, and accuracies of the quick looks, over epochs."""
+"""A picture of a run: loss parts, and figures of the quick looks, over epochs."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from zoo.files import atomic
+
+FEATURES = ("quantile", "drift", "attacked")
+"""Of looks without labels."""
 
 
 def draw(lines: list[dict[str, Any]], path: Path, title: str) -> None:
@@ -23,10 +26,15 @@ def draw(lines: list[dict[str, Any]], path: Path, title: str) -> None:
     losses, accuracies = figure.subplots(1, 2)
     for name in sorted({key for line in lines for key in line if _is_part(key)}):
         _plot(losses, lines, name, name.removeprefix("loss/"), 1.0)
-    for name, label in (("held_out/clean", "clean"), ("held_out/robust", "PGD")):
-        _plot(accuracies, lines, name, label, 100.0)
     losses.set(xlabel="epoch", ylabel="loss part", title=title)
-    accuracies.set(xlabel="epoch", ylabel="held-out accuracy, %", ylim=(0, 100))
+    if any(f"held_out/{FEATURES[0]}" in line for line in lines):
+        for name in FEATURES:
+            _plot(accuracies, lines, f"held_out/{name}", name, 1.0)
+        accuracies.set(xlabel="epoch", ylabel="held-out, without labels")
+    else:
+        for name, label in (("held_out/clean", "clean"), ("held_out/robust", "PGD")):
+            _plot(accuracies, lines, name, label, 100.0)
+        accuracies.set(xlabel="epoch", ylabel="held-out accuracy, %", ylim=(0, 100))
     for axis in (losses, accuracies):
         axis.grid(alpha=0.3)
         if axis.lines:

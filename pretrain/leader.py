@@ -8,9 +8,12 @@ from __future__ import annotations
 import time
 from typing import Any, ClassVar
 
+from pretrain import distributed
 from pretrain.cards import training_record
-from pretrain.monitor import Look, look
+from pretrain.monitor import FeatureLook, Look, feature_look, look
+from pretrain.progress import Silent
 from pretrain.session import Session
+from pretrain.trial import seconds_per_step
 from zoo.encoder import Encoder
 
 
@@ -35,19 +38,36 @@ class LeadingSession(Session):
         self._publish("last", self.export())
         self.run.draw(self.recipe.name)
 
-    def _look(self) -> Look | None:
+    def _look(self) -> Look | FeatureLook | None:
         """A quick look every few epochs and at the end; keeps the best encoder."""
-        every, epoch = self.recipe.monitor.every, self.state.epoch
-        if not every or (epoch % every and epoch < self.plan.epochs):
+        if not self.recipe.monitor.every or not self.is_looked_at():
             return None
         encoder = self.export()
-        seen = look(encoder, self.data, self.recipe, self.device)
+        seen = self._seen(encoder)
         if seen.score > self.state.best:
             self.state.best = seen.score
             self._publish("best", encoder)
         return seen
 
-    def _log(self, means: dict[str, float], spent: float, seen: Look | None) -> None:
+    def _seen(self, encoder: Encoder) -> Look | FeatureLook:
+        """Without labels where there is an encoder to compare with."""
+        if self.start is None or self.recipe.threat is None:
+            return look(encoder, self.data, self.recipe, self.device)
+        average = None if self.average is None else self.average.module
+        return feature_look(
+            self.start.encoder.to(self.device),
+            self.method.export(average),
+            self.method.match,
+            self.data,
+            self.recipe,
+        )
+
+    def _log(
+        self,
+        means: dict[str, float],
+        spent: float,
+        seen: Look | FeatureLook | None,
+    ) -> None:
         images = self.plan.steps_per_epoch * self.recipe.batch
         line: dict[str, Any] = {
             "epoch": self.state.epoch,
@@ -58,12 +78,8 @@ class LeadingSession(Session):
             "seconds": self.state.seconds,
         }
         if seen is not None:
-            line |= {"held_out/clean": seen.clean, "held_out/robust": seen.robust}
-            robust = "" if seen.robust is None else f", PGD {100 * seen.robust:.1f}%"
-            self.around.report.say(
-                f"epoch {self.state.epoch}: held-out probe "
-                f"{100 * seen.clean:.1f}%{robust}"
-            )
+            line |= {f"held_out/{name}": v for name, v in seen.figures().items()}
+            self.around.report.say(f"epoch {self.state.epoch}: held-out {seen}")
         self.run.log(line)
         if seen is not None:
             self.run.draw(self.recipe.name)
@@ -96,8 +112,10 @@ class LeadingSession(Session):
             self.state.epoch,
             self.state.seconds,
             self.around.command,
+            self.start,
         )
-        self.run.publish(kind, encoder, self.recipe, training)
+        licence = self.start.licence if self.start else None
+        self.run.publish(kind, encoder, self.recipe, training, licence)
 
     def _announce(self) -> None:
         plan, state = self.plan, self.state
@@ -112,4 +130,17 @@ class LeadingSession(Session):
             + (f"; resumed after epoch {state.epoch}" * bool(state.epoch))
         )
         done = state.epoch * plan.steps_per_epoch
+        if not isinstance(self.around.report, Silent):
+            self._announce_trial(plan.steps - done)
         self.around.report.begin(self.recipe.name, plan.steps, done)
+
+    def _announce_trial(self, left: int) -> None:
+        """What the steps that are left will take, and where the run starts from."""
+        say = self.around.report.say
+        if distributed.world() == 1:
+            seconds = seconds_per_step(self)
+            minutes = seconds * left / 60
+            span = f"{minutes:.2g} minutes" if minutes < 90 else f"{minutes / 60:.3g} h"
+            say(f"a step takes {seconds:.2g} s here, by a trial: {span} to the end")
+        if self.start is not None and not self.state.epoch:
+            say(f"before the first step: held-out {self._seen(self.export())}")

@@ -188,6 +188,11 @@ def distances(z: Tensor, reference: Tensor, distance: Distance) -> Tensor:
     return squared if distance == "squared" else (squared + 1e-12).sqrt()
 
 
+def squared_lengths(z: Tensor) -> Tensor:
+    """Squared L2 length of each row (N, d), (N,)."""
+    return widened(z).square().sum(dim=1)
+
+
 def kl(clean: Tensor, other: Tensor) -> Tensor:
     """KL(p_clean || p_other) of logits, per row (N,); zero if they are equal."""
     p, q = (F.log_softmax(widened(v), dim=1) for v in (clean, other))

@@ -1,20 +1,25 @@
-"""A quick look at an encoder while it trains: linear probe and PGD, held-out images.
+"""A quick look at an encoder while it trains, on held-out images.
 
-It ranks epochs of one run and nothing else; figures come from `robrep-eval`.
+Linear probe and PGD; or, of a run that starts from an encoder, its features beside
+those, without labels. It ranks epochs of one run and nothing else; figures come from
+`robrep-eval`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from pretrain.data import Split
+from pretrain.losses import squared_lengths
 from pretrain.randomness import generator
 from pretrain.recipe import Recipe
+from robrep_eval.attacks.displacement import FeatureAttackSettings, displace
 from robrep_eval.attacks.pgd import Objective, ascend
+from robrep_eval.measures.label_free import pair_distances, universal_quantiles
 from robrep_eval.probes.linear import features
 from robrep_eval.probes.logistic import fit_linear
 from zoo.classifier import Classifier, predict
@@ -23,6 +28,8 @@ from zoo.layout import Layout
 
 PENALTY = 1e-3
 """L2 penalty of the quick probe."""
+PAIRED = 256
+"""Most images of a look without labels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +44,46 @@ class Look:
     def score(self) -> float:
         """What "best" means: robust accuracy, or clean where there is none."""
         return self.clean if self.robust is None else self.robust
+
+    def figures(self) -> dict[str, float | None]:
+        """For the log, by name."""
+        return {"clean": self.clean, "robust": self.robust}
+
+    def __str__(self) -> str:
+        robust = "" if self.robust is None else f", PGD {100 * self.robust:.1f}%"
+        return f"probe {100 * self.clean:.1f}%{robust}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureLook:
+    """Means over held-out training images, of which no label is used.
+
+    Squared distances from the original encoder's clean features, as shares of the
+    squared length of those.
+    """
+
+    drift: float | None
+    """Of clean features; None where the two encoders' features cannot be compared."""
+    attacked: float | None
+    """Of attacked ones; the same."""
+    quantile: float
+    """Universal quantile (arXiv 2210.04076): share of pairs of different images that
+    lie nearer to each other than an image to itself attacked."""
+
+    @property
+    def score(self) -> float:
+        """What "best" means: attacked features nearest to where they were."""
+        return -(self.quantile if self.attacked is None else self.attacked)
+
+    def figures(self) -> dict[str, float | None]:
+        """For the log, by name."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        moved = f"universal quantile {self.quantile:.3f}"
+        if self.drift is None:
+            return moved
+        return f"drift {self.drift:.3f}, attacked {self.attacked:.3f}, {moved}"
 
 
 def look(encoder: Encoder, parts: Split, recipe: Recipe, device: torch.device) -> Look:
@@ -68,6 +115,40 @@ def look(encoder: Encoder, parts: Split, recipe: Recipe, device: torch.device) -
     return Look(
         clean=correct / len(held),
         robust=attacked / len(held) if recipe.threat is not None else None,
+    )
+
+
+def feature_look(
+    base: Encoder, encoder: Encoder, match: nn.Module, parts: Split, recipe: Recipe
+) -> FeatureLook:
+    """Attacks held-out images away from their own features: no probe, no labels.
+
+    Args:
+        base: The original encoder, in eval mode, on the device.
+        encoder: As it would be published now, in eval mode, on the device.
+        match: Brings its features to the width of the base's.
+        parts: For the held-out images, at most `PAIRED`.
+        recipe: With a threat model.
+    """
+    settings, threat = recipe.monitor, recipe.threat
+    assert threat is not None, "the caller asks"
+    layout = Layout(device=str(next(encoder.parameters()).device), batch_size=64)
+    x = parts.held_out.take(min(settings.limit, PAIRED)).images(slice(None))
+    attack = FeatureAttackSettings(steps=settings.steps, seed=recipe.seed)
+    encoder.requires_grad_(False)
+    found = displace(encoder, x, threat, attack, layout)
+    z, z_adv = features(encoder, x, layout), features(encoder, found, layout)
+    quantile = float(universal_quantiles(z, z_adv, pair_distances(z)).mean())
+    anchor = features(base, x, layout)
+    with torch.no_grad():
+        z, z_adv = (match(v.to(layout.device)).cpu() for v in (z, z_adv))
+    if z.shape[1] != anchor.shape[1]:
+        return FeatureLook(drift=None, attacked=None, quantile=quantile)
+    length = squared_lengths(anchor).mean()
+    return FeatureLook(
+        drift=float(squared_lengths(z - anchor).mean() / length),
+        attacked=float(squared_lengths(z_adv - anchor).mean() / length),
+        quantile=quantile,
     )
 
 

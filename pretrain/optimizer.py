@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -12,16 +13,29 @@ from pretrain.recipe import OptimizerSettings, Recipe
 
 
 def build_optimizer(
-    module: nn.Module, settings: OptimizerSettings
+    module: nn.Module,
+    settings: OptimizerSettings,
+    rates: Mapping[nn.Module, float] | None = None,
 ) -> torch.optim.Optimizer:
-    """Batch norm and biases get no weight decay, and with LARS no adaptation."""
-    trained = [p for p in module.parameters() if p.requires_grad]
+    """Batch norm and biases get no weight decay, and with LARS no adaptation.
+
+    Args:
+        module: What is trained.
+        settings: Of the optimiser.
+        rates: Parts of it with a peak learning rate of their own, without decay.
+    """
+    apart = {p for part in rates or {} for p in part.parameters()}
+    trained = [p for p in module.parameters() if p.requires_grad and p not in apart]
     groups: list[dict[str, Any]] = [
         {
             "params": [p for p in trained if p.ndim > 1],
             "weight_decay": settings.weight_decay,
         },
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    groups += [
+        {"params": list(part.parameters()), "weight_decay": 0.0, "lr": rate}
+        for part, rate in (rates or {}).items()
     ]
     groups = [group for group in groups if group["params"]]
     if settings.name == "sgd":
@@ -60,10 +74,20 @@ def build_schedule(
 
 
 def build_average(encoder: nn.Module, recipe: Recipe) -> Any:
-    """timm's exponential average of the weights, or None."""
+    """timm's exponential average of the weights, or None.
+
+    Its decay rises as t / (t + 10) over the steps t, so that the first weights, which
+    are the worst, leave it in runs that are short beside 1 / (1 - decay) too.
+    """
     if recipe.average is None:
         return None
     with quiet_import():
         from timm.utils import ModelEmaV3
 
-    return ModelEmaV3(encoder, decay=recipe.average, use_warmup=True)
+    return ModelEmaV3(
+        encoder,
+        decay=recipe.average,
+        use_warmup=True,
+        warmup_gamma=10.0,
+        warmup_power=1.0,
+    )

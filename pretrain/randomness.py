@@ -18,8 +18,11 @@ _PURPOSES = {
     "labels": 4,
     "monitor": 5,
     "stable": 6,
+    "norms": 7,
 }
-Purpose = Literal["weights", "split", "order", "step", "labels", "monitor", "stable"]
+Purpose = Literal[
+    "weights", "split", "order", "step", "labels", "monitor", "stable", "norms"
+]
 
 
 def generator(seed: int, purpose: Purpose, *position: int) -> torch.Generator:

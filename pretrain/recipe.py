@@ -21,6 +21,21 @@ from zoo.errors import UserError, nearest
 from zoo.threat import ThreatModel, parse_eps
 
 RECIPES = Path(__file__).parent / "recipes"
+INIT = "init"
+"""In place of an architecture: that of the encoder that the run starts from."""
+FINE_TUNING: dict[str, Any] = {
+    "batch": 128,
+    "epochs": 2,
+    "optimizer": {
+        "name": "adamw",
+        "lr": 1e-5,
+        "weight_decay": 1e-4,
+        "warmup": 0.07,
+    },
+    "attack": {"steps": 10},
+}
+"""What a run with `--init` does unless told otherwise: FARE on ImageNet (20,000 steps
+of 128, of which 1,400 warm up; Schlarmann et al. 2024, arXiv 2402.12336)."""
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -107,6 +122,26 @@ class StableSettings(Section):
     """Of the attack on each."""
 
 
+class InitSettings(Section):
+    """The encoder that a run starts from; its file may not say everything itself."""
+
+    model: str
+    """A reference, as `robrep-eval --model` takes it."""
+    arch: str | None = None
+    """Of a checkpoint without description; by default that of the recipe."""
+    arch_options: dict[str, Any] = Field(default_factory=dict)
+    normalize: str | None = None
+    """Of such a checkpoint: a name or MEAN/STD, as `robrep-eval --normalize`."""
+    prefix: str | None = None
+    """Of such a checkpoint: before the names of the network's weights."""
+    licence: str | None = None
+    """Of its weights, where the reference does not lead to one."""
+    labels: bool | None = None
+    """Whether it saw labels; without a card that says so it counts as having."""
+    extra_data: bool | None = None
+    """Whether it saw real data beyond those of this run; the same."""
+
+
 class MonitorSettings(Section):
     """The quick look at the encoder while it trains; decides nothing but "best"."""
 
@@ -134,11 +169,18 @@ class Recipe(Section):
     """For methods that start from a trained encoder: a reference (zoo:NAME, a file or
     folder), or the settings in which its recipe differs from this one: it is then
     trained first, in the folder `teacher` of the run."""
+    init: InitSettings | None = None
+    """An encoder that exists: the student starts as it, or, where `arch` is another,
+    follows it. A plain text is its `model`."""
     data: str = "digits"
     dataset_name: str | None = None
     """On the card, for images of your own; by default the last part of their path."""
     arch: str = "resnet_s8"
+    """"init": that of the encoder it starts from, its default where there is one."""
     arch_options: dict[str, Any] = Field(default_factory=dict)
+    norms: Literal["batch", "frozen"] = "batch"
+    """Batch norms in training: statistics of each batch, which move the running ones,
+    or the running ones, which then stay as they are."""
     augment: AugmentSettings | Literal["auto"] = "auto"
     """"auto" takes the preset of the dataset."""
     threat: ThreatModel | None = None
@@ -151,7 +193,8 @@ class Recipe(Section):
     """Instead of epochs: forward equivalents per training image, teacher included."""
     optimizer: OptimizerSettings = OptimizerSettings()
     average: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Decay of an exponential average of the weights, which is then exported."""
+    """Decay of an exponential average of the weights, which is then exported; it
+    rises to this as t / (t + 10) over the steps t. Batch norms are measured anew."""
     stable: StableSettings | None = None
     """End the exported encoder in a linear map onto its most stable directions."""
     limit: Count | None = None
@@ -165,6 +208,20 @@ class Recipe(Section):
     """Between checkpoints; they are written at the ends of epochs."""
     licence: str = "Apache-2.0"
     """Of the published encoder."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _start(cls, content: Any) -> Any:
+        """`init: REF` is `init: {model: REF}`, whose architecture is the default."""
+        if not isinstance(content, Mapping) or content.get("init") is None:
+            return content
+        return {"arch": INIT, **_init_in_full(content)}
+
+    @model_validator(mode="after")
+    def _starts(self) -> Recipe:
+        if self.arch == INIT and self.init is None:
+            raise ValueError("arch 'init' needs an encoder to start from: set init")
+        return self
 
     @model_validator(mode="after")
     def _one_length(self) -> Recipe:
@@ -226,6 +283,7 @@ def merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     if "method" in change and change["method"] != base.get("method"):
         merged.pop("options", None)
+    merged, change = _init_in_full(merged), _init_in_full(change)
     for mine, other in (("epochs", "passes"), ("passes", "epochs")):
         if change.get(mine) is not None:
             merged.pop(other, None)
@@ -234,6 +292,14 @@ def merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
         nested = isinstance(old, Mapping) and isinstance(value, Mapping)
         merged[key] = merge(old, value) if nested else value  # type: ignore[arg-type]
     return merged
+
+
+def _init_in_full(content: Mapping[str, Any]) -> dict[str, Any]:
+    """`init: REF` as `init: {model: REF}`."""
+    found = dict(content)
+    if isinstance(found.get("init"), str):
+        found["init"] = {"model": found["init"]}
+    return found
 
 
 def validate(content: Mapping[str, Any]) -> Recipe:

@@ -176,21 +176,34 @@ class TrainingFolder:
         return lines
 
     def publish(
-        self, kind: str, encoder: Encoder, recipe: Recipe, training: Training
+        self,
+        kind: str,
+        encoder: Encoder,
+        recipe: Recipe,
+        training: Training,
+        licence: str | None = None,
     ) -> Path:
-        """Writes an encoder and its card to RUN/`kind`; returns that folder."""
+        """Writes an encoder and its card to RUN/`kind`; returns that folder.
+
+        Args:
+            kind: One of `KINDS`.
+            encoder: As exported.
+            recipe: For name, data and licence.
+            training: For the card.
+            licence: Of the encoder that it started from, which is then its own.
+        """
         folder = self.path / kind
         save_encoder(encoder, folder / WEIGHTS)
         card = Card(
             name=recipe.name,
             description=describe(training),
-            arch=recipe.arch,
+            arch=encoder.spec.arch,
             shape=encoder.spec.shape,
             dim=encoder.dim,
             training=training,
             weights=WEIGHTS,
             sha256=sha256_file(folder / WEIGHTS),
-            licence=recipe.licence,
+            licence=licence or recipe.licence,
         )
         write_record(folder / CARD, card)
         note(folder, recipe.data)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, NoReturn
@@ -15,8 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from pretrain import distributed, stable
+from pretrain.averaging import IMAGES, has_statistics, measure_norms
 from pretrain.build import build_method, plan, training_labels
 from pretrain.data import Batches, Split
+from pretrain.finite import first_broken
 from pretrain.methods.base import Batch, LossParts
 from pretrain.optimizer import build_average, build_optimizer, build_schedule
 from pretrain.precision import precision
@@ -24,6 +27,7 @@ from pretrain.progress import Reporter, Silent
 from pretrain.randomness import generator
 from pretrain.recipe import Recipe
 from pretrain.run_folder import TrainingFolder
+from pretrain.start import Start
 from zoo.budgets import plain_reason
 from zoo.encoder import Encoder
 from zoo.errors import RobrepError, UserError
@@ -49,7 +53,7 @@ class State:
     epoch: int = 0
     """Epochs that lie behind."""
     seconds: float = 0.0
-    best: float = -1.0
+    best: float = -math.inf
     """Score of the best look so far."""
 
 
@@ -67,10 +71,12 @@ class Session:
         around: Surroundings,
         teacher: Encoder | None,
         teacher_passes: float,
+        start: Start | None = None,
     ) -> None:
         self.recipe, self.data, self.run, self.around = recipe, data, run, around
+        self.start = start
         self.device = torch.device(around.device)
-        method = build_method(recipe, data.train, teacher).to(self.device)
+        method = build_method(recipe, data.train, teacher, start).to(self.device)
         self.method = method.to(memory_format=method.memory_format)
         if recipe.compile:
             self.method.encoder.compile()
@@ -79,7 +85,9 @@ class Session:
         end = stable.passes(recipe.stable, data.train)
         self.plan = plan(recipe, self.method, len(self.batches), teacher_passes, end)
         self.module = distributed.parallel(self.method, self.device)
-        self.optimizer = build_optimizer(self.method, recipe.optimizer)
+        self.optimizer = build_optimizer(
+            self.method, recipe.optimizer, self.method.rates()
+        )
         self.schedule = build_schedule(
             self.optimizer, recipe.optimizer, self.plan.steps
         )
@@ -95,10 +103,33 @@ class Session:
             spent = time.monotonic() - began
             self.state.epoch += 1
             self.state.seconds += spent
+            if self.is_looked_at():
+                self._settle()
             self._note(means, spent)
         self._finish()
         distributed.barrier()
         return self.run.path / "last"
+
+    def is_looked_at(self) -> bool:
+        """True every few epochs and at the end."""
+        every, epoch = self.recipe.monitor.every, self.state.epoch
+        return epoch >= self.plan.epochs or bool(every and epoch % every == 0)
+
+    def _settle(self) -> None:
+        """Measures the batch norms of the averaged weights; every process does."""
+        if self.average is None or self.recipe.norms == "frozen":
+            return
+        if has_statistics(self.average.module):
+            self.method.train()
+            with precision(self.recipe, self.device):
+                measure_norms(self.method, self.average.module, self._measured())
+
+    def _measured(self) -> Iterator[Batch]:
+        """Batches for `_settle`, the same ones at every look."""
+        count = min(len(self.batches), math.ceil(IMAGES / self.recipe.batch))
+        for index, (x, y) in zip(range(count), self.batches.epoch(0), strict=False):
+            draws = generator(self.recipe.seed, "norms", index, distributed.rank())
+            yield Batch(x=x, y=y, generator=draws, progress=1 - 1 / self.plan.steps)
 
     # What only the leading process does; see `pretrain.leader`.
 
@@ -140,25 +171,36 @@ class Session:
         with precision(self.recipe, self.device):
             parts: LossParts = self.module(batch)
         total = torch.stack(list(parts.values())).sum()
-        values = self._finite(parts, done)
+        values = self._finite(parts, x, done)
         total.backward()
         if self.recipe.optimizer.clip is not None:
             nn.utils.clip_grad_norm_(
                 self.method.parameters(), self.recipe.optimizer.clip
             )
+        self.method.before_step(done)
         self.optimizer.step()
         if self.average is not None:
             self.average.update(self.method.published(), done)
         return values
 
-    def _finite(self, parts: LossParts, done: int) -> dict[str, float]:
+    def _finite(self, parts: LossParts, x: Tensor, done: int) -> dict[str, float]:
         """The loss parts as numbers; stops the run if one is not finite."""
         stacked = distributed.mean(torch.stack(list(parts.values())).float())
         values = dict(zip(parts, stacked.tolist(), strict=True))
         for name, value in values.items():
             if not math.isfinite(value):
-                self._stop(f"the loss part '{name}' is {value}", done)
+                self._stop(f"the loss part '{name}' is {value}{self._where(x)}", done)
         return values
+
+    def _where(self, x: Tensor) -> str:
+        """The layer that is to blame, if clean images show it."""
+        with precision(self.recipe, self.device):
+            layer = first_broken(self.method.encoder, x)
+        if layer is None:
+            return ""
+        half = self.recipe.precision != "fp32"
+        advice = f" in {self.recipe.precision} (precision: fp32 may mend it)" * half
+        return f", first in layer '{layer}' of the encoder{advice}"
 
     def _check_weights(self) -> None:
         """Stops the run before weights that are not finite reach a checkpoint.

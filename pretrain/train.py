@@ -8,13 +8,16 @@ from __future__ import annotations
 from contextlib import ExitStack
 from pathlib import Path
 
-from pretrain import distributed
-from pretrain.build import check, check_clusters, find_teacher
+import torch
+
+from pretrain import distributed, methods
+from pretrain.build import check, check_clusters, check_start, find_teacher
 from pretrain.data import divide
 from pretrain.leader import LeadingSession
 from pretrain.recipe import Recipe, merge, validate
 from pretrain.run_folder import TrainingFolder
 from pretrain.session import Session, Surroundings
+from pretrain.start import Start, find_start
 from zoo.datasets import load as load_dataset
 from zoo.encoder import Encoder
 from zoo.errors import UserError
@@ -58,9 +61,13 @@ def _train(recipe: Recipe, folder: Path, around: Surroundings) -> Path:
     parts = divide(data, recipe)
     check_clusters(recipe, parts.train)
     run = TrainingFolder(folder, recipe)
-    teacher, teacher_passes = _teacher(recipe, run, around)
+    start = find_start(recipe, parts.train, torch.device(around.device))
+    check_start(recipe, start, data.shape)
+    for note in start.notes if start else ():
+        around.report.say(note)
+    teacher, teacher_passes = _teacher(recipe, run, around, start)
     kind = LeadingSession if distributed.leads() else Session
-    session = kind(recipe, parts, run, around, teacher, teacher_passes)
+    session = kind(recipe, parts, run, around, teacher, teacher_passes, start)
     run.create(recipe)
     with fitting_threads(network_work(session.method.encoder, data.shape)):
         session.resume()
@@ -68,11 +75,15 @@ def _train(recipe: Recipe, folder: Path, around: Surroundings) -> Path:
 
 
 def _teacher(
-    recipe: Recipe, run: TrainingFolder, around: Surroundings
+    recipe: Recipe, run: TrainingFolder, around: Surroundings, start: Start | None
 ) -> tuple[Encoder | None, float]:
-    """The recipe's teacher: found, or trained first in RUN/teacher."""
+    """The recipe's teacher: found, or trained first in RUN/teacher.
+
+    A method that needs one and is told none has the encoder that the run starts from.
+    """
     if recipe.teacher is None:
-        return None, 0.0
+        needed = methods.get(recipe.method).needs_teacher(methods.options(recipe))
+        return (start.encoder if start and needed else None), 0.0
     if isinstance(recipe.teacher, str):
         return find_teacher(recipe.teacher)
     own = recipe.model_dump(

@@ -32,6 +32,10 @@ _BUILT_IN = {
     "prototypes": "pretrain.methods.prototypes:Prototypes",
     "spectral": "pretrain.methods.spectral:Spectral",
     "lipschitz-contrast": "pretrain.methods.lipschitz:Lipschitz",
+    "fare": "pretrain.methods.fare:FARE",
+    "lore": "pretrain.methods.lore:LORE",
+    "cosine": "pretrain.methods.cosine:Cosine",
+    "displacement": "pretrain.methods.displacement:Displacement",
     "pgd-at": "pretrain.methods.supervised:PGDAT",
     "trades": "pretrain.methods.supervised:TRADES",
 }
@@ -81,10 +85,11 @@ def options(recipe: Recipe) -> Section:
         raise UserError(
             f"method '{recipe.method}' needs a threat model: --norm Linf --eps 8/255"
         )
-    if kind.needs_teacher(chosen) and recipe.teacher is None:
+    if kind.needs_teacher(chosen) and recipe.teacher is None and recipe.init is None:
         raise UserError(
-            f"method '{recipe.method}' starts from a trained encoder: set teacher to "
-            "zoo:NAME, a file, or settings such as {method: simclr, epochs: 100}"
+            f"method '{recipe.method}' starts from a trained encoder: --init REF, or "
+            "set teacher to zoo:NAME, a file, or settings such as {method: simclr, "
+            "epochs: 100}"
         )
     if not kind.needs_teacher(chosen) and recipe.teacher is not None:
         raise UserError(f"method '{recipe.method}' with these options uses no teacher")

@@ -59,6 +59,8 @@ class Materials:
     augment: AugmentSettings
     classes: int
     teacher: Encoder | None
+    frozen_norms: bool = False
+    """Batch norms of the encoder use and keep their running statistics."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +99,11 @@ class Method(nn.Module):
     """The architectures it can train; empty: any."""
     starts_from_teacher: ClassVar[bool] = True
     """True if the encoder begins with its teacher's weights, where there is one."""
+    matches: ClassVar[bool] = False
+    """True if the features of an encoder of another width go through `match`, a linear
+    layer, before they are compared with the teacher's."""
+    prepared_on: ClassVar[int | None] = None
+    """Training images whose features `prepare` is given; None: all."""
 
     def __init__(self, materials: Materials) -> None:
         super().__init__()
@@ -111,6 +118,8 @@ class Method(nn.Module):
             if self.projector_sets()
             else nn.Identity()
         )
+        self.match: nn.Module = _match(materials) if self.matches else nn.Identity()
+        self.frozen_norms = materials.frozen_norms
         self.memory_format = memory_format(self.encoder)
         batchnorm.split(self.encoder, self.sets())
         batchnorm.split(self.projector, self.projector_sets())
@@ -155,6 +164,13 @@ class Method(nn.Module):
         """
         return None
 
+    def rates(self) -> dict[nn.Module, float]:
+        """Networks with a learning rate of their own, and that; without decay."""
+        return {}
+
+    def before_step(self, done: int) -> None:
+        """Called between backward pass and optimiser; `done` steps lie behind."""
+
     def published(self) -> nn.Module:
         """The encoder that is exported, before its batch norms are collapsed."""
         return self.encoder
@@ -166,11 +182,19 @@ class Method(nn.Module):
     # What subclasses are written with.
 
     def train(self, mode: bool = True) -> Method:
-        """As usual, but a teacher stays in eval mode."""
+        """As usual, but a teacher and frozen batch norms stay in eval mode."""
         super().train(mode)
         if self.teacher is not None:
             self.teacher.eval()
+        if self.frozen_norms:
+            for module in self.encoder.modules():
+                if isinstance(module, batchnorm.RUNNING):
+                    module.eval()
         return self
+
+    def follow(self, x: Tensor) -> Tensor:
+        """Features in the teacher's space: `match` after the encoder."""
+        return self.match(self.encoder(x))  # type: ignore[no-any-return]
 
     def project(self, x: Tensor) -> Tensor:
         """u = h(g(x))."""
@@ -239,6 +263,14 @@ class Method(nn.Module):
         plain = batchnorm.collapsed(encoder or self.published(), self.published_norms())
         assert isinstance(plain, Encoder)
         return plain.eval()
+
+
+def _match(materials: Materials) -> nn.Module:
+    """To the teacher's width; nothing where that is the encoder's own."""
+    own, teacher = materials.encoder.dim, materials.teacher
+    if teacher is None or teacher.dim == own:
+        return nn.Identity()
+    return nn.Linear(own, teacher.dim)
 
 
 def step_size(settings: AttackSettings, threat: ThreatModel) -> float:

@@ -29,6 +29,7 @@ class DeACL(Method):
     """Weak views, no projector."""
 
     Options = DeACLOptions
+    matches = True
 
     @classmethod
     def needs_teacher(cls, options: Section) -> bool:
@@ -47,10 +48,10 @@ class DeACL(Method):
             target = self.teacher(x)
 
         def objective(images: Tensor) -> Tensor:
-            return cosine_loss(self.encoder(images), target)
+            return cosine_loss(self.follow(images), target)
 
         x_adv = self.attack(objective, x, batch)
-        z, z_adv = self.encoder(torch.cat([x, x_adv])).chunk(2)
+        z, z_adv = self.follow(torch.cat([x, x_adv])).chunk(2)
         return {
             "clean": cosine_loss(z, target).mean(),
             "adversarial": self.options.weight * cosine_loss(z_adv, z).mean(),

@@ -59,6 +59,7 @@ class TARRL(Method):
     """Displacement beside NT-Xent, or beside a teacher."""
 
     Options = TarrlOptions
+    matches = True
 
     @classmethod
     def needs_teacher(cls, options: Section) -> bool:
@@ -114,7 +115,7 @@ class TARRL(Method):
             reference = teacher(x)
         spread = self._spread(reference)
         x_adv = self._displaced(x, reference, spread, batch)
-        z, z_adv = self._features(x, x_adv)
+        z, z_adv = map(self.match, self._features(x, x_adv))
         return {
             "clean": self._distance(z, reference, spread).mean(),
             "displacement": self._weight(batch)
@@ -144,7 +145,7 @@ class TARRL(Method):
             return self.encoder(x), z_adv
 
     def _layer(self, x: Tensor) -> Tensor:
-        return self.project(x) if self.options.layer == "projector" else self.encoder(x)
+        return self.project(x) if self.options.layer == "projector" else self.follow(x)
 
     def _eval_features(self, x: Tensor) -> Tensor:
         """Clean features of the exported network, without gradients."""
