@@ -35,6 +35,7 @@ def subject(finished: Finished, images: int) -> Subject:
             whole=finished.data,
             adversarials=claims.images,
             origins=finished.data.images(claims.positions),
+            owners=claims.positions,
             layout=finished.layout,
         )
     found: Subject = finished.shared[key]

@@ -38,7 +38,9 @@ class Subject:
     adversarials: Tensor | None = None
     """Counted adversarials (k, C, H, W) ..."""
     origins: Tensor | None = None
-    """... and the clean images they came from."""
+    """... the clean images they came from ..."""
+    owners: Tensor | None = None
+    """... and the row of each in `examples`, int64 (k,)."""
     cache: dict[str, Any] = field(default_factory=dict)
     """Work that several checks share."""
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from robrep_eval.attacks.battery import is_black_box
-from robrep_eval.measures.health import Subject, attack, check_health
+from robrep_eval.measures.health import Subject, attack, check_health, second_look
 from robrep_eval.measures.health.black_box import white_box_beats_black_box
 from robrep_eval.measures.health.full import breaks_control, twin_transfer
 from robrep_eval.measures.health.gradient import (
@@ -359,6 +359,23 @@ def test_a_longer_white_box_attack_tells_effort_from_masking(
             assert flag.value is not None
             assert flag.value >= missed / N / 2
             assert (flag.status is Status.FAIL) == short
+
+
+@pytest.mark.parametrize(("defence", "all_fall"), [(None, True), ("quantised", False)])
+def test_gradients_lead_from_half_way_to_what_was_found(
+    monkeypatch: pytest.MonkeyPatch, defence: str | None, all_fall: bool
+) -> None:
+    """By these starts alone; and not where the way is a staircase."""
+    monkeypatch.setattr(second_look, "LOOK_ROUNDS", 0)
+    data = datasets.load("digits", "test").take(N)
+    model = defended(quantised) if defence else honest()
+    base = replace(subject(model), whole=data)
+    found = attack.pgd(subject(honest()), THREAT)
+    fell = ~attack.held(base, found) & attack.held(base, base.x)
+    rows = fell.nonzero().flatten()[:10]
+    assert second_look.second_look(base, rows).tolist() == rows.tolist()
+    known = replace(base, adversarials=found[rows], owners=rows)
+    assert (len(second_look.second_look(known, rows)) == 0) == all_fall
 
 
 def test_a_verdict_that_does_not_follow_is_found() -> None:
