@@ -17,7 +17,18 @@ from zoo.datasets.derived_names import GROUPINGS, SAME_LABELS
 from zoo.datasets.registry import load_recorded
 from zoo.errors import UserError
 
-PHOTOS = "airplane automobile bird cat deer dog frog horse ship truck".split()
+PHOTOS = [
+    "airplane",
+    "automobile",
+    "bird",
+    "cat",
+    "deer",
+    "dog",
+    "frog",
+    "horse",
+    "ship",
+    "truck",
+]
 
 
 @pytest.fixture(scope="module")

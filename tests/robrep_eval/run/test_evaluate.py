@@ -70,6 +70,7 @@ def test_an_honest_result_verifies(run_folder: Path) -> None:
     assert [f.check for f in findings] == [
         "dataset",
         "images",
+        "task",
         "clean predictions",
         "evidence",
         "adversarials",
