@@ -104,13 +104,16 @@ def _evaluate(
     from robrep_eval.run.several import evaluate_each
 
     tell = Callbacks(
-        progress=progress.update, stage=progress.stage, working=progress.working
+        progress=progress.update,
+        stage=progress.stage,
+        working=progress.working,
+        saved=progress.saved,
     )
     if len(requests) > 1 or summaries:
         return evaluate_each(requests, tell, summaries=summaries)
     plan = prepare(requests[0])
     result = run_plan(plan, tell)
-    tell.stage(f"saved in {plan.output}")
+    tell.saved(f"saved in {plan.output}")
     return result
 
 

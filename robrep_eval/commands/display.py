@@ -68,6 +68,12 @@ class LiveProgress:
         self.doing = text
         self._print(text)
 
+    def saved(self, text: str) -> None:
+        """Where something was written; also if quiet, for it is no progress."""
+        quiet, self.console.quiet = self.console.quiet, False
+        self._print(text)
+        self.console.quiet = quiet
+
     def _print(self, text: str) -> None:
         self.console.print(plain(text), highlight=False, soft_wrap=True, markup=False)
 

@@ -261,7 +261,12 @@ OPTIONS: tuple[Callable[[Any], Any], ...] = (
         "--report", is_flag=True, help="Also write report.html into the run folder."
     ),
     click.option("--json", "as_json", is_flag=True, help="Print the result, as JSON."),
-    click.option("-q", "--quiet", is_flag=True, help="No progress on stderr."),
+    click.option(
+        "-q",
+        "--quiet",
+        is_flag=True,
+        help="No progress on stderr, only where results were saved.",
+    ),
 )
 
 

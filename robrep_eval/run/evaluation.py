@@ -52,6 +52,8 @@ class Callbacks:
     """One line before each stage."""
     working: Callable[[float], None] = lambda _: None
     """Share of a long fit or measurement that is done."""
+    saved: Callable[[str], None] = lambda _: None
+    """One line for each place where something to read was written."""
 
 
 def evaluate(
@@ -109,10 +111,14 @@ def showing(
 ) -> Iterator[Callbacks]:
     """The callbacks, or a bar in place of them."""
     if not progress:
-        yield Callbacks(progress=on_progress, stage=on_stage, working=on_work)
+        yield Callbacks(
+            progress=on_progress, stage=on_stage, working=on_work, saved=on_stage
+        )
         return
     with bar() as (on_progress, on_stage):
-        yield Callbacks(progress=on_progress, stage=on_stage, working=on_work)
+        yield Callbacks(
+            progress=on_progress, stage=on_stage, working=on_work, saved=on_stage
+        )
 
 
 @full_float32()
@@ -156,7 +162,7 @@ def _lead(plan: Plan, output: Path, shards: Shards, tell: Callbacks) -> Result:
         device = plan.request.settings.device
         model = plan.loaded.classifier or plan.loaded.encoder
         report = write_report(output, dataset=plan.data, device=device, model=model)
-        tell.stage(f"report in {report}")
+        tell.saved(f"report in {report}")
     return result
 
 

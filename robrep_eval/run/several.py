@@ -236,7 +236,7 @@ def evaluate_each(
     )
     if leading():
         for path in files:
-            tell.stage(f"summary saved in {summary.save(path)}")
+            tell.saved(f"summary saved in {summary.save(path)}")
     return summary
 
 

@@ -19,6 +19,9 @@ class Hub(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.commits: dict[str, list[dict[str, bytes]]] = {}
+        """By "OWNER/NAME" of models and "datasets/OWNER/NAME" of datasets."""
+        self.asked: list[str] = []
+        """Paths, in order."""
         self.meanwhile: dict[str, bytes] | None = None
         """Files that somebody else publishes while an upload is being prepared."""
         self.parents: list[str | None] = []
@@ -63,9 +66,16 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(404, b"{}", X_Error_Code=what, X_Error_Message=what)
 
     def do_GET(self) -> None:
+        self.server.asked.append(self.path)
         parts = self.path.split("?")[0].strip("/").split("/")
         if parts[:2] == ["api", "models"] and len(parts) >= 4:
             self._info("/".join(parts[2:4]), parts[5] if len(parts) > 5 else "main")
+        elif parts[:2] == ["api", "datasets"] and parts[4:5] == ["tree"]:
+            self._tree("/".join(parts[1:4]), parts[5], "/".join(parts[6:]))
+        elif parts[:2] == ["api", "datasets"] and len(parts) >= 4:
+            self._info("/".join(parts[1:4]), parts[5] if len(parts) > 5 else "main")
+        elif len(parts) > 5 and parts[0] == "datasets" and parts[3] == "resolve":
+            self._file("/".join(parts[:3]), parts[4], "/".join(parts[5:]))
         elif len(parts) > 4 and parts[2] == "resolve":
             self._file("/".join(parts[:2]), parts[3], "/".join(parts[4:]))
         else:
@@ -83,6 +93,20 @@ class _Handler(BaseHTTPRequestHandler):
             "siblings": [{"rfilename": path} for path in sorted(files)],
         }
         return self._send(200, json.dumps(body).encode())
+
+    def _tree(self, repo: str, revision: str, below: str) -> None:
+        """Files in a folder, and, at the top, the folders."""
+        if repo not in self.server.commits:
+            return self._missing("RepoNotFound")
+        rows = []
+        for path, content in self.server.files(repo, revision).items():
+            folder = path.rpartition("/")[0]
+            row = {"path": path, "size": len(content), "oid": "0" * 40}
+            if folder == below:
+                rows.append({"type": "file", **row})
+            elif not below:
+                rows.append({"type": "directory", "path": folder, "oid": "0" * 40})
+        return self._send(200, json.dumps(rows).encode())
 
     def _file(self, repo: str, revision: str, path: str) -> None:
         if repo not in self.server.commits:

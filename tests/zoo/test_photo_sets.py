@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import hub_stub
 import numpy as np
 import pytest
 from photo_layouts import LAYOUTS, level
@@ -160,6 +164,42 @@ def parquet(root: Path, mode: str = "RGB") -> Path:
             root / "data" / f"{split}-00000-of-00001.parquet"
         )
     return root
+
+
+SCRIPT = """
+from zoo import datasets, errors
+for name in ("hf-datasets:org/pets", "hf-datasets:org/pets:validation"):
+    try:
+        data = datasets.load(name, "test")
+        print(data.name, data.split, len(data), data.classes, data.labels.tolist())
+    except errors.MissingDatasetError as error:
+        print("missing:", error)
+"""
+
+
+def test_a_repository_of_the_hub_by_the_real_client(tmp_path: Path) -> None:
+    """As somebody's process reads it: over HTTP, then offline from the cache."""
+    root = parquet(tmp_path / "own")
+    files = {f"data/{path.name}": path.read_bytes() for path in root.glob("data/*")}
+    told = []
+    with hub_stub.hub() as hub:
+        hub.commits["datasets/org/pets"] = [{"README.md": b"# Pets\n", **files}]
+        env = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hf")}
+        for offline in ("0", "1"):
+            asked = len(hub.asked)
+            done = subprocess.run(
+                [sys.executable, "-c", SCRIPT],
+                env={**env, "ROBREP_OFFLINE": offline, "HF_HUB_OFFLINE": "0"},
+                capture_output=True,
+                text=True,
+            )
+            assert done.returncode == 0, done.stderr
+            told.append(done.stdout.splitlines())
+        assert len(hub.asked) == asked, "no request where the network is not wanted"
+    name = "hf-datasets:org/pets"
+    assert told[0][0].startswith(f"missing: '{name}' could not be loaded (split 'test'")
+    assert told[0][1] == f"{name}:validation test 3 ('cat', 'dog') [0, 1, 0]"
+    assert told[1][1] == told[0][1]
 
 
 @pytest.mark.parametrize(("mode", "channels"), [("RGB", 3), ("L", 1)])

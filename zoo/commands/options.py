@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,6 +37,25 @@ def complete_name(
     from zoo.commands.completion import encoder_names
 
     return encoder_names(ctx.params.get("source"), incomplete)
+
+
+@contextmanager
+def naming(name: str | None) -> Iterator[None]:
+    """Says of a name that no collection knows if it is an evaluation's folder here."""
+    from zoo.errors import UserError
+    from zoo.result_file import RESULT
+
+    try:
+        yield
+    except UserError:
+        path = Path(name or "")
+        folder = path.parent if path.name == RESULT else path
+        if name is None or not (folder / RESULT).is_file():
+            raise
+        raise UserError(
+            f"'{name}' is a run folder, no name in a zoo; robrep-eval verify {name} "
+            "checks it, robrep-zoo publish makes it an entry"
+        ) from None
 
 
 PIPE = 1000

@@ -13,6 +13,7 @@ from zoo.commands.options import (
     DATA_DIR,
     SOURCE,
     complete_name,
+    naming,
     plain_table,
     show_table,
 )
@@ -89,7 +90,8 @@ def show(name: str, source: str | None, as_json: bool) -> None:
     """Show the card of the encoder NAME."""
     from zoo.collection.opening import open_source
 
-    row = open_source(source).find(name)
+    with naming(name):
+        row = open_source(source).find(name)
     if as_json:
         click.echo(json.dumps(row.card.model_dump(mode="json"), indent=2))
         return

@@ -14,6 +14,7 @@ from zoo.commands.options import (
     DATA_DIR,
     SOURCE,
     complete_name,
+    naming,
     show_table,
 )
 from zoo.plain_text import plain
@@ -69,7 +70,8 @@ def verify(
     check_device(device)
     again = _again(attack, seed, strict=strict)
     collection = open_source(source)
-    items = plan(collection, name)
+    with naming(name):
+        items = plan(collection, name)
     if not items:
         raise UserError(f"there is nothing to verify in {collection.uri}")
     verdicts = []

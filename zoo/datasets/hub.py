@@ -9,6 +9,8 @@ are fitted on "train". Images and labels are the one `Image` column and the one
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -78,14 +80,31 @@ def _loaded(name: str, where: str, split: str) -> Any:
         raise UserError(
             f"'{name}' needs the library datasets: pip install datasets"
         ) from None
-    config = datasets.DownloadConfig(local_files_only=offline())
     try:
-        return datasets.load_dataset(where, split=split, download_config=config)
+        with _network_as_wanted():
+            return datasets.load_dataset(where, split=split)
     except Exception as error:  # of the network, of the hub, of files
         reason = " ".join(str(error).split()) or type(error).__name__
         raise MissingDatasetError(
             f"'{name}' could not be loaded (split '{split}'): {reason}"
         ) from None
+
+
+@contextmanager
+def _network_as_wanted() -> Iterator[None]:
+    """Where robrep is offline the library is: it reads its variable at import alone."""
+    import datasets
+    from huggingface_hub import constants
+
+    places = (constants, datasets.config)
+    before = [place.HF_HUB_OFFLINE for place in places]
+    for place in places:
+        place.HF_HUB_OFFLINE = offline() or place.HF_HUB_OFFLINE
+    try:
+        yield
+    finally:
+        for place, value in zip(places, before, strict=True):
+            place.HF_HUB_OFFLINE = value
 
 
 def _all_grey(data: Any, column: str) -> bool:

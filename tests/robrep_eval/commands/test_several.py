@@ -24,6 +24,7 @@ from zoo.result_file import read_result
 from zoo.verification import verify_folder
 
 FEW = ("--limit", "10", "--health", "none", "--attacks", "fgsm", "--labels", "40")
+SURROGATE = "zoo:tarrl-digits"
 
 
 @pytest.fixture(scope="module")
@@ -102,8 +103,12 @@ def test_every_combination_is_the_run_of_its_single_command(
     assert written == [path.stat().st_mtime_ns for path in results]
 
 
+@pytest.mark.parametrize(
+    ("attacks", "surrogates"),
+    [("fgsm", 0), pytest.param(f"transfer:{SURROGATE}", 2, marks=pytest.mark.slow)],
+)
 def test_a_linear_probe_is_fitted_once_for_all_radii(
-    models: list[Path], tmp_path: Path
+    models: list[Path], tmp_path: Path, attacks: str, surrogates: int
 ) -> None:
     """And one for each dataset; the surrogates of transfer attacks likewise."""
 
@@ -113,7 +118,7 @@ def test_a_linear_probe_is_fitted_once_for_all_radii(
             str(models[0]),
             ["digits", "digits-parity"],
             eps=[0.05, 0.1],
-            attacks="transfer:zoo:tarrl-digits",
+            attacks=attacks,
             measure=(),
             labels=40,
             limit=4,
@@ -124,7 +129,7 @@ def test_a_linear_probe_is_fitted_once_for_all_radii(
 
     told = stages()
     assert told.count("fitting a linear probe (SLF)") == 2
-    assert told.count("fitting a linear probe on zoo:tarrl-digits to transfer") == 2
+    assert told.count(f"fitting a linear probe on {SURROGATE} to") == surrogates
     runs = {path.name: read_result(path) for path in tmp_path.glob("out/digits*")}
     for task in ("digits", "digits-parity"):
         near, far = runs[f"{task}-0.05"], runs[f"{task}-0.1"]
