@@ -185,7 +185,7 @@ def test_foolbox(digits: tuple[zoo.Classifier, Tensor, Tensor]) -> None:
 
 
 def test_torchattacks(digits: tuple[zoo.Classifier, Tensor, Tensor]) -> None:
-    """No extra can name it: 3.5.1, the last, asks for requests 2.25, that for urllib3 1,
+    """No extra names it: 3.5.1, the last, asks for requests 2.25, that for urllib3 1,
     and robrep for urllib3 2. `.ci/run` installs it alone and runs this test."""
     torchattacks = pytest.importorskip("torchattacks")
     classifier, x, y = digits

@@ -96,7 +96,7 @@ def _network_as_wanted() -> Iterator[None]:
     import datasets
     from huggingface_hub import constants
 
-    places = (constants, datasets.config)
+    places: tuple[Any, ...] = (constants, datasets.config)
     before = [place.HF_HUB_OFFLINE for place in places]
     for place in places:
         place.HF_HUB_OFFLINE = offline() or place.HF_HUB_OFFLINE
