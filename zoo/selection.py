@@ -23,6 +23,11 @@ def spaced(total: int, count: int) -> Integers:
     return np.linspace(0, total - 1, count).round().astype(np.int64)
 
 
+def ascending(labels: Sequence[int]) -> bool:
+    """Whether images come sorted by class."""
+    return bool((np.diff(labels) >= 0).all())
+
+
 def as_limit(index: Sequence[int], labels: Sequence[int]) -> bool:
     """Whether these may be what a limit takes, as far as they themselves tell.
 
@@ -34,5 +39,5 @@ def as_limit(index: Sequence[int], labels: Sequence[int]) -> bool:
     if np.array_equal(found, np.arange(len(found))):
         return True
     total = int(found[-1]) + 1
-    ascending = bool((np.diff(labels) >= 0).all()) and len(found) <= total
-    return ascending and np.array_equal(found, spaced(total, len(found)))
+    is_sorted = ascending(labels) and len(found) <= total
+    return is_sorted and np.array_equal(found, spaced(total, len(found)))

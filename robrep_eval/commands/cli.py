@@ -15,6 +15,7 @@ from zoo._version import __version__
 from zoo.commands.shell import DefaultGroup
 from zoo.commands.shell import run as run_command
 from zoo.errors import RobrepError, UserError
+from zoo.plain_text import plain
 
 if TYPE_CHECKING:
     from robrep_eval.commands.display import LiveProgress
@@ -33,6 +34,8 @@ Examples:
 
   robrep-eval --model a.safetensors,b.safetensors --dataset cifar10,cifar100 \
       --eps 4/255,8/255 --output study
+
+  robrep-eval --suite digits --model zoo:tarrl-digits --battery quick
 
   robrep-eval --config eval.yaml --summary table.tex
 
@@ -75,7 +78,16 @@ def run(context: click.Context, /, **options: Any) -> None:
     from robrep_eval.run.shards import leading
     from zoo.records import Result
 
-    requests = read_requests(options, typed(context, sys.argv[1:]))
+    command = typed(context, sys.argv[1:])
+    if name := options.pop("suite"):
+        if summaries:
+            raise UserError(
+                "--summary is for lists of datasets; a suite's tables are suite.json "
+                "and suite.md in the folder of --output"
+            )
+        _run_suite(name, options, command, quiet=quiet, as_json=as_json)
+        return
+    requests = read_requests(options, command)
     with LiveProgress(quiet=quiet or not leading()) as progress:
         found = _evaluate(requests, progress, summaries)
     if not leading():
@@ -90,6 +102,43 @@ def run(context: click.Context, /, **options: Any) -> None:
         count = len(found.rows) + len(found.failed)
         reasons = "; ".join(map(str, found.failed))
         raise RobrepError(f"{len(found.failed)} of {count} failed: {reasons}")
+
+
+def _run_suite(
+    name: str,
+    options: dict[str, Any],
+    command: list[str],
+    *,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """All tasks of a suite, and the table of it."""
+    from robrep_eval.commands.display import LiveProgress
+    from robrep_eval.run.evaluation import Callbacks
+    from robrep_eval.run.several import split_values
+    from robrep_eval.run.shards import leading
+    from robrep_eval.run.suite import load_suite, suite_requests
+    from robrep_eval.run.suite_result import evaluate_suite
+
+    suite = load_suite(name)
+    models = split_values("model", options["model"])
+    probes = split_values("probe", options["probe"])
+    chosen = {**options, "model": models, "probe": probes}
+    requests = suite_requests(suite, chosen, command)
+    with LiveProgress(quiet=quiet or not leading()) as progress:
+        tell = Callbacks(
+            progress=progress.update,
+            stage=progress.stage,
+            working=progress.working,
+            saved=progress.saved,
+        )
+        found = evaluate_suite(suite, requests, tell)
+    if not leading():
+        return
+    click.echo(found.model_dump_json(indent=2) if as_json else plain(found.to_text()))
+    if found.failed:
+        reasons = "; ".join(map(str, found.failed))
+        raise RobrepError(f"{len(found.failed)} of {len(requests)} failed: {reasons}")
 
 
 def _evaluate(

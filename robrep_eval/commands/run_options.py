@@ -30,6 +30,10 @@ def known_names(kind: str) -> list[str]:
         from zoo.commands.completion import encoder_names
 
         return [f"zoo:{name}" for name in encoder_names(None)]
+    if kind == "suite":
+        from robrep_eval.suites import names
+
+        return names()
     if kind == "dataset":
         from zoo.datasets.registry import registry
 
@@ -59,6 +63,13 @@ OPTIONS: tuple[Callable[[Any], Any], ...] = (
         help="zoo:NAME, a .safetensors or .pt file, timm:NAME, hf://ORG/REPO or "
         "robustbench:ID. Several models, datasets, radii or probes (commas, or the "
         "option again): a run of each, and one table.",
+    ),
+    click.option(
+        "--suite",
+        metavar="NAME",
+        shell_complete=_complete("suite"),
+        help="All downstream tasks of a suite in place of a dataset: digits, "
+        "fashion-mnist, cifar10-jpeg or FILE.yaml; mean and worst, with intervals.",
     ),
     click.option(
         "--dataset",

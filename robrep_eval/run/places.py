@@ -46,7 +46,7 @@ def placed(requests: Sequence[Request]) -> list[Request]:
         return list(requests)
     if output == "auto":
         models = [request.model for request in requests]
-        for model, word in zip(models, _words(models, model_word), strict=True):
+        for model, word in zip(models, words_for(models, model_word), strict=True):
             if word != model_word(model):
                 raise UserError(
                     f"the runs of several models would lie in runs/"
@@ -66,14 +66,14 @@ def _columns(requests: Sequence[Request]) -> list[list[str]]:
     """A word of each request for each of `AXES`."""
     asked = [asked_for(request) for request in requests]
     return [
-        _words([request.model for request in requests], _model_word),
-        _words([request.dataset for request in requests], _dataset_word),
+        words_for([request.model for request in requests], _model_word),
+        words_for([request.dataset for request in requests], _dataset_word),
         [one["eps"] or "own" for one in asked],
         [one["probe"] for one in asked],
     ]
 
 
-def _words(values: Sequence[object], short: Callable[[Any], str]) -> list[str]:
+def words_for(values: Sequence[object], short: Callable[[Any], str]) -> list[str]:
     """A short word for each value; equal values have the same, others never have."""
     keys = [value if isinstance(value, str) else id(value) for value in values]
     shorts = {key: short(value) for key, value in zip(keys, values, strict=True)}

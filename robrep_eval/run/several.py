@@ -214,6 +214,27 @@ def evaluate_each(
     for path in files:
         check_place(path)
     base = files[0].parent if files else None
+    first = requests[0]
+    rows, failed = run_each(runs, tell, base)
+    summary = Summary(
+        battery=first.attacks, engine=first.engine, rows=rows, failed=failed
+    )
+    if leading():
+        for path in files:
+            tell.saved(f"summary saved in {summary.save(path)}")
+    return summary
+
+
+def run_each(
+    runs: Sequence[Request], tell: Callbacks, base: Path | None
+) -> tuple[list[SummaryRow], list[Failure]]:
+    """Evaluates requests that have their run folders; one that fails is told apart.
+
+    Args:
+        runs: In order.
+        tell: Whom to tell how far it is.
+        base: Folder that the rows' folders are relative to.
+    """
     rows: list[SummaryRow] = []
     failed: list[Failure] = []
     fits = Fits()
@@ -230,14 +251,7 @@ def evaluate_each(
             reason = str(error) if known else f"{type(error).__name__}: {error}"
             failed.append(Failure(**_recorded(asked, request), error=reason))
             tell.stage(f"failed: {failed[-1]}")
-    first = requests[0]
-    summary = Summary(
-        battery=first.attacks, engine=first.engine, rows=rows, failed=failed
-    )
-    if leading():
-        for path in files:
-            tell.saved(f"summary saved in {summary.save(path)}")
-    return summary
+    return rows, failed
 
 
 def _check_names(requests: Sequence[Request]) -> None:

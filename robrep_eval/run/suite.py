@@ -1,0 +1,151 @@
+"""A suite: downstream tasks on which encoders of one kind are measured, in a file.
+
+The file is versioned: a task that changes, comes or goes is a new version, so that a
+mean over tasks always says over which. `robrep-eval --suite NAME` evaluates a model, or
+several, on all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from robrep_eval.run.places import words_for
+from robrep_eval.run.plan import Request, model_word, safe_name
+from robrep_eval.run.request import read_request
+from robrep_eval.suites import FOLDER, names
+from zoo import datasets, yaml_text
+from zoo.errors import UserError, nearest
+from zoo.label_budget import LabelBudget
+from zoo.paths import user_path
+from zoo.records import Name, Record
+from zoo.schema import Size, Version, validated
+from zoo.threat import Norm, parse_eps, parse_norm
+
+FEWEST = 2
+"""Tasks of a suite."""
+FIXED = ("dataset", "eps", "labels")
+"""Options that a suite decides."""
+TaskName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.+%-]*$", max_length=60)]
+
+
+def _as_text(value: object) -> object:
+    """A number of labels is text too, as on the command line."""
+    plain = isinstance(value, int) and not isinstance(value, bool)
+    return str(value) if plain else value
+
+
+class Task(Record):
+    """One downstream task: images and labels, and how far an attack may go."""
+
+    name: TaskName
+    dataset: str
+    """Its training split is for the probe, its test split for the figure."""
+    eps: float | str
+    """Radius, as 0.1 or "8/255"."""
+    labels: Annotated[str, BeforeValidator(_as_text)] | None = None
+    """How many training labels the probe may use; null for all."""
+
+    @model_validator(mode="after")
+    def _known(self) -> Task:
+        datasets.check(self.dataset)
+        parse_eps(self.eps)
+        if self.labels is not None:
+            LabelBudget.parse(self.labels)
+        return self
+
+
+class Suite(Record):
+    """Tasks for encoders that were pretrained on one dataset."""
+
+    schema_version: Literal[1] = 1
+    name: Name
+    version: Version
+    """Raised with any change of what is below."""
+    about: str
+    pretraining: str
+    """Dataset that such encoders were pretrained on."""
+    norm: Norm
+    images: Size
+    """First test images of each task."""
+    tasks: Annotated[list[Task], Field(min_length=FEWEST)]
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Suite:
+        names = [task.name for task in self.tasks]
+        if len(set(names)) < len(names):
+            raise ValueError("two tasks have one name")
+        return self
+
+    @property
+    def title(self) -> str:
+        """ "digits, version 1"."""
+        return f"{self.name}, version {self.version}"
+
+
+def load_suite(name: str) -> Suite:
+    """A suite by its name, or one of the user's by FILE.yaml.
+
+    Raises:
+        UserError: no such suite, or a file that is none; says which field is wrong.
+    """
+    own = name.endswith((".yaml", ".yml"))
+    path = user_path(name) if own else FOLDER / f"{name}.yaml"
+    if not own and name not in names():
+        raise UserError(
+            f"no suite '{name}'; {nearest(name, names())} (one of your own: FILE.yaml)"
+        )
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read the suite {path}: {error}") from None
+    return validated(yaml_text.parse(text, str(path)), Suite, str(path))
+
+
+def suite_requests(
+    suite: Suite, options: Mapping[str, Any], command: Sequence[str]
+) -> list[Request]:
+    """A request for each model and task, each with its own run folder.
+
+    Args:
+        suite: The tasks.
+        options: Of `robrep-eval run`; what a suite decides is not given.
+        command: The words as typed, for the record.
+
+    Raises:
+        UserError: an option that the suite decides, or as `read_request`.
+    """
+    for name in FIXED:
+        if options[name]:
+            raise UserError(
+                f"--{name} is for the suite {suite.name} to say; leave it out, or name "
+                "datasets in place of --suite"
+            )
+    if len(options["probe"]) > 1:
+        raise UserError("a suite takes one --probe; call it again for another")
+    if parse_norm(options["norm"]) != suite.norm:
+        raise UserError(
+            f"the suite {suite.name} is in {suite.norm}, not {options['norm']}"
+        )
+    base = options["output"] or Path("runs") / f"suite-{suite.name}-v{suite.version}"
+    models = list(options["model"])
+    found = []
+    for model, word in zip(models, words_for(models, model_word), strict=True):
+        for task in suite.tasks:
+            one = {
+                **options,
+                "model": model,
+                "dataset": task.dataset,
+                "eps": str(task.eps),
+                "labels": task.labels,
+                "probe": options["probe"][0],
+                "limit": options["limit"] or suite.images,
+            }
+            request = read_request(one, command)
+            place = base / safe_name(word) / safe_name(task.name)
+            found.append(replace(request, output=place))
+    return found

@@ -1,0 +1,113 @@
+"""Mean and worst over the tasks of a suite, with intervals by the bootstrap.
+
+Two things vary: which images a test split happens to hold, and, where several models
+of one method are given, which seed made them. Both are drawn again with replacement
+(Efron & Tibshirani 1993), the models first. Tasks on the same images draw the same
+ones, and so do the models: what is hard for one is hard for the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from zoo.records import Record
+from zoo.schema import Share
+
+DRAWS = 2000
+LEVEL = 0.95
+Floats = npt.NDArray[np.float64]
+Truths = npt.NDArray[np.bool_]
+
+
+class Estimate(Record):
+    """A share with its interval, by percentiles of the bootstrap."""
+
+    value: Share
+    low: Share
+    high: Share
+
+    def __str__(self) -> str:
+        low, high = 100 * self.low, 100 * self.high
+        return f"{100 * self.value:.1f} [{low:.1f}, {high:.1f}]"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    """What one model came to on one task."""
+
+    images: str
+    """Names the images: tasks on equal ones are drawn together."""
+    clean: Truths
+    """(n,): correct without attack."""
+    robust: Truths
+    """(n,): correct under all attacks."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figures:
+    """Over all tasks."""
+
+    mean: Estimate
+    worst: Estimate
+    worst_task: str
+
+
+def figures(
+    models: Sequence[Mapping[str, Answers]], kind: str, *, seed: int = 0
+) -> Figures:
+    """Mean and worst over tasks of one model, or of the average of several.
+
+    Args:
+        models: Answers by task; all with the same tasks, on the same images.
+        kind: "clean" or "robust".
+        seed: Of the draws.
+
+    Raises:
+        ValueError: the models were measured on different tasks or images.
+    """
+    tasks = list(models[0])
+    for model in models:
+        if list(model) != tasks or any(
+            model[task].images != models[0][task].images for task in tasks
+        ):
+            raise ValueError("the models were measured on different tasks")
+    found = _drawn(models, tasks, kind, seed)  # (1 + draws, models, tasks)
+    which = np.random.default_rng([seed, 1]).integers(
+        0, len(models), (DRAWS, len(models))
+    )
+    chosen = np.take_along_axis(found[1:], which[:, :, None], axis=1).mean(axis=1)
+    whole = found[0].mean(axis=0)
+    return Figures(
+        mean=_estimate(whole.mean(), chosen.mean(axis=1)),
+        worst=_estimate(whole.min(), chosen.min(axis=1)),
+        worst_task=tasks[int(whole.argmin())],
+    )
+
+
+def _drawn(
+    models: Sequence[Mapping[str, Answers]], tasks: Sequence[str], kind: str, seed: int
+) -> Floats:
+    """Accuracies (1 + DRAWS, models, tasks): first as measured, then as drawn."""
+    found = np.empty((1 + DRAWS, len(models), len(tasks)))
+    weights: dict[str, Floats] = {}
+    for at, task in enumerate(tasks):
+        images = models[0][task].images
+        n = len(models[0][task].clean)
+        if images not in weights:
+            draw = np.random.default_rng([seed, 0, len(weights)])
+            counts = draw.multinomial(n, np.full(n, 1 / n), DRAWS)
+            weights[images] = np.concatenate([np.ones((1, n)), counts])
+        held = np.stack([getattr(model[task], kind) for model in models], axis=1)
+        found[:, :, at] = weights[images] @ held.astype(np.float64) / n
+    return found
+
+
+def _estimate(value: float, draws: Floats) -> Estimate:
+    tail = 50 * (1 - LEVEL)
+    low, high = np.percentile(draws, [tail, 100 - tail]).clip(0, 1)
+    value = min(max(float(value), 0.0), 1.0)
+    return Estimate(value=value, low=float(low), high=float(high))

@@ -1,0 +1,255 @@
+"""Suites: their files, the figures over tasks, and the command."""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import bootstrap
+
+from robrep_eval.commands.cli import main
+from robrep_eval.run.suite import load_suite
+from robrep_eval.run.suite_figures import Answers, figures
+from robrep_eval.run.suite_result import SuiteResult
+from robrep_eval.suites import names
+from zoo import datasets
+from zoo.collection.opening import open_source
+from zoo.encoder import Encoder, EncoderSpec, save_encoder
+from zoo.errors import UserError
+from zoo.files import sha256_file
+from zoo.records import Card, Training, read_record, write_record
+from zoo.result_file import read_result
+from zoo.threat import parse_eps
+from zoo.verification import verify_folder
+
+
+def answers(held: Any, images: str = "a") -> Answers:
+    found = np.asarray(held, dtype=bool)
+    return Answers(images=images, clean=np.ones_like(found), robust=found)
+
+
+def drawn(share: float, n: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).random(n) < share
+
+
+def width(model: dict[str, Answers], *more: dict[str, Answers]) -> float:
+    found = figures([model, *more], "robust").mean
+    return found.high - found.low
+
+
+def test_there_is_a_suite_for_each_pretraining_set() -> None:
+    assert names() == ["cifar10-jpeg", "digits", "fashion-mnist"]
+
+
+@pytest.mark.parametrize("name", names())
+def test_a_suite_has_eight_tasks_or_more_that_its_encoders_take(name: str) -> None:
+    suite = load_suite(name)
+    assert (suite.name, suite.pretraining) == (name, name)
+    assert len(suite.tasks) >= 8
+    shape = datasets.get(name).shape
+    for task in suite.tasks:
+        row = datasets.find(task.dataset)
+        assert row is not None
+        asked = task.dataset.partition("@")[2]
+        taken = tuple(map(int, asked.split("x"))) if asked else row.shape
+        assert taken == shape
+        assert 0 < parse_eps(task.eps) <= 0.1
+    shares = {task.labels for task in suite.tasks}
+    assert "10%" in shares
+    bases = {task.dataset.partition("@")[0].partition("+")[0] for task in suite.tasks}
+    assert len(bases) >= 3
+    known = {row.card.training.dataset for row in open_source().index.encoders}
+    assert name in known
+
+
+def test_one_task_has_the_interval_of_an_independent_bootstrap() -> None:
+    held = drawn(0.7, 400)
+    found = figures([{"one": answers(held)}], "robust")
+    other = bootstrap(
+        (held.astype(float),), np.mean, n_resamples=4000, method="percentile",
+        rng=np.random.default_rng(1),
+    ).confidence_interval  # fmt: skip
+    assert found.mean.value == held.mean()
+    assert found.mean == found.worst
+    assert found.mean.low == pytest.approx(other.low, abs=0.01)
+    assert found.mean.high == pytest.approx(other.high, abs=0.01)
+
+
+def test_mean_and_worst_are_over_tasks() -> None:
+    model = {"good": answers(drawn(0.9, 300)), "bad": answers(drawn(0.4, 300))}
+    found = figures([model], "robust")
+    shares = {name: float(each.robust.mean()) for name, each in model.items()}
+    assert found.mean.value == pytest.approx(sum(shares.values()) / 2)
+    assert found.worst.value == pytest.approx(shares["bad"])
+    assert found.worst_task == "bad"
+    clean = figures([model], "clean")
+    assert (clean.mean.low, clean.worst.high) == (1, 1)
+
+
+def test_tasks_on_the_same_images_are_drawn_together() -> None:
+    held = drawn(0.5, 400)
+    alone = width({"one": answers(held)})
+    same = width({"one": answers(held), "two": answers(held)})
+    apart = width({"one": answers(held), "two": answers(held, "b")})
+    assert same == pytest.approx(alone)
+    assert apart == pytest.approx(alone / math.sqrt(2), rel=0.1)
+
+
+def test_seeds_that_differ_widen_the_interval() -> None:
+    low, high = ({"one": answers(drawn(share, 400))} for share in (0.5, 0.8))
+    assert width(low, high) > 0.25 > width(low, low)
+    assert width(low, low) == pytest.approx(width(low))
+    both = figures([low, high], "robust")
+    assert both.mean.value == pytest.approx(
+        (low["one"].robust.mean() + high["one"].robust.mean()) / 2
+    )
+
+
+def test_models_on_other_tasks_are_refused() -> None:
+    one = {"one": answers(drawn(0.5, 9))}
+    for other in ({"two": one["one"]}, {"one": answers(drawn(0.5, 9), "b")}):
+        with pytest.raises(ValueError, match="different tasks"):
+            figures([one, other], "robust")
+
+
+SUITE = """
+schema_version: 1
+name: small
+version: 2
+about: for a test
+pretraining: digits
+norm: Linf
+images: 20
+tasks:
+  - {name: parity, dataset: digits+parity, eps: 0.05}
+  - {name: few, dataset: digits, eps: 0.05, labels: 40}
+"""
+
+
+@pytest.fixture
+def call(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Any:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "small.yaml").write_text(SUITE)
+
+    def run(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["robrep-eval", *map(str, words)])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        out, err = capsys.readouterr()
+        return int(str(stopped.value.code or 0)), out, err
+
+    return run
+
+
+def publish_encoder(folder: Path, seed: int, training: Training) -> None:
+    """Fresh weights with a card."""
+    torch.manual_seed(seed)
+    options = {"widths": [4, 8], "blocks": [1, 1]}
+    spec = EncoderSpec(arch="resnet_s8", options=options, shape=(1, 8, 8))
+    encoder = Encoder(spec)
+    save_encoder(encoder, folder / "model.safetensors")
+    card = Card(
+        name=folder.name,
+        description="a test encoder",
+        arch=spec.arch,
+        shape=spec.shape,
+        dim=encoder.dim,
+        training=training,
+        sha256=sha256_file(folder / "model.safetensors"),
+        licence="Apache-2.0",
+    )
+    write_record(folder / "card.json", card)
+
+
+def test_a_suite_of_two_seeds(
+    call: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed in (0, 1):
+        training = Training(
+            method="tarrl", dataset="digits", seed=seed, recipe={"seed": seed}
+        )
+        publish_encoder(tmp_path / "zoo" / f"mine-{seed}", seed, training)
+    monkeypatch.setenv("ROBREP_ZOO", str(tmp_path / "zoo"))
+    words = ("--suite", "small.yaml", "--model", "zoo:mine-0,zoo:mine-1")
+    few = ("--attacks", "fgsm", "--health", "none", "--quiet")
+    code, out, err = call(*words, *few)
+    assert code == 0, err
+    folder = tmp_path / "runs" / "suite-small-v2"
+    found = read_record(folder / "suite.json", SuiteResult)
+    assert (found.suite, found.version, found.images) == ("small", 2, 20)
+    assert found.own_images
+    assert [each.task for each in found.rows] == ["parity", "few"] * 2
+    results = {
+        (each.row.model, each.task): read_result(folder / str(each.row.folder))
+        for each in found.rows
+    }
+    one = [results["zoo:mine-0", task].robust.value for task in ("parity", "few")]
+    two = [results["zoo:mine-1", task].robust.value for task in ("parity", "few")]
+    alone, other, method = found.totals
+    assert alone.models == ["zoo:mine-0"]
+    assert alone.robust_mean.value == pytest.approx(sum(one) / 2)
+    assert alone.robust_worst.value == pytest.approx(min(one))
+    assert other.robust_mean.value == pytest.approx(sum(two) / 2)
+    assert method.models == ["zoo:mine-0", "zoo:mine-1"]
+    assert method.name.endswith("2 models")
+    assert method.robust_mean.value == pytest.approx(sum(one + two) / 4)
+    assert method.labels is False
+    assert "suite small, version 2, fgsm" in out
+    assert "suite small, version 2, fgsm" in (folder / "suite.md").read_text()
+    few_labels = results["zoo:mine-0", "few"].probe
+    assert few_labels is not None
+    assert few_labels.labels == "40"
+    place = folder / "mine-0" / "parity"
+    assert any(f.check == "labels" for f in verify_folder(place))
+    written = {p: p.stat().st_mtime_ns for p in folder.glob("*/*/result.json")}
+    assert len(written) == 4
+    code, again, _ = call(*words, *few, "--json")
+    assert SuiteResult.model_validate_json(again).rows == found.rows
+    assert written == {p: p.stat().st_mtime_ns for p in written}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--suite", "digit"), "no suite 'digit'; did you mean 'digits'"),
+        (("--suite", "digits", "--eps", "0.1"), "--eps is for the suite digits"),
+        (("--suite", "digits", "--dataset", "mnist"), "--dataset is for the suite"),
+        (("--suite", "digits", "--labels", "10%"), "--labels is for the suite"),
+        (("--suite", "digits", "--norm", "L2"), "is in Linf, not L2"),
+        (("--suite", "digits", "--probe", "slf,alf"), "takes one --probe"),
+        (("--suite", "digits", "--summary", "t.tex"), "a suite's tables are"),
+        (("--suite", "no.yaml",), "cannot read the suite"),
+    ],
+)  # fmt: skip
+def test_what_a_suite_does_not_take(call: Any, words: Any, message: str) -> None:
+    code, _, err = call(*words, "--model", "zoo:tarrl-digits")
+    assert code == 2
+    assert message.lower() in " ".join(err.lower().split())
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("digits+parity", "digits+parit", "parit"),
+        ("name: few", "name: parity", "two tasks have one name"),
+        ("eps: 0.05", "eps: -1", "eps"),
+        ("labels: 40", "labels: 400%", "out of range"),
+        ("version: 2", "version: 0", "version"),
+        ("norm: Linf", "norm: Lp", "norm"),
+        ("images: 20", "images: 20\nmore: 1", "more"),
+    ],
+)
+def test_a_file_that_is_no_suite(
+    tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text(SUITE.replace(old, new, 1))
+    with pytest.raises(UserError, match=message):
+        load_suite(str(path))
