@@ -18,7 +18,9 @@ def axe() -> str:
     return files(package).joinpath("axe.min.js").read_text(encoding="utf-8")
 
 
-def violations(browser: Any, file: Path, *, scheme: str, width: int) -> list[str]:
+def violations(
+    browser: Any, file: Path, *, scheme: str, width: int, press: str | None = None
+) -> list[str]:
     """What axe-core objects to, one line for each rule and the first element.
 
     Args:
@@ -26,10 +28,13 @@ def violations(browser: Any, file: Path, *, scheme: str, width: int) -> list[str
         file: The page.
         scheme: "light" or "dark".
         width: Of the window, in pixels.
+        press: What to press first, if anything.
     """
     script = axe()
     size = {"width": width, "height": 900}
     view = View(browser, file, viewport=size, color_scheme=scheme, bypass_csp=True)
+    if press:
+        view.tab.click(press)
     view.tab.evaluate(
         "document.querySelectorAll('details').forEach(d => d.open = true)"
     )

@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from zoo.board.leaderboard import Board, Row
+from zoo.board.transfer import Cell, Table, transfer
 from zoo.claims import EXPLAINED, UNPROVEN, Basis, names
 from zoo.collection.sources_embedded import EMBEDDED
 from zoo.pages.html_page import render
@@ -32,10 +33,15 @@ def page(board: Board, title: str = "Robust encoders") -> str:
     return render(
         "leaderboard.html.j2",
         styles=["leaderboard.css"],
-        scripts=("leaderboard_plot.js", "leaderboard.js"),
+        scripts=(
+            "leaderboard_plot.js",
+            "leaderboard_transfer.js",
+            "leaderboard.js",
+        ),
         title=title,
         board=board,
         tasks=tasks,
+        tables=transfer(board),
         verify=f"robrep-zoo verify NAME{_option(board)}",
         option=_option(board),
         claims=[(basis, EXPLAINED[basis], names(basis)) for basis in Basis],
@@ -67,8 +73,23 @@ def _data(board: Board, tasks: list[str]) -> dict[str, Any]:
         "verify": _option(board),
         "encoders": _columns([_encoder(card, texts) for card in cards.values()]),
         "entries": _columns(entries),
+        "transfer": [_table(table) for table in transfer(board)],
         "texts": list(texts),  # last, when all are in
     }
+
+
+def _table(table: Table) -> dict[str, Any]:
+    """As the script takes it: of figures the share and its interval."""
+    found = table.model_dump()
+    for line, told in zip(table.lines, found["lines"], strict=True):
+        told["cells"] = [cell and _cell(cell) for cell in line.cells]
+    return found
+
+
+def _cell(cell: Cell) -> dict[str, Any]:
+    figures = {"clean": cell.clean, "robust": cell.robust}
+    shares = {k: (v.value, v.low, v.high) for k, v in figures.items()}
+    return {**shares, "doubtful": cell.doubtful}
 
 
 def _entry(row: Row, texts: dict[str, int]) -> dict[str, Any]:

@@ -37,6 +37,9 @@
   const headings = [...document.querySelectorAll("thead th")];
   const body = document.querySelector("tbody");
   const task = $("task"), search = $("search"), dialog = $("card");
+  const views = [...document.querySelectorAll("button[data-view]")];
+  const other = data.transfer.length ? transferView(data.transfer, () => remember()) : null;
+  let moved = false; // to the transfer view
   let order = { key: "rank", descending: false };
   let at = 0; // page
   let ours = []; // rows of the task, best first within each protocol
@@ -212,6 +215,12 @@
   // What is shown stands in the address, so that it can be linked to.
   function remember() {
     const state = new URLSearchParams();
+    if (moved) {
+      state.set("view", "transfer");
+      other.save(state);
+      history.replaceState(null, "", `#${state}`);
+      return;
+    }
     if (task.selectedIndex > 0) state.set("task", task.value);
     if (search.value) state.set("search", search.value);
     for (const s of selects) if (s.value) state.set(s.dataset.filter, s.value);
@@ -224,8 +233,20 @@
     history.replaceState(null, "", text ? `#${text}` : location.pathname + location.search);
   }
 
+  function view(name) {
+    moved = Boolean(other) && name === "transfer";
+    for (const id of ["choose", "views"]) $(id).hidden = moved;
+    if (!other) return;
+    $("transfer").hidden = !moved;
+    for (const button of views) button.setAttribute("aria-pressed", String((button.dataset.view === "transfer") === moved));
+    if (moved) other.show(); else other.hide();
+  }
+
   function recall() {
     const state = new URLSearchParams(location.hash.slice(1));
+    if (other) other.recall(state);
+    view(state.get("view"));
+    if (moved) return;
     const entry = byName.get(state.get("entry"));
     const wanted = state.get("task") || (entry && data.tasks[entry.task]);
     task.selectedIndex = Math.max(0, data.tasks.indexOf(wanted));
@@ -244,6 +265,14 @@
   }
 
   function again() { at = 0; update(); }
+
+  for (const button of views) {
+    button.addEventListener("click", () => {
+      view(button.dataset.view);
+      remember();
+      if (!moved) recall();
+    });
+  }
 
   task.addEventListener("change", () => { choose(); again(); });
   search.addEventListener("input", again);

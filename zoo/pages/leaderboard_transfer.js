@@ -1,0 +1,57 @@
+"use strict";
+// The transfer view: encoders by downstream tasks. Figures come from the JSON in the page;
+// its table is made when it is looked at. No text is ever turned into markup.
+//   tables: one for each pretraining dataset.
+//   remember(): notes in the address what is shown.
+function transferView(tables, remember) {
+  const $ = (id) => document.getElementById(id);
+  const from = $("from"), kind = $("kind"), labels = $("labels"), body = $("transfer-table");
+  from.replaceChildren(...tables.map((table) =>
+    make("option", { value: table.pretraining, textContent: `${table.pretraining} (${table.lines.length})` })));
+  const share = (value) => value === null ? "-" : (100 * value).toFixed(1);
+  const number = (...content) => make("td", { className: "number" }, ...content);
+  const quiet = (textContent) => make("span", { className: "quiet", textContent });
+
+  function cell(found) {
+    if (found === null) return number("-");
+    const [value, low, high] = found[kind.value];
+    const doubt = found.doubtful && kind.value === "robust" ? [make("span", { className: "doubt", textContent: " doubtful" })] : [];
+    return number(make("span", { className: "figure", textContent: share(value) }), ...doubt,
+      quiet(`[${share(low)}, ${share(high)}]`));
+  }
+
+  function show() {
+    const table = tables[Math.max(0, from.selectedIndex)];
+    const lines = table.lines.filter((line) => !labels.value || line.labels === (labels.value === "yes"));
+    const by = (line) => line[`${kind.value}_mean`] ?? -1;
+    lines.sort((a, b) => by(b) - by(a)); // stable: as the records have them
+    const head = (text, note = "") => make("th", { scope: "col" }, text, ...(note ? [quiet(note)] : []));
+    const heads = [head("encoder"), head("mean"), head("worst"),
+      ...table.tasks.map((task, at) => head(task, table.counted[at] ? "" : "not in the mean"))];
+    const rows = lines.map((line) => make("tr", {},
+      make("th", { scope: "row" }, make("span", { className: "name", textContent: line.encoder }), quiet(line.method)),
+      ...["mean", "worst"].map((which) =>
+        number(make("span", { className: "figure", textContent: share(line[`${kind.value}_${which}`]) }))),
+      ...line.cells.map(cell)));
+    body.replaceChildren(make("thead", {}, make("tr", {}, ...heads)), make("tbody", {}, ...rows));
+    $("transfer-count").textContent = `${lines.length} of ${table.lines.length} encoders, ${table.tasks.length} tasks`;
+  }
+
+  for (const select of [from, kind, labels]) {
+    select.addEventListener("change", () => { show(); remember(); });
+  }
+  return {
+    show,
+    hide: () => body.replaceChildren(),
+    save: (state) => {
+      if (from.selectedIndex > 0) state.set("from", from.value);
+      if (kind.value !== "robust") state.set("kind", kind.value);
+      if (labels.value) state.set("pretrained", labels.value);
+    },
+    recall: (state) => {
+      from.selectedIndex = Math.max(0, tables.findIndex((table) => table.pretraining === state.get("from")));
+      kind.value = state.get("kind") === "clean" ? "clean" : "robust";
+      labels.value = ["yes", "no"].includes(state.get("pretrained")) ? state.get("pretrained") : "";
+    },
+  };
+}
