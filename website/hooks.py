@@ -1,4 +1,4 @@
-"""What MkDocs calls: adds the pages that are generated."""
+"""What MkDocs calls: adds the pages that are generated, and links to the glossary."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
-from website.generated import pages
+from website.generated import AT_THE_ROOT, pages
+from website.glossary import linked
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -16,6 +18,13 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for name, text in pages().items():
         files.append(File.generated(config, name, content=text))
     return files
+
+
+def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
+    """Words of the glossary are linked where a reader of a page meets them first."""
+    place = page.file.src_uri
+    generated = place in pages() and place not in AT_THE_ROOT
+    return markdown if generated else linked(markdown, place)
 
 
 def on_page_content(html: str, **_: Any) -> str:
