@@ -158,17 +158,12 @@ def import_checkpoint(
         UserError: unknown format, pickled objects, weights that do not fit.
     """
     from zoo.collection.state_file import read_state
-    from zoo.encoder import save_encoder
 
     form = get(method)
-    check_name(name, "an encoder")
-    folder = to / name
-    if folder.exists():
-        raise UserError(f"{folder} exists already; choose another --name")
+    check_free(to, name)
     state = {_plain_key(key): value for key, value in read_state(path).items()}
     encoder, dropped = build(state, form, source=str(path))
     head = _linear_head(state, _branch(state, form, str(path)), encoder.dim)
-    to.mkdir(parents=True, exist_ok=True)
     card = Card(
         name=name,
         description=f"{form.title}, pretrained on {dataset}; imported from {path.name}",
@@ -187,13 +182,39 @@ def import_checkpoint(
         source=form.source,
         notes=f"checkpoint SHA-256 {sha256_file(path)}",
     )
-    with tempfile.TemporaryDirectory(dir=to, prefix=f".{name}-") as scratch:
-        made = Path(scratch) / name
+    folder, card = save_imported(encoder, card, to)
+    return Imported(folder=folder, card=card, dropped=dropped, head=head)
+
+
+def check_free(to: Path, name: str) -> None:
+    """Raises `UserError` for a name that is none, or is taken in the folder."""
+    check_name(name, "an encoder")
+    if (to / name).exists():
+        raise UserError(f"{to / name} exists already; choose another --name")
+
+
+def save_imported(encoder: Encoder, card: Card, to: Path) -> tuple[Path, Card]:
+    """Writes an encoder's folder, whole or not at all.
+
+    Args:
+        encoder: In eval mode.
+        card: Without the hash of the weights.
+        to: Collection; the folder has the card's name.
+
+    Returns:
+        The folder, and the card with the hash.
+    """
+    from zoo.encoder import save_encoder
+
+    check_free(to, card.name)
+    to.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=to, prefix=f".{card.name}-") as scratch:
+        made = Path(scratch) / card.name
         save_encoder(encoder, made / card.weights)
         card = card.model_copy(update={"sha256": sha256_file(made / card.weights)})
         write_record(made / "card.json", card)
-        made.rename(folder)
-    return Imported(folder=folder, card=card, dropped=dropped, head=head)
+        made.rename(to / card.name)
+    return to / card.name, card
 
 
 def build(

@@ -29,6 +29,7 @@ from zoo.collection.index import (
     check_name,
     write_index,
 )
+from zoo.collection.licences import forbids_sharing
 from zoo.collection.merge import Merged, Receipt, merge
 from zoo.collection.model_card import EVAL_RESULTS, README
 from zoo.collection.public import public_card
@@ -121,6 +122,11 @@ def prepare(request: Publication, root: Path) -> Card:
         VerificationError: the evidence of an entry does not hold.
     """
     folder, card = _find_encoder(request)
+    if forbids_sharing(card.licence):
+        raise UserError(
+            f"the licence of {card.name}, {card.licence}, forbids passing changed "
+            "weights on: this encoder cannot be published"
+        )
     place = root / card.name
     place.mkdir()
     shutil.copyfile(folder / card.weights, place / card.weights)

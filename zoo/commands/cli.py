@@ -57,6 +57,7 @@ for _command in (
     cli_write.submit,
     cli_write.import_,
     results,
+    cli_write.export,
 ):
     cli.add_command(_command)
 

@@ -112,7 +112,7 @@ def submit(
     "--format",
     "method",
     required=True,
-    help="rocl, acl, advcl, deacl, dynacl or dynacl-pp.",
+    help="rocl, acl, advcl, deacl, dynacl, dynacl-pp or efficientnet-lite0.",
 )
 @click.option("--name", required=True, help="Of the encoder, such as acl-cifar10.")
 @click.option(
@@ -128,6 +128,11 @@ def submit(
     default=None,
     help="Whether the encoder saw labels. Default: if the file holds a classifier.",
 )
+@click.option(
+    "--size",
+    type=click.IntRange(32, 1024),
+    help="Side of the images that an efficientnet-lite0 shall be for.  [default: 224]",
+)
 def import_(
     checkpoint: Path,
     method: str,
@@ -136,23 +141,34 @@ def import_(
     dataset: str,
     licence: str,
     labels: bool | None,
+    size: int | None,
 ) -> None:
     """Import an authors' CHECKPOINT as an encoder of the zoo.
 
     Keeps the branch and the batch norms that its authors evaluate. No code from the
     checkpoint is run.
     """
+    from zoo.collection.import_efficientnet import FORMAT, import_efficientnet_lite
     from zoo.collection.importers import import_checkpoint
+    from zoo.errors import UserError
 
-    done = import_checkpoint(
-        checkpoint,
-        method,
-        to,
-        name=name,
-        dataset=dataset,
-        licence=licence,
-        labels=labels,
-    )
+    if method == FORMAT:
+        done = import_efficientnet_lite(
+            checkpoint, to, name=name, licence=licence, size=size or 224
+        )
+        labels = True
+    elif size is not None:
+        raise UserError(f"--size is for {FORMAT}; {method} is for images of one size")
+    else:
+        done = import_checkpoint(
+            checkpoint,
+            method,
+            to,
+            name=name,
+            dataset=dataset,
+            licence=licence,
+            labels=labels,
+        )
     if done.head is not None and labels is None:
         click.echo(
             f"the file holds a classifier ('{done.head}'): the card says that the "
@@ -165,3 +181,31 @@ def import_(
         err=True,
     )
     click.echo(done.folder)
+
+
+@click.command()
+@click.argument("model")
+@click.option(
+    "--to",
+    required=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder for the files.",
+)
+@SOURCE
+def export(model: str, to: Path, source: str | None) -> None:
+    """Write an encoder of timm, transformers or open_clip in that library's files.
+
+    MODEL is a name of the zoo, or the folder or file of an encoder. The call that loads
+    the files without robrep is printed.
+    """
+    from zoo.collection.native import export as export_
+    from zoo.collection.references import weights_file
+    from zoo.collection.store import load_encoder_by_name
+    from zoo.encoder import load_encoder
+
+    path = weights_file(model)
+    if path.is_file():
+        encoder = load_encoder(path)
+    else:
+        encoder = load_encoder_by_name(model.removeprefix("zoo:"), source)
+    click.echo(export_(encoder, to))
