@@ -66,24 +66,25 @@ class FeatureLook:
     """Of clean features; None where the two encoders' features cannot be compared."""
     attacked: float | None
     """Of attacked ones; the same."""
-    quantile: float
+    quantile: float | None
     """Universal quantile (arXiv 2210.04076): share of pairs of different images that
-    lie nearer to each other than an image to itself attacked."""
+    lie nearer to each other than an image to itself attacked; None of one image."""
 
     @property
     def score(self) -> float:
         """What "best" means: attacked features nearest to where they were."""
-        return -(self.quantile if self.attacked is None else self.attacked)
+        known = [v for v in (self.attacked, self.quantile) if v is not None]
+        return -known[0] if known else 0.0
 
     def figures(self) -> dict[str, float | None]:
         """For the log, by name."""
         return asdict(self)
 
     def __str__(self) -> str:
-        moved = f"universal quantile {self.quantile:.3f}"
-        if self.drift is None:
-            return moved
-        return f"drift {self.drift:.3f}, attacked {self.attacked:.3f}, {moved}"
+        shown = {**self.figures(), "universal quantile": self.quantile}
+        del shown["quantile"]
+        known = [f"{k} {v:.3f}" for k, v in shown.items() if v is not None]
+        return ", ".join(known)
 
 
 def look(encoder: Encoder, parts: Split, recipe: Recipe, device: torch.device) -> Look:
@@ -138,7 +139,9 @@ def feature_look(
     encoder.requires_grad_(False)
     found = displace(encoder, x, threat, attack, layout)
     z, z_adv = features(encoder, x, layout), features(encoder, found, layout)
-    quantile = float(universal_quantiles(z, z_adv, pair_distances(z)).mean())
+    quantile = None
+    if len(x) > 1:
+        quantile = float(universal_quantiles(z, z_adv, pair_distances(z)).mean())
     anchor = features(base, x, layout)
     with torch.no_grad():
         z, z_adv = (match(v.to(layout.device)).cpu() for v in (z, z_adv))

@@ -48,7 +48,7 @@ RUN: dict[str, Any] = {
     "epochs": 2,
     "limit": 48,
     "optimizer": {"name": "adamw", "lr": 1e-3},
-    "monitor": {"every": 1, "limit": 8, "steps": 1},
+    "monitor": {"every": 2, "limit": 8, "steps": 1},
     "checkpoint_minutes": 0,
 }
 
@@ -101,6 +101,7 @@ def test_the_same_network_comes_out_and_timm_loads_it(
     torch.testing.assert_close(theirs, out(x), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_with_the_same_weights(tmp_path: Path) -> None:
     base = _base("efficientnet", tmp_path)
     content = _run("efficientnet", base, method="lore", average=0.9, epochs=4)
@@ -283,16 +284,16 @@ def test_a_state_dict_needs_its_architecture_and_its_preprocessing(
     ).backbone.model
     assert isinstance(net, nn.Module)
     torch.save(net.state_dict(), tmp_path / "net.pt")
-    words = ("--init", str(tmp_path / "net.pt"), "--method", "fare", "-q")
-    words += ("--data", "digits@3x32x32", "--eps", "0.1")
-    words += ("--output", str(tmp_path / "r"))
+    words = ["--init", str(tmp_path / "net.pt"), "--method", "fare", "-q"]
+    words += ["--data", "digits@3x32x32", "--eps", "0.1"]
+    words += ["--output", str(tmp_path / "r")]
     assert "its architecture with --arch" in commands.refusal(command, *words)
-    words += ("--arch", f"timm:{name}", "-o", "arch_options.depths=[1,1,1,1]")
-    words += ("-o", "arch_options.dims=[8,8,8,8]")
+    words += ["--arch", f"timm:{name}", "-o", "arch_options.depths=[1,1,1,1]"]
+    words += ["-o", "arch_options.dims=[8,8,8,8]"]
     refused = commands.refusal(command, *words)
     assert "--normalize cifar10, imagenet, none or MEAN/STD" in refused
-    words += ("--normalize", "imagenet", "-o", "limit=48", "-o", "batch=16")
-    words += ("--epochs", "1", "-o", "attack.steps=1")
+    words += ["--normalize", "imagenet", "-o", "limit=48", "-o", "batch=16"]
+    words += ["--epochs", "1", "-o", "attack.steps=1"]
     done = CliRunner().invoke(command, words)
     assert done.exit_code == 0, done.exception
     found = load_encoder(tmp_path / "r" / "last" / "model.safetensors")
