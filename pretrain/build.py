@@ -22,6 +22,8 @@ from zoo.encoder import Encoder, EncoderSpec
 from zoo.errors import UserError
 from zoo.layout import Layout
 
+STATISTICS_BYTES = 1 << 23
+"""Of pixels that are looked at together."""
 STATISTICS = 10_000
 """Images from which mean and deviation of the pixels are taken."""
 
@@ -263,13 +265,13 @@ def pixel_statistics(data: Dataset) -> tuple[Tensor, Tensor]:
 
     Read in blocks: of large images, those that are looked at need not fit in memory.
     """
-    channels = data.shape[0]
+    channels, area = data.shape[0], data.shape[1] * data.shape[2]
     total, squares = torch.zeros(2, channels, dtype=torch.float64)
-    for start in range(0, len(data), 500):
-        block = data.images(slice(start, start + 500)).double()
-        total += block.sum(dim=(0, 2, 3))
-        squares += block.square().sum(dim=(0, 2, 3))
-    count = len(data) * data.shape[1] * data.shape[2]
+    for block in data.blocks(max(1, STATISTICS_BYTES // (channels * area))):
+        x = block.float()  # integers, whose squares are exact
+        total += x.sum(dim=(0, 2, 3), dtype=torch.float64) / data.levels
+        squares += x.square_().sum(dim=(0, 2, 3), dtype=torch.float64) / data.levels**2
+    count = len(data) * area
     variance = (squares - total.square() / count) / (count - 1)
     return total / count, variance.clamp(min=0).sqrt()
 

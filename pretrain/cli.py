@@ -80,6 +80,13 @@ Examples:
 @click.option(
     "--data-dir", type=click.Path(path_type=Path), help="Where the dataset lies."
 )
+@click.option(
+    "--workers",
+    type=WHOLE,
+    default=0,
+    show_default=True,
+    help="Processes that read and decode images while the network trains.",
+)
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
 @click.option(
     "--wait", is_flag=True, help="Wait for another process in the run folder."
@@ -92,6 +99,7 @@ def command(
     overrides: tuple[str, ...],
     output: Path | None,
     data_dir: Path | None,
+    workers: int,
     device: str,
     wait: bool,
     explain: bool,
@@ -117,6 +125,7 @@ def command(
 
     around = Surroundings(
         data_dir=data_dir,
+        workers=workers,
         device=device,
         command=_command(recipe, flags, overrides),
         wait=wait,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from math import prod
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from pretrain import distributed
 from pretrain.randomness import generator
 from pretrain.recipe import Recipe
 from zoo.datasets.base import Dataset
+from zoo.datasets.workers import read
 from zoo.errors import UserError
 
 IN_MEMORY = 1 << 30
@@ -78,8 +79,9 @@ class Batches:
     ) -> None:
         self.data, self.labels, self.device = data, labels, device
         self.batch, self.seed = recipe.batch, recipe.seed
-        size = len(data) * data.shape[0] * data.shape[1] * data.shape[2]
-        self.kept = data.integers(slice(None)) if size <= in_memory else None
+        self.pinned = device.type == "cuda"
+        size = len(data) * prod(data.shape)
+        self.kept = next(data.blocks(len(data))) if size <= in_memory else None
 
     def __len__(self) -> int:
         return len(self.data) // self.batch
@@ -95,7 +97,7 @@ class Batches:
             for i in range(len(self))
         ]
         for chosen, pixels in zip(rows, self._pixels(rows), strict=True):
-            x = pixels.to(self.device, non_blocking=True)
+            x = pixels.to(self.device, non_blocking=self.pinned)
             yield (
                 x.float().div_(self.data.levels),
                 self.labels[chosen].to(self.device),
@@ -103,14 +105,6 @@ class Batches:
 
     def _pixels(self, rows: list[Tensor]) -> Iterator[Tensor]:
         """Batches of uint8 pixels; streamed ones are read while the last is used."""
-        if self.kept is not None:
-            for chosen in rows:
-                yield self.kept[chosen]
-            return
-        with ThreadPoolExecutor(1) as reader:
-            ahead = reader.submit(self.data.integers, rows[0])
-            for following in rows[1:]:
-                pixels = ahead.result()
-                ahead = reader.submit(self.data.integers, following)
-                yield pixels
-            yield ahead.result()
+        if self.kept is None:
+            return read(self.data, rows, pinned=self.pinned)
+        return (self.kept[chosen] for chosen in rows)

@@ -38,6 +38,8 @@ class Surroundings:
     """Where and for whom a run happens; none of it changes the weights' meaning."""
 
     data_dir: Path | None = None
+    workers: int = 0
+    """Processes that decode images; 0: none but the one that trains."""
     device: str = "cpu"
     command: str | None = None
     """Reproduces the run; noted on the card."""

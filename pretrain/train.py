@@ -54,7 +54,7 @@ def train(
 def _train(recipe: Recipe, folder: Path, around: Surroundings) -> Path:
     data = load_dataset(
         recipe.data, "train", data_dir=around.data_dir, called=recipe.dataset_name
-    )
+    ).read_by(around.workers)
     for note in data.notes:
         around.report.say(note)
     check(recipe, data)

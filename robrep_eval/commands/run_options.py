@@ -211,6 +211,15 @@ OPTIONS: tuple[Callable[[Any], Any], ...] = (
         "--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ..."
     ),
     click.option(
+        "--workers",
+        type=WHOLE,
+        default=0,
+        show_default=True,
+        metavar="N",
+        help="Processes that read and decode images while the network computes; none "
+        "changes a figure.",
+    ),
+    click.option(
         "--data-dir",
         type=click.Path(file_okay=False, path_type=Path),
         help="Where a copy of the dataset lies, or is downloaded to.",

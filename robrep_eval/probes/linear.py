@@ -85,14 +85,15 @@ def features(
     Raises:
         UserError: a feature is NaN or infinite.
     """
-    parts = []
     encoder.eval()
     shape = data.shape[1:] if isinstance(data, Tensor) else data.shape
     with torch.inference_mode(), fitting_threads(network_work(encoder, shape)):
-        for start in range(0, len(data), layout.batch_size):
-            block = slice(start, start + layout.batch_size)
-            x = data[block] if isinstance(data, Tensor) else data.images(block)
-            parts.append(encoder(x.to(layout.device)).float().cpu())
+        blocks = (
+            (part.to(layout.device) for part in data.split(layout.batch_size))
+            if isinstance(data, Tensor)
+            else data.batches(layout)
+        )
+        parts = [encoder(x).float().cpu() for x in blocks]
     z = torch.cat(parts).clone()
     if not bool(z.isfinite().all()):
         raise UserError(

@@ -92,6 +92,8 @@ class SharedOptions(FitOptions, RunOptions, MeasureOptions, total=False):
     randomness: str
     limit: int | None
     data_dir: str | Path | None
+    workers: int
+    """Processes that decode images; none by default."""
     arch: str | None
     arch_options: Mapping[str, object] | Sequence[tuple[str, object]]
     prefix: str | None
@@ -211,6 +213,7 @@ def request_options(options: Mapping[str, Any]) -> dict[str, Any]:
         "norm",
         "eps",
         "limit",
+        "workers",
         "arch",
         "prefix",
         "overwrite",

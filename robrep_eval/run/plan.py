@@ -71,6 +71,8 @@ class Request:
     measure: tuple[Measurement[Any], ...] = field(default_factory=usual)
     """Beside the attacks; by default health checks, eps curve and estimated bound."""
     data_dir: Path | None = None
+    workers: int = 0
+    """Processes that decode images; 0: none but the one that computes."""
     arch: str | None = None
     arch_options: tuple[tuple[str, object], ...] = ()
     prefix: str | None = None
@@ -188,23 +190,24 @@ def check_request(request: Request) -> tuple[Norm, Battery, float | None, Reques
 def training_images(request: Request, data: Dataset) -> Dataset:
     """The training split that goes with the evaluated images."""
     if request.train is not None:
-        return request.train
+        return request.train.read_by(request.workers)
     if isinstance(request.dataset, str):
         return _named_images(request, "train")
-    return datasets.load(data.name, "train", data_dir=request.data_dir)
+    named = datasets.load(data.name, "train", data_dir=request.data_dir)
+    return named.read_by(request.workers)
 
 
 def _named_images(request: Request, split: str) -> Dataset:
     """A split of the dataset of a request that `_with_dataset` completed."""
     if isinstance(request.dataset, Dataset):
-        return request.dataset
+        return request.dataset.read_by(request.workers)
     assert request.dataset is not None
     return datasets.load(
         request.dataset,
         split,
         data_dir=request.data_dir,
         called=request.dataset_name,
-    )
+    ).read_by(request.workers)
 
 
 def _training_identity(

@@ -10,6 +10,7 @@ from robrep_eval.probes.linear import PENALTIES, ProbeSettings
 from robrep_eval.run.chunk import BatterySettings
 from robrep_eval.run.plan import Request
 from zoo import yaml_text
+from zoo.datasets.workers import check_workers
 from zoo.device import check_device
 from zoo.errors import UserError, nearest
 from zoo.numerals import decimal
@@ -44,6 +45,7 @@ def read_request(options: dict[str, Any], command: Sequence[str]) -> Request:
     if not 0 <= options["seed"] <= LARGEST:
         raise UserError(f"--seed must be 0 to {LARGEST}, not {options['seed']}")
     check_device(options["device"])
+    check_workers(options["workers"])
     mean, std = read_normalization(
         "none" if options["normalize"] is None else options["normalize"]
     )
@@ -70,6 +72,7 @@ def read_request(options: dict[str, Any], command: Sequence[str]) -> Request:
         ),
         measure=read_options(options),
         data_dir=options["data_dir"],
+        workers=options["workers"],
         arch=options["arch"],
         arch_options=tuple(read_pair(text) for text in options["arch_options"]),
         prefix=options["prefix"],

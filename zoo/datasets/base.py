@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from zoo.datasets import workers as reading
 from zoo.errors import UserError
+from zoo.layout import ON_CPU, Layout
 from zoo.selection import spaced
 
 Pixels = npt.NDArray[Any]
+HASHED_BYTES = 1 << 26
+"""Of pixels that are in memory together while they are hashed."""
 Fetch = Callable[[npt.NDArray[np.int64]], Pixels]
 
 
@@ -62,6 +67,8 @@ class Dataset:
         self._labels = whole_labels(labels, len(classes), name)
         self.positions = np.arange(len(labels))
         """Where each image stands in the published split."""
+        self.workers = 0
+        """Processes that read images ahead of `blocks` and `batches`."""
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -81,13 +88,39 @@ class Dataset:
         """Images as float32 in [0, 1], (n, C, H, W), contiguous."""
         return self.integers(indices).float().div_(self.levels)
 
+    def read_by(self, workers: int) -> Dataset:
+        """The same dataset, decoded by this many processes of their own.
+
+        Raises:
+            UserError: a number that cannot be had here.
+        """
+        reading.check_workers(workers)
+        same = self.subset(slice(None))
+        same.workers = workers
+        return same
+
+    def blocks(self, size: int) -> Iterator[Tensor]:
+        """All images as published, in order, `size` at a time."""
+        return reading.read(self, _slices(len(self), size))
+
+    def batches(self, layout: Layout = ON_CPU) -> Iterator[Tensor]:
+        """All images as float32 in [0, 1] on the layout's device, in order.
+
+        Pixels are integers until they are there.
+        """
+        pinned = torch.device(layout.device).type == "cuda"
+        batches = _slices(len(self), layout.batch_size)
+        for pixels in reading.read(self, batches, pinned=pinned):
+            x = pixels.to(layout.device, non_blocking=pinned)
+            yield x.float().div_(self.levels)
+
     def subset(self, indices: Sequence[int] | slice | Tensor) -> Dataset:
         """The same dataset restricted to these positions; copies no image."""
         if isinstance(indices, Tensor):
             indices = indices.tolist()
         part = Dataset.__new__(Dataset)
         part.__dict__.update(
-            {k: v for k, v in self.__dict__.items() if k != "labels"},
+            {k: v for k, v in self.__dict__.items() if k not in ("labels", "_hash")},
             positions=self.positions[indices],
         )
         return part
@@ -114,12 +147,20 @@ class Dataset:
 
     def fingerprint(self) -> str:
         """Hex SHA-256 over shape, labels and all pixels of this (sub)set, in order."""
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> str:
         digest = hashlib.sha256(f"{self.shape}|{self.levels}|{len(self)}".encode())
         digest.update(self.labels.numpy().tobytes())
-        for start in range(0, len(self), 4096):
-            block = self.integers(slice(start, start + 4096))
+        size = max(1, HASHED_BYTES // prod(self.shape))
+        for block in self.blocks(size):
             digest.update(block.contiguous().numpy().tobytes())
         return digest.hexdigest()
+
+
+def _slices(count: int, size: int) -> list[slice]:
+    return [slice(start, start + size) for start in range(0, count, size)]
 
 
 def from_array(

@@ -72,14 +72,17 @@ def from_files(
         check_channels(f"{name}@{reading}", channels, shape)
         goal = shape
 
+    paths = [str(path) for path in files.paths]  # a Path takes five times the memory
+
     def fetch(at: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
         images = np.empty((at.size, *goal), dtype=np.uint8)
         for row, i in enumerate(at.ravel().tolist()):
-            pixels = read_pixels(files.paths[i], goal[0])
+            path = Path(paths[i])
+            pixels = read_pixels(path, goal[0])
             if reading is not None and shape is not None:
                 images[row] = prepared(pixels, reading)
             else:
-                _check_size(files.paths[i], pixels.shape[1:], goal, name)
+                _check_size(path, pixels.shape[1:], goal, name)
                 images[row] = pixels
         return images
 
