@@ -220,6 +220,20 @@ OPTIONS: tuple[Callable[[Any], Any], ...] = (
         "changes a figure.",
     ),
     click.option(
+        "--features",
+        type=click.Path(file_okay=False, path_type=Path),
+        metavar="FOLDER",
+        help="Keep features there, for other probes, penalties, labels and runs. "
+        "Default: in memory, or, beyond 1 GiB, in the run folder while it is fitted.",
+    ),
+    click.option(
+        "--feature-format",
+        default="float32",
+        show_default=True,
+        metavar="FORMAT",
+        help="float32, or float16 for half the disk and memory; recorded.",
+    ),
+    click.option(
         "--data-dir",
         type=click.Path(file_okay=False, path_type=Path),
         help="Where a copy of the dataset lies, or is downloaded to.",

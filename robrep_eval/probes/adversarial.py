@@ -27,13 +27,13 @@ from torch import nn
 
 from robrep_eval.probes.linear import (
     ProbeSettings,
-    accuracy,
     check_fit,
     features,
     held_out,
     validation_scores,
 )
 from robrep_eval.probes.logistic import fit_linear
+from robrep_eval.probes.rows import Rows
 from robrep_eval.probes.training import HeadTraining, Scale, TrainingSettings
 from zoo.classifier import Classifier
 from zoo.datasets.base import Dataset
@@ -234,6 +234,7 @@ def fit_adversarial(
     )
     classifier = final.classifier()
     z = features(classifier.encoder, train, layout)
+    right = Rows.of(z, train.labels).right(classifier.head.cpu())
     record = ProbeRecord(
         protocol=protocol,
         parameters={
@@ -246,7 +247,7 @@ def fit_adversarial(
         },
         train=f"{train.name}/{train.split}",
         train_n=len(train),
-        train_accuracy=accuracy(classifier.head.cpu(), z, train.labels),
+        train_accuracy=right / len(train),
         validation_accuracy=scores[best],
         knn_accuracy=None,
         seconds=time.perf_counter() - began,

@@ -1,4 +1,4 @@
-"""The standard linear probe (SLF) on frozen features, and k-NN as a sanity figure.
+"""The standard linear probe (SLF) on frozen features.
 
 The solver is `robrep_eval.probes.logistic`.
 """
@@ -6,15 +6,24 @@ The solver is `robrep_eval.probes.logistic`.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from robrep_eval.probes.logistic import fit_linear
+from robrep_eval.probes.feature_files import (
+    FORMATS,
+    FeatureFiles,
+    check_finite,
+    extract,
+    passes,
+)
+from robrep_eval.probes.logistic import Logistic
+from robrep_eval.probes.neighbours import knn_of_parts
+from robrep_eval.probes.rows import Rows
+from robrep_eval.probes.team import ALONE, Team
 from zoo.classifier import Classifier
 from zoo.datasets.base import Dataset, check_same_classes
 from zoo.datasets.names import shaped_name
@@ -29,9 +38,6 @@ PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Candidates for the L2 penalty per example; the best on held-out data is taken."""
 MIN_HELD_OUT = 100
 MAX_SPLITS = 5
-KNN_NEIGHBOURS = 20
-KNN_TEMPERATURE = 0.1
-MAX_KNN_TRAIN = 50_000
 
 
 Protocol = Literal["SLF", "ALF", "AFF"]
@@ -54,6 +60,8 @@ class ProbeSettings:
     max_iterations: int = 5000
     seed: int = 0
     """Of the split into fitting and validation part."""
+    features: str = "float32"
+    """Format that features are kept in: "float32" or "float16"."""
 
     @property
     def l2(self) -> float | None:
@@ -71,6 +79,16 @@ class ProbeSettings:
                 raise UserError(
                     f"the probe's penalty (--l2) must be zero or more, not {penalty:g}"
                 )
+        if self.features not in FORMATS:
+            raise UserError(
+                f"unknown format of features '{self.features}'; "
+                f"{nearest(self.features, FORMATS)}"
+            )
+        if self.features != "float32" and self.protocol != "SLF":
+            raise UserError(
+                f"features are kept for SLF alone; leave their format out of "
+                f"{self.protocol}"
+            )
         if self.labels is not None:
             object.__setattr__(self, "labels", LabelBudget.parse(self.labels).text)
 
@@ -85,22 +103,15 @@ def features(
     Raises:
         UserError: a feature is NaN or infinite.
     """
-    encoder.eval()
-    shape = data.shape[1:] if isinstance(data, Tensor) else data.shape
-    with torch.inference_mode(), fitting_threads(network_work(encoder, shape)):
-        blocks = (
-            (part.to(layout.device) for part in data.split(layout.batch_size))
-            if isinstance(data, Tensor)
-            else data.batches(layout)
-        )
-        parts = [encoder(x).float().cpu() for x in blocks]
-    z = torch.cat(parts).clone()
-    if not bool(z.isfinite().all()):
-        raise UserError(
-            "the encoder gives NaN or infinite features for "
-            f"{int((~z.isfinite().all(dim=1)).sum())} of {len(z)} images; "
-            "it cannot be probed"
-        )
+    if isinstance(data, Dataset):
+        z = torch.cat(list(passes(encoder, data, layout)))
+    else:
+        encoder.eval()
+        work = network_work(encoder, data.shape[1:])
+        with torch.no_grad(), fitting_threads(work):
+            parts = data.split(layout.batch_size)
+            z = torch.cat([encoder(x.to(layout.device)).float().cpu() for x in parts])
+    check_finite(z)
     return z
 
 
@@ -119,12 +130,6 @@ def split(y: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
     return (~mask).nonzero().flatten(), mask.nonzero().flatten()
 
 
-def accuracy(head: nn.Module, z: Tensor, y: Tensor) -> float:
-    """Share of rows whose largest logit is that of the label."""
-    with torch.inference_mode():
-        return float((head(z).argmax(dim=1) == y.to(z.device)).float().mean())
-
-
 def fit_probe(
     encoder: Encoder,
     train: Dataset,
@@ -132,6 +137,9 @@ def fit_probe(
     test: Dataset | None = None,
     settings: ProbeSettings | None = None,
     layout: Layout = ON_CPU,
+    files: FeatureFiles | None = None,
+    of: Dataset | None = None,
+    team: Team = ALONE,
 ) -> tuple[Classifier, ProbeRecord]:
     """SLF: the penalty is chosen on a held-out part, then all training data are used.
 
@@ -141,6 +149,9 @@ def fit_probe(
         test: If given, k-NN accuracy on it is recorded beside the probe.
         settings: Candidates and split.
         layout: Where the encoder lives, and images per forward pass.
+        files: Where features are kept; in memory by default.
+        of: The whole split that `train` is a part of, whose features may be there.
+        team: Processes that do this together, with the same arguments.
 
     Returns:
         The classifier, in eval mode on its device, and the record of the fit.
@@ -155,37 +166,39 @@ def fit_probe(
     if test is not None:
         check_shape(encoder, test)
         check_same_classes(train, test)
-    y, classes = train.labels, len(train.classes)
-    z = features(encoder, train, layout).to(layout.device)
-    scores = validation_scores(z, y, classes, settings)
+    if files is not None:
+        files = replace(files, format=settings.features)
+    classes = len(train.classes)
+    rows = training_rows(encoder, train, of, settings.features, layout, files, team)
+    scores = validation_scores(rows, rows.y, classes, settings, team)
     # The largest penalty among the best: the smaller head constant costs nothing.
     best = max(scores, key=lambda penalty: (scores[penalty], penalty))
-    head = fit_linear(
-        z,
-        y,
-        classes=classes,
-        l2=best,
-        tolerance=settings.tolerance,
-        max_iterations=settings.max_iterations,
+    # From zeros, whatever was tried before: the head depends on its penalty alone.
+    problem = Logistic(rows, classes, team)
+    head = problem.head(
+        problem.solve(best, settings.tolerance, settings.max_iterations)
     )
     knn = None
     if test is not None:
-        z_test = features(encoder, test, layout)
-        knn = knn_accuracy(z.cpu(), y, z_test, test.labels)
+        parts = feature_parts(encoder, test, settings.features, layout, files, team)
+        if team.leads:
+            knn = knn_of_parts(rows, parts, test.labels)
+    parameters = {
+        "l2": best,
+        "validation_accuracy": {f"{p:g}": scores[p] for p in scores},
+        "validation_share": settings.validation_share,
+        "seed": settings.seed,
+        "solver": "L-BFGS on principal axes, multinomial logistic regression, float64",
+        "tolerance": settings.tolerance,
+    }
+    if settings.features != "float32":
+        parameters["features"] = settings.features
     record = ProbeRecord(
         protocol="SLF",
-        parameters={
-            "l2": best,
-            "validation_accuracy": {f"{p:g}": scores[p] for p in scores},
-            "validation_share": settings.validation_share,
-            "seed": settings.seed,
-            "solver": "L-BFGS on principal axes, multinomial logistic regression, "
-            "float64",
-            "tolerance": settings.tolerance,
-        },
+        parameters=parameters,
         train=f"{train.name}/{train.split}",
         train_n=len(train),
-        train_accuracy=accuracy(head, z, y),
+        train_accuracy=rows.right(head) / len(train),
         validation_accuracy=scores[best],
         knn_accuracy=knn,
         seconds=time.perf_counter() - began,
@@ -196,27 +209,66 @@ def fit_probe(
     return classifier, record
 
 
+def training_rows(
+    encoder: nn.Module,
+    train: Dataset,
+    of: Dataset | None,
+    format: str,
+    layout: Layout,
+    files: FeatureFiles | None,
+    team: Team,
+) -> Rows:
+    """Features and labels; of a part, from the files of the whole if they are there."""
+    chosen, data = None, train
+    part = of is not None and len(of) > len(train)
+    if part and of and files and files.complete(encoder, of):
+        chosen = torch.from_numpy(np.searchsorted(of.positions, train.positions))
+        data = of
+    parts = feature_parts(encoder, data, format, layout, files, team)
+    return Rows(parts, data.labels, layout.device, chosen)
+
+
+def feature_parts(
+    encoder: nn.Module,
+    data: Dataset,
+    format: str,
+    layout: Layout,
+    files: FeatureFiles | None,
+    team: Team,
+) -> list[Tensor]:
+    """Features of all images in parts, on the CPU, in files if there is a folder."""
+    if files is not None:
+        return extract(encoder, data, files, layout, team)
+    parts = [z.to(FORMATS[format]) for z in passes(encoder, data, layout)]
+    for z in parts:
+        check_finite(z)
+    return parts
+
+
 def validation_scores(
-    z: Tensor, y: Tensor, classes: int, settings: ProbeSettings
+    z: Tensor | Rows,
+    y: Tensor,
+    classes: int,
+    settings: ProbeSettings,
+    team: Team = ALONE,
 ) -> dict[float, float]:
-    """Held-out accuracy of each candidate penalty."""
+    """Held-out accuracy of each candidate penalty.
+
+    From the strongest to the weakest, each begun at the solution of the one before.
+    """
+    rows = z if isinstance(z, Rows) else Rows.of(z, y)
     parts = held_out(y, settings.validation_share, settings.seed)
     total = sum(len(held) for _, held in parts)
-    scores = {}
-    for penalty in settings.penalties:
-        right = 0
-        for fitting, held in parts:
-            head = fit_linear(
-                z[fitting],
-                y[fitting],
-                classes=classes,
-                l2=penalty,
-                tolerance=settings.tolerance,
-                max_iterations=settings.max_iterations,
+    right = dict.fromkeys(settings.penalties, 0)
+    for fitting, held in parts:
+        problem = Logistic(rows.subset(fitting), classes, team)
+        start = None
+        for penalty in sorted(settings.penalties, reverse=True):
+            start = problem.solve(
+                penalty, settings.tolerance, settings.max_iterations, start
             )
-            right += round(accuracy(head, z[held], y[held]) * len(held))
-        scores[penalty] = right / total
-    return scores
+            right[penalty] += rows.subset(held).right(problem.head(start))
+    return {penalty: count / total for penalty, count in right.items()}
 
 
 def held_out(y: Tensor, share: float, seed: int) -> list[tuple[Tensor, Tensor]]:
@@ -265,26 +317,3 @@ def _resizes(encoder: Encoder, shape: tuple[int, int, int]) -> bool:
     return (
         bool(encoder.spec.options.get("resize")) and shape[0] == encoder.spec.shape[0]
     )
-
-
-@fitting_threads()
-def knn_accuracy(
-    z_train: Tensor, y_train: Tensor, z_test: Tensor, y_test: Tensor
-) -> float:
-    """Cosine k-NN with weights exp(-distance / T), k = 20 (Wu et al. 2018, 1805.01978).
-
-    At most the first 50,000 training points are used.
-    """
-    from sklearn.neighbors import KNeighborsClassifier
-
-    def weigh(distance: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        return np.exp(-distance / KNN_TEMPERATURE)
-
-    model = KNeighborsClassifier(
-        min(KNN_NEIGHBOURS, len(z_train)),
-        metric="cosine",
-        algorithm="brute",
-        weights=weigh,
-    )
-    model.fit(z_train[:MAX_KNN_TRAIN].numpy(), y_train[:MAX_KNN_TRAIN].numpy())
-    return float((model.predict(z_test.numpy()) == y_test.numpy()).mean())

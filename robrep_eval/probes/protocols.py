@@ -6,8 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from robrep_eval.probes.adversarial import fit_adversarial
+from robrep_eval.probes.feature_files import FeatureFiles
 from robrep_eval.probes.few_labels import few_labels
 from robrep_eval.probes.linear import ProbeSettings, fit_probe
+from robrep_eval.probes.team import ALONE, Team
 from zoo.classifier import Classifier
 from zoo.datasets.base import Dataset
 from zoo.encoder import Encoder
@@ -31,6 +33,8 @@ def fit(
     settings: ProbeSettings | None = None,
     labels_seed: int = 0,
     layout: Layout = ON_CPU,
+    files: FeatureFiles | None = None,
+    team: Team = ALONE,
     checkpoint: Path | None = None,
     on_progress: Callable[[float], None] = lambda _: None,
 ) -> tuple[Classifier, ProbeRecord]:
@@ -44,6 +48,8 @@ def fit(
         settings: Protocol and labels among them.
         labels_seed: Which images, if not all.
         layout: Where the encoder lives, and images per forward pass.
+        files: Where features are kept (SLF); in memory by default.
+        team: Processes that do this together (SLF).
         checkpoint: File to keep an unfinished ALF or AFF in.
         on_progress: Called with the share of the work done (ALF and AFF).
 
@@ -59,6 +65,9 @@ def fit(
             test=test,
             settings=settings,
             layout=layout,
+            files=files,
+            of=train,
+            team=team,
         )
     else:
         classifier, record = fit_adversarial(

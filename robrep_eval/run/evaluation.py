@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -15,9 +15,11 @@ from torch import nn
 
 from robrep_eval.measures.base import Finished
 from robrep_eval.measures.measure import measure, missing
+from robrep_eval.probes.feature_files import FeatureFiles
 from robrep_eval.probes.few_labels import few_labels
 from robrep_eval.probes.linear import ProbeSettings
 from robrep_eval.probes.protocols import DESCRIPTIONS, fit
+from robrep_eval.probes.team import ALONE, Team
 from robrep_eval.report import write_report
 from robrep_eval.run.bar import bar
 from robrep_eval.run.engine import Progress, Run, run_battery
@@ -30,6 +32,7 @@ from robrep_eval.run.surrogates import with_surrogates
 from zoo.arithmetic import full_float32
 from zoo.classifier import Classifier
 from zoo.collection.references import LoadOptions, load
+from zoo.datasets.base import Dataset
 from zoo.datasets.local import note as note_images
 from zoo.encoder import Encoder
 from zoo.errors import UserError
@@ -40,6 +43,11 @@ from zoo.records import (
 )
 from zoo.threads import fitting_threads, network_work
 from zoo.verification import read_claims
+
+IN_MEMORY = 1 << 30
+"""Bytes of features up to which they are kept in memory."""
+TOGETHER = "together"
+"""What the leading process announces before all fit the probe."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,6 +160,7 @@ def _lead(plan: Plan, output: Path, shards: Shards, tell: Callbacks) -> Result:
         note_images(output, plan.request.dataset)
     result = folder.finished()
     if result is not None:
+        shards.announce("probe", "saved")
         shards.announce("ready")
         result = _measure(plan, folder, result, tell)
         tell.stage(f"nothing left to do: {folder.result_path} is complete")
@@ -168,10 +177,20 @@ def _lead(plan: Plan, output: Path, shards: Shards, tell: Callbacks) -> Result:
 
 def _assist(plan: Plan, output: Path, shards: Shards, tell: Callbacks) -> Result:
     """The part of the processes that do not lead: chunks, until none is left."""
-    shards.wait("ready")
+    together = shards.wait("probe") == TOGETHER
     folder = RunFolder.open(output, plan.identity)
+    encoder = plan.loaded.encoder
+    if together and encoder is not None:
+        with shards.team("the probe") as team:
+            what = "fitting the probe together"
+            model = plan.identity["model"]
+            probe = plan.request.probe
+            _fit(plan, encoder, model, probe, what, folder, tell, team)
+    shards.wait("ready")
     if not folder.result_path.exists():  # the leader may be adding to it
-        classifier, _ = _classifier(plan, folder, tell)
+        saved = _saved(plan, folder)
+        assert saved is not None
+        classifier = saved[0].to(plan.request.settings.device)
         _attack(_armed(plan, folder, tell), folder, classifier, shards, tell)
     shards.wait("finished")
     result = folder.finished()
@@ -189,7 +208,7 @@ def _run(
     began = time.perf_counter()
     for note in plan.loaded.notes:
         tell.stage(note)
-    classifier, probe = _classifier(plan, folder, tell)
+    classifier, probe = _classifier(plan, folder, tell, shards)
     plan = _armed(plan, folder, tell)
     shards.announce("ready")
     probed = time.perf_counter()
@@ -285,11 +304,13 @@ def _saved(
 
 
 def _classifier(
-    plan: Plan, folder: RunFolder, tell: Callbacks
+    plan: Plan, folder: RunFolder, tell: Callbacks, shards: Shards
 ) -> tuple[Classifier, ProbeRecord | None]:
     """From the folder, ready-made, or encoder plus a probe fitted now."""
     device = plan.request.settings.device
     saved = _saved(plan, folder)
+    together = plan.request.probe.protocol == "SLF" and plan.loaded.encoder is not None
+    shards.announce("probe", TOGETHER if together and saved is None else "saved")
     if saved is not None:
         tell.stage(f"going on with the run in {folder.path}")
         return saved[0].to(device), saved[1]
@@ -300,9 +321,10 @@ def _classifier(
         labels = f" with {settings.labels} labels" if settings.labels else ""
         what = f"{DESCRIPTIONS[settings.protocol]} on {plan.data.name}{labels}"
         model = plan.identity["model"]
-        classifier, probe = _fit(
-            plan, plan.loaded.encoder, model, settings, what, folder, tell
-        )
+        with shards.team("the probe") if together else nullcontext(ALONE) as team:
+            classifier, probe = _fit(
+                plan, plan.loaded.encoder, model, settings, what, folder, tell, team
+            )
     assert classifier is not None
     folder.save_classifier(classifier, probe, plan.loaded.reference)
     return classifier.to(device), probe
@@ -316,6 +338,7 @@ def _fit(
     what: str,
     folder: RunFolder,
     tell: Callbacks,
+    team: Team = ALONE,
 ) -> tuple[Classifier, ProbeRecord]:
     """The probe asked for; k-NN on the test features stands beside SLF.
 
@@ -326,7 +349,10 @@ def _fit(
 
     def fresh() -> tuple[Classifier, ProbeRecord]:
         tell.stage(what)
-        train = training_images(plan.request, plan.data)
+        train = plan.training or training_images(plan.request, plan.data)
+        where = plan.request.features
+        if where is None and (team.world > 1 or _large(encoder, train)):
+            where = folder.features_path
         for note in train.notes:
             tell.stage(note)
         return fit(
@@ -337,10 +363,14 @@ def _fit(
             settings=probe,
             labels_seed=settings.seed,
             layout=settings.layout,
+            files=None if where is None else FeatureFiles(folder=where),
+            team=team,
             checkpoint=folder.fit_path,
             on_progress=tell.working,
         )
 
+    if team.world > 1:  # what one process knows already, another may not
+        return fresh()
     own = plan.request.model  # code at hand may differ where weights do not
     follows_from = {
         "model": model,
@@ -351,3 +381,8 @@ def _fit(
         "labels_seed": settings.seed,
     }
     return plan.fits.get(encoder, probe, follows_from, settings.layout, fresh)
+
+
+def _large(encoder: Encoder, train: Dataset) -> bool:
+    """Whether features are rather kept in files."""
+    return 4 * encoder.dim * len(train) > IN_MEMORY

@@ -26,6 +26,8 @@ class FitOptions(TypedDict, total=False):
     """Labelled training images, as "10%" or 500; all by default."""
     l2: float | None
     """Penalty of the linear probe; chosen on held-out images by default."""
+    feature_format: str
+    """ "float32" or "float16", in which features are kept."""
 
 
 class ProbeOptions(FitOptions, total=False):
@@ -94,6 +96,8 @@ class SharedOptions(FitOptions, RunOptions, MeasureOptions, total=False):
     data_dir: str | Path | None
     workers: int
     """Processes that decode images; none by default."""
+    features: str | Path | None
+    """Folder that features are kept in, for other probes and runs too."""
     arch: str | None
     arch_options: Mapping[str, object] | Sequence[tuple[str, object]]
     prefix: str | None
@@ -139,6 +143,8 @@ def probe_settings(options: Mapping[str, Any]) -> ProbeSettings:
         probe = replace(probe, labels=str(options["labels"]))
     if options.get("l2") is not None:
         probe = replace(probe, penalties=(options["l2"],))
+    if options.get("feature_format") is not None:
+        probe = replace(probe, features=options["feature_format"])
     return probe
 
 
@@ -229,8 +235,9 @@ def request_options(options: Mapping[str, Any]) -> dict[str, Any]:
     found["attacks"] = ",".join(
         [*names(options.get("attacks", "standard")), *sources, *last]
     ).lower()
-    if options.get("data_dir") is not None:
-        found["data_dir"] = Path(options["data_dir"])
+    for name in ("data_dir", "features"):
+        if options.get(name) is not None:
+            found[name] = Path(options[name])
     pairs = options.get("arch_options", ())
     found["arch_options"] = tuple(
         pairs.items() if isinstance(pairs, Mapping) else pairs

@@ -73,6 +73,8 @@ class Request:
     data_dir: Path | None = None
     workers: int = 0
     """Processes that decode images; 0: none but the one that computes."""
+    features: Path | None = None
+    """Folder that features are kept in, for other runs too."""
     arch: str | None = None
     arch_options: tuple[tuple[str, object], ...] = ()
     prefix: str | None = None
@@ -102,6 +104,8 @@ class Plan:
     identity: Identity
     """What makes another run the same one."""
     output: Path | None
+    training: Dataset | None = None
+    """What the probe is fitted on, where it was read already."""
     notes: tuple[str, ...] = ()
     """What the result is to say about what could not be done."""
     fits: Fits = field(default_factory=Fits)
@@ -135,10 +139,11 @@ def prepare(request: Request) -> Plan:
     if request.overwrite and output is not None and leading():
         model = request.model if isinstance(request.model, str) else None
         check_overwrite(output, None if model is None else weights_file(model))
+    train = _training_identity(request, loaded, battery, data)
     identity = identify(
         loaded=loaded,
         data=data,
-        train=_training_identity(request, loaded, battery, data),
+        train=train,
         threat=threat,
         battery=battery,
         settings=request.settings,
@@ -152,6 +157,7 @@ def prepare(request: Request) -> Plan:
         battery=battery,
         identity=identity,
         output=output,
+        training=train if isinstance(train, Dataset) else None,
         notes=(*loaded.notes, *data.notes, *_scale_note(loaded, data), *notes),
     )
 

@@ -6,6 +6,7 @@ adversarials.safetensors  every counted adversarial
 local.json                where images of the user's own lie; never published
 surrogate-NAME.safetensors  what a transfer attack goes by, encoder and head
 run.json, chunks/         identity and progress, so that a killed run resumes
+features/                 of large sets, until the probe is fitted
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from zoo.pages.html_page import is_page
 from zoo.records import Evidence, ProbeRecord, Result
 from zoo.result_file import RESULT, read_result, write_result
 
-RUN, CHUNKS = "run.json", "chunks"
+RUN, CHUNKS, FEATURES = "run.json", "chunks", "features"
 NAMES = (
     *(RESULT, "classifier.safetensors", "adversarials.safetensors"),
     *("fit.safetensors", LOCAL),
@@ -40,6 +41,7 @@ COLUMNS = re.compile(r"\.?columns-[0-9a-f]{8}\.safetensors(\.[a-z0-9_]{8})?")
 SURROGATE = re.compile(r"\.?surrogate-zoo-[\w.-]+\.safetensors(\.[a-z0-9_]{8})?")
 CHUNK = re.compile(r"\.?\d{8}-[\w.+-]+\.(safetensors|journal)(\.[a-z0-9_]{8})?")
 """With what a killed process leaves of them."""
+FEATURE = re.compile(r"\.?\d{8}\.safetensors(\.[a-z0-9_]{8})?")
 
 
 def check_overwrite(folder: Path, model: Path | None) -> None:
@@ -80,6 +82,7 @@ def overwrite(folder: Path, identity: Mapping[str, object]) -> None:
     for path in _own_files(folder):
         path.unlink()
     _remove_empty(folder / CHUNKS)
+    _remove_features(folder)
     write_json(folder / RUN, {"identity": dict(identity), "probe": None})
 
 
@@ -103,7 +106,7 @@ def _own_files(folder: Path) -> list[Path]:
         if SURROGATE.fullmatch(path.name) or COLUMNS.fullmatch(path.name)
     ]
     found += [part for path in named for part in (path, *leftovers(path))]
-    return [path for path in found if path.is_file()] + _chunks(folder)
+    return [p for p in found if p.is_file()] + _chunks(folder) + _features(folder)
 
 
 def _chunks(folder: Path) -> list[Path]:
@@ -112,6 +115,28 @@ def _chunks(folder: Path) -> list[Path]:
     if chunks.is_symlink() or not chunks.is_dir():
         return []
     return [p for p in chunks.iterdir() if CHUNK.fullmatch(p.name) and p.is_file()]
+
+
+def _features(folder: Path) -> list[Path]:
+    """Files of features; a link to a folder elsewhere is not followed."""
+    own = folder / FEATURES
+    if own.is_symlink() or not own.is_dir():
+        return []
+    found = [
+        p for each in own.iterdir() if not each.is_symlink() for p in each.glob("*")
+    ]
+    return [p for p in found if FEATURE.fullmatch(p.name) and p.is_file()]
+
+
+def _remove_features(folder: Path) -> None:
+    """Removes features, and their folders unless something else is in them."""
+    for path in _features(folder):
+        path.unlink()
+    own = folder / FEATURES
+    if own.is_dir() and not own.is_symlink():
+        for each in own.iterdir():
+            _remove_empty(each)
+        _remove_empty(own)
 
 
 def _remove_empty(folder: Path) -> None:
@@ -218,6 +243,7 @@ class RunFolder:
         write_json(self.run_path, {"identity": dict(self.identity), "probe": described})
         save_classifier(classifier, self.classifier_path, reference=reference)
         self.fit_path.unlink(missing_ok=True)
+        _remove_features(self.path)
 
     def classifier_sha256(self) -> str:
         return sha256_file(self.classifier_path)
@@ -226,6 +252,11 @@ class RunFolder:
     def fit_path(self) -> Path:
         """Of a probe that takes long to fit, while it is being fitted."""
         return self.path / "fit.safetensors"
+
+    @property
+    def features_path(self) -> Path:
+        """Of features that are only needed until the probe is fitted."""
+        return self.path / FEATURES
 
     def surrogate_path(self, reference: str) -> Path:
         """For the surrogate of a transfer attack, such as "zoo:simclr-digits"."""
@@ -264,3 +295,4 @@ class RunFolder:
         for path in _chunks(self.path):
             path.unlink()
         _remove_empty(self.chunks)
+        _remove_features(self.path)

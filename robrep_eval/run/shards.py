@@ -3,7 +3,8 @@
 The processes share a run folder and a queue: each takes the next chunk by counting up
 one number in torch's own store. Chunk files are the truth, so when a process dies and
 torchrun starts all of them again (`--max-restarts 3`), finished chunks are skipped,
-and chunks under way go on from their journals. No process group is needed.
+and chunks under way go on from their journals. A process group is needed only for the
+sums of the linear probe.
 """
 
 from __future__ import annotations
@@ -11,9 +12,15 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
+
+from robrep_eval.probes.team import ALONE, Team
+from robrep_eval.probes.team import PATIENCE as WAIT
+from zoo.budgets import plain_reason
+from zoo.errors import RobrepError
 
 if TYPE_CHECKING:
     from torch.distributed import Store  # type: ignore[attr-defined]
@@ -74,15 +81,48 @@ class Shards:
         while (number := self.store.add(f"next/{work}", 1) - 1) < count:
             yield number
 
-    def announce(self, event: str) -> None:
+    def announce(self, event: str, what: str = "1") -> None:
         """Tells the others that something is ready."""
         if self.store is not None:
-            self.store.set(event, "1")
+            self.store.set(event, what)
 
-    def wait(self, event: str) -> None:
-        """Waits for another process to announce something."""
-        if self.store is not None:
-            self.store.wait([event], PATIENCE)
+    def wait(self, event: str) -> str:
+        """Waits for another process to announce something; returns what it said."""
+        if self.store is None:
+            return "1"
+        self.store.wait([event], PATIENCE)
+        return str(self.store.get(event).decode())
+
+    @contextmanager
+    def team(self, work: str) -> Iterator[Team]:
+        """All processes, for sums that they take together; a single one is a team too.
+
+        Args:
+            work: Tells two teams of one evaluation apart.
+
+        Raises:
+            RobrepError: a process does not come; says which.
+        """
+        if self.store is None:
+            yield ALONE
+            return
+        import torch.distributed as dist
+
+        store = dist.PrefixStore(f"team/{work}", self.store)
+        dist.init_process_group(
+            "gloo", store=store, rank=self.rank, world_size=self.world, timeout=WAIT
+        )
+        try:
+            try:
+                dist.monitored_barrier(timeout=WAIT, wait_all_ranks=True)
+            except RuntimeError as error:
+                raise RobrepError(
+                    f"processes did not come to {work}: {plain_reason(error)}; "
+                    "end all of them and start again"
+                ) from None
+            yield Team(self, dist.group.WORLD)
+        finally:
+            dist.destroy_process_group()
 
     def gather(self, work: str = "all", *, everyone: bool = False) -> None:
         """The leader, or everyone, waits until all processes have come here."""

@@ -149,7 +149,7 @@ def _loader(parts: _Parts, workers: int) -> torch.utils.data.DataLoader[Any]:
     )
 
 
-def _unchanged(part: Tensor | str) -> Tensor | str:
+def _unchanged(part: Any) -> Any:
     return part
 
 

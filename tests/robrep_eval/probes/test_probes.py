@@ -18,10 +18,10 @@ from robrep_eval.probes.linear import (
     ProbeSettings,
     features,
     fit_probe,
-    knn_accuracy,
     split,
 )
 from robrep_eval.probes.logistic import fit_linear
+from robrep_eval.probes.neighbours import knn_accuracy
 from zoo.classifier import Classifier
 from zoo.datasets.base import Dataset, from_tensors
 from zoo.encoder import Encoder, EncoderSpec, fingerprint

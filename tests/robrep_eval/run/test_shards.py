@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from zoo.classifier import Classifier
 from zoo.classifier_file import save_classifier
+from zoo.encoder import Encoder, save_encoder
+from zoo.files import read_tensors
 from zoo.result_file import read_result
 
 ARGUMENTS = ["--dataset", "digits", "--eps", "0.12", "--limit", "24", "-q"]
@@ -110,3 +113,30 @@ def _children(pid: int) -> list[int]:
         ["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True
     )
     return sorted(int(word) for word in found.stdout.split())
+
+
+@pytest.mark.slow
+def test_a_probe_that_two_processes_fit_is_that_of_one_also_when_the_first_dies(
+    plain_classifier: Classifier, tmp_path: Path
+) -> None:
+    """Killed once features are there: both start again, and use them."""
+    encoder = plain_classifier.encoder
+    assert isinstance(encoder, Encoder)
+    save_encoder(encoder, tmp_path / "encoder.safetensors")
+    model = ["-m", "robrep_eval", "--model", str(tmp_path / "encoder.safetensors")]
+    arguments = [*model, *ARGUMENTS, "--attacks", "fgsm", "--health", "none"]
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    first = _start([*arguments, "--output", str(alone)])
+    assert first.wait() == 0, first.communicate()[1]
+    restarting = [*TORCHRUN, "--max-restarts", "3"]
+    process = _start([*restarting, *arguments, "--output", str(together)])
+    _wait_for(together, "features/*/*.safetensors", process)
+    os.kill(_children(process.pid)[0], signal.SIGKILL)
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors
+    one, two = (
+        read_tensors(p / "classifier.safetensors")[0] for p in (alone, together)
+    )
+    assert all(torch.equal(value, two[name]) for name, value in one.items())
+    assert _result(together) == _result(alone)
+    assert not (together / "features").exists(), "they are not needed any more"

@@ -1,0 +1,120 @@
+"""Processes that fit one probe together; by default there is one.
+
+Sums are taken over parts of the data in a fixed order, wherever each part was computed,
+so that two processes come to the numbers of one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from zoo.budgets import plain_reason
+from zoo.errors import RobrepError
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
+PATIENCE = timedelta(minutes=30)
+"""How long a process waits for the numbers of another before it gives up."""
+
+
+class Queue(Protocol):
+    """Work that is shared out; `robrep_eval.run.shards.Shards`."""
+
+    rank: int
+    world: int
+
+    def chunks(self, count: int, work: str = ...) -> Iterator[int]:
+        """Numbers of the parts that this process is to do."""
+
+    def gather(self, work: str = ..., *, everyone: bool = ...) -> None:
+        """Waits until all processes have come here."""
+
+
+class Team:
+    """One process among those that fit a probe.
+
+    Args:
+        queue: Shares out what can be done in any order; None for one process.
+        group: In which sums are taken, with gloo.
+    """
+
+    def __init__(
+        self, queue: Queue | None = None, group: ProcessGroup | None = None
+    ) -> None:
+        self.queue, self.group = queue, group
+        self.rank = 0 if queue is None else queue.rank
+        self.world = 1 if queue is None else queue.world
+
+    @property
+    def leads(self) -> bool:
+        """True for the one process that solves; the others compute sums for it."""
+        return self.rank == 0
+
+    def each(self, count: int, work: str) -> Iterator[int]:
+        """Numbers below `count` that this process is to do; returns when all are done.
+
+        Args:
+            count: How many there are.
+            work: Tells them from others; the same in all processes.
+        """
+        if self.queue is None:
+            yield from range(count)
+            return
+        yield from self.queue.chunks(count, work)
+        self.queue.gather(work, everyone=True)
+
+    def total(
+        self, count: int, part: Callable[[int], Tensor], shape: Sequence[int]
+    ) -> Tensor:
+        """The sum of part(0) to part(count - 1), in this order, in all processes.
+
+        Args:
+            count: How many parts there are.
+            part: Computes one, float64; called for this process's own.
+            shape: Of each.
+        """
+        if self.world == 1:
+            found = part(0)
+            for number in range(1, count):
+                found = found + part(number)
+            return found
+        parts = torch.zeros(count, *shape, dtype=torch.float64)
+        for number in range(self.rank, count, self.world):
+            parts[number] = part(number)
+        with _patient():
+            # Each is added to zeros, which rounds nothing.
+            dist.all_reduce(parts, group=self.group)
+        found = parts[0]
+        for value in parts[1:]:
+            found = found + value
+        return found
+
+    def told(self, values: Tensor) -> Tensor:
+        """The leader's values, in all processes; in place."""
+        if self.world > 1:
+            with _patient():
+                dist.broadcast(values, 0, group=self.group)
+        return values
+
+
+@contextmanager
+def _patient() -> Iterator[None]:
+    """One error for all the ways in which another process can fail to answer."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise RobrepError(
+            "another process of this evaluation ended or hung while the probe was "
+            f"fitted ({plain_reason(error)}); start all of them again"
+        ) from None
+
+
+ALONE = Team()
