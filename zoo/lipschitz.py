@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from zoo.bound import features_and_logits, linear_head, margins
 from zoo.classifier import Classifier
+from zoo.datasets.base import Dataset
 from zoo.encoder import Encoder
 from zoo.errors import UserError
 from zoo.layout import ON_CPU, Layout
@@ -80,7 +81,7 @@ def certified_radii(
 
 def certify_lipschitz(
     classifier: Classifier,
-    x: Tensor,
+    x: Tensor | Dataset,
     y: Tensor,
     threat: ThreatModel,
     layout: Layout = ON_CPU,
@@ -89,7 +90,7 @@ def certify_lipschitz(
 
     Args:
         classifier: A Lipschitz encoder with any linear head.
-        x: Clean images (N, C, H, W).
+        x: Clean images (N, C, H, W); those of a dataset are read batch by batch.
         y: Labels (N,).
         threat: Norm and eps.
         layout: Where the classifier lives, and images per forward pass.
@@ -97,10 +98,15 @@ def certify_lipschitz(
     Raises:
         UserError: no linear head, or no known constant.
     """
-    constant = to_norm(
-        lipschitz_constant(classifier.encoder), threat, tuple(x.shape[1:])
+    shape = tuple(x.shape[1:]) if isinstance(x, Tensor) else x.shape
+    constant = to_norm(lipschitz_constant(classifier.encoder), threat, shape)
+    images = [x] if isinstance(x, Tensor) else x.batches(layout)
+    radii = torch.cat(
+        [
+            certified_radii(classifier, part, own, constant, layout)
+            for part, own in zip(images, _as_parted(y, x, layout), strict=True)
+        ]
     )
-    radii = certified_radii(classifier, x, y, constant, layout)
     return LipschitzCertificate(
         norm=threat.norm,
         constant=constant,
@@ -118,3 +124,8 @@ def radius_curve(radii: Tensor, eps: float) -> Radii:
         radius=grid,
         certified=[Proportion.of(int((radii > r).sum()), len(radii)) for r in grid],
     )
+
+
+def _as_parted(y: Tensor, x: Tensor | Dataset, layout: Layout) -> tuple[Tensor, ...]:
+    """Labels in the parts in which the images come."""
+    return (y,) if isinstance(x, Tensor) else y.split(layout.batch_size)

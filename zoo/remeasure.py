@@ -162,9 +162,8 @@ def check_lipschitz(
     Raises:
         VerificationError: a value that does not follow, or an encoder that has none.
     """
-    x = data.images(slice(None))
     try:
-        again = certify_lipschitz(classifier, x, data.labels, result.threat, layout)
+        again = certify_lipschitz(classifier, data, data.labels, result.threat, layout)
     except UserError as error:
         raise VerificationError(f"lipschitz: {error}") from None
     agree("lipschitz.norm", found.norm, again.norm)

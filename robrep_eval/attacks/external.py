@@ -199,8 +199,8 @@ class ArtAttack:
                 part = generate(attack, x[rows], y[rows], seeds)
             done = torch.cat([done, part])
             context.progress(len(done) / len(x))
-            if context.journal.due() and context.journal.save:
-                context.journal.save({"found": done})
+            if context.journal.due():
+                context.journal.keep({"found": done})
         return done
 
 

@@ -16,6 +16,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+SAVES = 20
+"""Times as long as the last save took, at least, until the next."""
 State = dict[str, Tensor]
 """Columns of equal length, one row per task in the batch."""
 
@@ -55,13 +57,22 @@ class Journal:
     save: Callable[[State], None] | None = None
     seconds: float = 5.0
     _last: float = field(default_factory=time.monotonic)
+    _cost: float = 0.0
 
     def due(self) -> bool:
-        """True at most once every `seconds`."""
-        if self.save is None or time.monotonic() - self._last < self.seconds:
+        """True once every `seconds`, or later where saving takes long."""
+        if self.save is None:
             return False
-        self._last = time.monotonic()
-        return True
+        wait = max(self.seconds, SAVES * self._cost)
+        return time.monotonic() - self._last >= wait
+
+    def keep(self, state: State) -> None:
+        """Saves, and notes how long that took."""
+        if self.save is not None:
+            began = time.monotonic()
+            self.save(state)
+            self._last = time.monotonic()
+            self._cost = self._last - began
 
 
 @dataclass

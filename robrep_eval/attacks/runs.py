@@ -241,7 +241,7 @@ class Runs:
             self.told = now
             done = runs[0] + pool.share() * len(runs)
             self.context.progress(done / total)
-        if self.journal is not None and self.journal.due() and self.journal.save:
+        if self.journal is not None and self.journal.due():
             met = {} if self.gaps is None else {"gaps.met": self.gaps}
             here = met | {
                 "fooled": self.fooled,
@@ -250,4 +250,4 @@ class Runs:
                 "alive": self.alive,
                 "proposals": self.proposals,
             }
-            self.journal.save(here | pool.save())
+            self.journal.keep(here | pool.save())

@@ -38,7 +38,8 @@ class Finished:
 
     @cached_property
     def x(self) -> Tensor:
-        """All evaluated images (N, C, H, W), read once."""
+        """All evaluated images (N, C, H, W), read once; for those that are many,
+        `data.batches`."""
         return self.data.images(slice(None))
 
     @property

@@ -114,7 +114,7 @@ class Smoothing(Measurement[SmoothingCertificate]):
         threat = finished.result.threat
         return certify_smoothing(
             base,
-            finished.x[rows],
+            finished.data.images(rows),
             finished.y[rows],
             settings=settings,
             eps=threat.eps if threat.norm == "L2" else settings.sigma,

@@ -49,6 +49,8 @@ KINDS = (
 SEVERITIES = (1, 2, 3, 4, 5)
 GENERATED = "generated"
 ARRAYS = "official arrays"
+BLOCK_IMAGES = 256
+"""That are corrupted, and in memory, together."""
 BLOCK = 10_000
 """Images of one severity in an official file."""
 SMALLEST_SIDE = 32
@@ -133,9 +135,10 @@ def measure_corruptions(
     generated = source == GENERATED
     parts = _generated(data, seed) if generated else _official(data, Path(source))
     cells = []
-    for kind, severity, images in parts:
-        logits = predict(classifier, images, layout)
-        right = int((logits.argmax(dim=1) == data.labels).sum())
+    for kind, severity, blocks in parts:
+        right = 0
+        for images, y in zip(blocks, data.labels.split(BLOCK_IMAGES), strict=True):
+            right += int((predict(classifier, images, layout).argmax(1) == y).sum())
         cells.append(
             CorruptionCell(
                 corruption=kind,
@@ -178,13 +181,18 @@ def _package() -> str:
         ) from None
 
 
-def _generated(data: Dataset, seed: int) -> Iterator[tuple[str, int, Tensor]]:
-    clean = (data.images(slice(None)) * 255).round().to(torch.uint8)
+def _generated(data: Dataset, seed: int) -> Iterator[tuple[str, int, Iterator[Tensor]]]:
     for kind in KINDS:
         for severity in SEVERITIES:
-            with seeded(seed):
-                images = [corrupt(image, kind, severity) for image in clean]
-            yield kind, severity, torch.stack(images)
+            yield kind, severity, _corrupted(data, kind, severity, seed)
+
+
+def _corrupted(data: Dataset, kind: str, severity: int, seed: int) -> Iterator[Tensor]:
+    """All images of a cell, float32, `BLOCK_IMAGES` at a time."""
+    with seeded(seed):
+        for pixels in data.blocks(BLOCK_IMAGES):
+            clean = (pixels.float().div_(data.levels) * 255).round().to(torch.uint8)
+            yield torch.stack([corrupt(image, kind, severity) for image in clean])
 
 
 def corrupt(image: Tensor, kind: str, severity: int) -> Tensor:
@@ -217,10 +225,13 @@ def _official_rows(data: Dataset, folder: Path) -> npt.NDArray[np.int64]:
     return rows
 
 
-def _official(data: Dataset, folder: Path) -> Iterator[tuple[str, int, Tensor]]:
+def _official(
+    data: Dataset, folder: Path
+) -> Iterator[tuple[str, int, Iterator[Tensor]]]:
     for kind, severity, pixels in _blocks(data, folder):
-        images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
-        yield kind, severity, images.contiguous()
+        images = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+        parts = images.split(BLOCK_IMAGES)
+        yield kind, severity, (part.float().div(255).contiguous() for part in parts)
 
 
 def _blocks(

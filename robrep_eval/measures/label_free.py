@@ -61,7 +61,7 @@ class WithoutLabels(Measurement[LabelFree]):
         """Of the first `MAX_IMAGES` images."""
         return measure_label_free(
             finished.classifier.encoder,
-            finished.x,
+            finished.data.images(slice(MAX_IMAGES)),
             finished.result.threat,
             settings=self._attack(finished),
             layout=finished.layout,

@@ -37,7 +37,7 @@ class LipschitzMargins(Measurement[LipschitzCertificate]):
         """Of every image."""
         return certify_lipschitz(
             finished.classifier,
-            finished.x,
+            finished.data,
             finished.y,
             finished.result.threat,
             finished.layout,

@@ -35,6 +35,9 @@ OUTCOMES = list(Outcome)
 NOTHING = torch.zeros(0)
 """In place of images that stay in their file; a slice would keep its whole alive."""
 
+MOVED = ".moved"
+"""After the name of a tensor of images: which rows of it are no clean image."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class BatterySettings:
@@ -42,7 +45,8 @@ class BatterySettings:
 
     seed: int = 0
     chunk_size: int = 512
-    """The reference's verdicts depend on it: its random draws are per batch."""
+    """The reference's verdicts depend on it: its random draws are per batch. Where no
+    verdict does, chunks may be smaller; see `robrep_eval.run.chunk_size`."""
     batch_size: int = 512
     device: str = "cpu"
 
@@ -88,7 +92,8 @@ class Chunk:
     @cached_property
     def x(self) -> Tensor:
         """The clean images."""
-        return self.data.images(slice(None))
+        whole = Layout(batch_size=len(self.data))
+        return torch.cat(list(self.data.batches(whole)))
 
     def run(
         self,
@@ -182,7 +187,8 @@ class Chunk:
         self, attack: Attack, rows: Tensor, progress: Callable[[float], None]
     ) -> ChunkAttack:
         """Lets the attack propose, and decides."""
-        journal = _Journal(_journal_path(self._path(attack.name)), rows)
+        x, y = self.x[rows], self.y[rows]
+        journal = _Journal(_journal_path(self._path(attack.name)), rows, x)
         notes: list[str] = []
         unclear: list[Tensor] = []
         context = Context(
@@ -195,7 +201,6 @@ class Chunk:
             undecided=unclear.append,
             journal=Journal(journal.load, journal.save),
         )
-        x, y = self.x[rows], self.y[rows]
         proposals = attack.propose(self.classifier, x, y, self.threat, context)
         check = check_adversarials(
             self.classifier,
@@ -226,11 +231,16 @@ def _journal_path(path: Path) -> Path:
 
 
 class _Journal:
-    """What an attack on a chunk is in, as a file."""
+    """What an attack on a chunk is in, as a file.
 
-    def __init__(self, path: Path, rows: Tensor) -> None:
+    Of tensors like the images themselves, such as proposals, only those rows are
+    written that are no clean image.
+    """
+
+    def __init__(self, path: Path, rows: Tensor, x: Tensor) -> None:
         self.path = path
         self.rows = rows
+        self.x = x
         self.before = 0.0
         self.began = time.perf_counter()
 
@@ -250,12 +260,24 @@ class _Journal:
         if rows is None or not torch.equal(rows, self.rows):
             return {}
         self.before = seconds if isinstance(seconds, float) else 0.0
+        for name in [name for name in tensors if name.endswith(MOVED)]:
+            whole = self.x.clone()
+            at = tensors.pop(name)
+            name = name.removesuffix(MOVED)
+            whole[at] = tensors[name]
+            tensors[name] = whole
         return tensors
 
     def save(self, state: State) -> None:
         """Replaces what was saved."""
-        seconds = {"seconds": self.seconds()}
-        write_tensors(self.path, {**state, "rows": self.rows}, seconds)
+        kept = {"rows": self.rows}
+        for name, value in state.items():
+            if value.shape == self.x.shape and value.dtype == self.x.dtype:
+                moved = (value.cpu() != self.x).flatten(1).any(dim=1)
+                kept[name + MOVED] = moved.nonzero().flatten()
+                value = value[moved.to(value.device)]
+            kept[name] = value
+        write_tensors(self.path, kept, {"seconds": self.seconds()})
 
 
 @dataclass(frozen=True)

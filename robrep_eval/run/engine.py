@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -23,6 +23,7 @@ from robrep_eval.attacks.prepared import POINTS, prepare
 from robrep_eval.attacks.problem import ITSELF
 from robrep_eval.attacks.rounds import RoundsAttack
 from robrep_eval.run.chunk import BatterySettings, Chunk, ChunkResult, read_chunk
+from robrep_eval.run.chunk_size import chunk_size
 from robrep_eval.run.shards import Shards
 from zoo.classifier import Classifier
 from zoo.datasets.base import Dataset
@@ -107,7 +108,11 @@ def run_battery(
     shards = shards or Shards()
     warnings = check_classifier(classifier, data, battery, settings.device)
     network, why = _networks(classifier, data, threat, battery)
-    starts = range(0, len(data), settings.chunk_size)
+    size = chunk_size(
+        folder, battery, data, most=settings.chunk_size, world=shards.world
+    )
+    settings = replace(settings, chunk_size=size)
+    starts = range(0, len(data), size)
 
     def chunk(start: int) -> Chunk:
         return _chunk(classifier, data, threat, settings, folder, start)

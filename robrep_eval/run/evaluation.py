@@ -11,8 +11,10 @@ from functools import cache
 from pathlib import Path
 from typing import Unpack
 
+import torch
 from torch import nn
 
+from robrep_eval.attacks.problem import physical_batch
 from robrep_eval.measures.base import Finished
 from robrep_eval.measures.measure import measure, missing
 from robrep_eval.probes.feature_files import FeatureFiles
@@ -36,6 +38,7 @@ from zoo.datasets.base import Dataset
 from zoo.datasets.local import note as note_images
 from zoo.encoder import Encoder
 from zoo.errors import UserError
+from zoo.layout import Layout
 from zoo.locks import in_use
 from zoo.records import (
     ProbeRecord,
@@ -283,7 +286,7 @@ def _measure(plan: Plan, folder: RunFolder, result: Result, tell: Callbacks) -> 
             plan.request.probe.labels,
             settings.seed,
         ),
-        layout=settings.layout,
+        layout=_physical(settings.layout, plan.data),
     )
     lacking = missing(plan.request.measure, finished)
     if not lacking:
@@ -386,3 +389,9 @@ def _fit(
 def _large(encoder: Encoder, train: Dataset) -> bool:
     """Whether features are rather kept in files."""
     return 4 * encoder.dim * len(train) > IN_MEMORY
+
+
+def _physical(layout: Layout, data: Dataset) -> Layout:
+    """With batches no larger than the engine's own, which a gradient fits in."""
+    pixel = torch.empty(1, device=layout.device).expand(1, *data.shape)
+    return replace(layout, batch_size=physical_batch(pixel, layout.batch_size))

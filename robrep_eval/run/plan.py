@@ -139,11 +139,11 @@ def prepare(request: Request) -> Plan:
     if request.overwrite and output is not None and leading():
         model = request.model if isinstance(request.model, str) else None
         check_overwrite(output, None if model is None else weights_file(model))
-    train = _training_identity(request, loaded, battery, data)
+    training = _training_identity(request, loaded, battery, data)
     identity = identify(
         loaded=loaded,
         data=data,
-        train=train,
+        train=training,
         threat=threat,
         battery=battery,
         settings=request.settings,
@@ -157,7 +157,7 @@ def prepare(request: Request) -> Plan:
         battery=battery,
         identity=identity,
         output=output,
-        training=train if isinstance(train, Dataset) else None,
+        training=training if isinstance(training, Dataset) else None,
         notes=(*loaded.notes, *data.notes, *_scale_note(loaded, data), *notes),
     )
 

@@ -39,7 +39,9 @@ REPORT = "report.html"
 """The page of a run, in its folder."""
 COLUMNS = re.compile(r"\.?columns-[0-9a-f]{8}\.safetensors(\.[a-z0-9_]{8})?")
 SURROGATE = re.compile(r"\.?surrogate-zoo-[\w.-]+\.safetensors(\.[a-z0-9_]{8})?")
-CHUNK = re.compile(r"\.?\d{8}-[\w.+-]+\.(safetensors|journal)(\.[a-z0-9_]{8})?")
+CHUNK = re.compile(
+    r"\.?(\d{8}-[\w.+-]+\.(safetensors|journal)|size\.json)(\.[a-z0-9_]{8})?"
+)
 """With what a killed process leaves of them."""
 FEATURE = re.compile(r"\.?\d{8}\.safetensors(\.[a-z0-9_]{8})?")
 

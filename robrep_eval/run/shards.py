@@ -107,8 +107,9 @@ class Shards:
             yield ALONE
             return
         import torch.distributed as dist
+        from torch.distributed import PrefixStore  # type: ignore[attr-defined]
 
-        store = dist.PrefixStore(f"team/{work}", self.store)
+        store = PrefixStore(f"team/{work}", self.store)
         dist.init_process_group(
             "gloo", store=store, rank=self.rank, world_size=self.world, timeout=WAIT
         )

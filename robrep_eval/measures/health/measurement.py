@@ -34,7 +34,7 @@ def subject(finished: Finished, images: int) -> Subject:
             examples=finished.result.examples,
             whole=finished.data,
             adversarials=claims.images,
-            origins=finished.data.images(claims.positions),
+            origins=finished.data.subset(claims.positions),
             owners=claims.positions,
             layout=finished.layout,
         )

@@ -6,12 +6,16 @@ Numbers refer to the table in docs/concepts/health.md.
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from robrep_eval.measures.health.subject import MAX_SHOWN, Subject
 from zoo.ball import lengths
 from zoo.measurements import Flag, Status
 from zoo.records import Outcome
 from zoo.verdicts import verdicts
+
+BLOCK = 256
+"""Adversarials that are compared together."""
 
 
 def worst_case(subject: Subject) -> Flag:
@@ -41,11 +45,16 @@ def inside_the_ball(subject: Subject) -> Flag:
     images, origins = subject.adversarials, subject.origins
     bad, largest = 0, 0.0
     if images is not None and origins is not None and len(images):
-        distance = lengths(images.double() - origins.double(), subject.threat.norm)
         limit = subject.threat.eps + subject.threat.tolerance(tuple(images.shape[1:]))
-        inside = (images >= 0) & (images <= 1)  # False for NaN
-        fine = inside.flatten(1).all(dim=1) & (distance <= limit)
-        bad, largest = int((~fine).sum()), float(distance.nan_to_num(torch.inf).max())
+        for start in range(0, len(images), BLOCK):
+            rows = slice(start, start + BLOCK)
+            found, clean = images[rows], origins
+            clean = clean[rows] if isinstance(clean, Tensor) else clean.images(rows)
+            distance = lengths(found.double() - clean.double(), subject.threat.norm)
+            inside = (found >= 0) & (found <= 1)  # False for NaN
+            fine = inside.flatten(1).all(dim=1) & (distance <= limit)
+            bad += int((~fine).sum())
+            largest = max(largest, float(distance.nan_to_num(torch.inf).max()))
     refused = _refused(subject)
     return Flag(
         check="inside_the_ball",

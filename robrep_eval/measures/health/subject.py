@@ -37,7 +37,7 @@ class Subject:
     """That set, in the order of `examples`."""
     adversarials: Tensor | None = None
     """Counted adversarials (k, C, H, W) ..."""
-    origins: Tensor | None = None
+    origins: Tensor | Dataset | None = None
     """... the clean images they came from ..."""
     owners: Tensor | None = None
     """... and the row of each in `examples`, int64 (k,)."""

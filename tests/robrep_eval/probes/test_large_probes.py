@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
+from torch.distributed import FileStore  # type: ignore[attr-defined]
 
 from robrep_eval.probes import feature_files, logistic, rows
 from robrep_eval.probes.feature_files import FeatureFiles, extract
@@ -85,7 +85,7 @@ def test_some_rows_of_parts_are_those_rows(small_blocks: None) -> None:
 
 
 def _member(rank: int, store: str, path: str) -> None:
-    shards = Shards(rank, 2, dist.FileStore(store, 2))
+    shards = Shards(rank, 2, FileStore(store, 2))
     with shards.team("a test") as team:
         z, y = _problem()
         head = _head(Rows(z.split(90), y), team)
@@ -147,7 +147,7 @@ def test_features_are_made_once_and_again_only_where_they_must(
     assert torch.equal(torch.cat(extract(encoder, data, files)), first)
     assert encoder.seen == 500, "missing, changed, cut off: all three parts"
     with torch.no_grad():
-        encoder.weight += 1
+        encoder.weight.add_(1)
     assert torch.equal(torch.cat(extract(encoder, data, files)), 2 * first)
     other = data.subset(slice(1, 250))
     assert not files.complete(encoder, other)
@@ -162,7 +162,7 @@ def test_features_beyond_float16_are_refused(
 ) -> None:
     encoder = Counting()
     with torch.no_grad():
-        encoder.weight += 1e6
+        encoder.weight.add_(1e6)
     half = FeatureFiles(folder=tmp_path, format="float16")
     with pytest.raises(UserError, match="probed with features kept as float16"):
         extract(encoder, digits_test.subset(slice(20)), half)
