@@ -20,6 +20,7 @@ from zoo.plain_text import plain
 if TYPE_CHECKING:
     from robrep_eval.commands.display import LiveProgress
     from robrep_eval.run.plan import Request
+    from robrep_eval.run.suite import Suite
     from robrep_eval.run.summary import Summary
     from zoo.records import Result
 
@@ -72,7 +73,7 @@ def run(context: click.Context, /, **options: Any) -> None:
     """Evaluates a model, or several; the same command again resumes."""
     quiet, as_json = options.pop("quiet"), options.pop("as_json")
     del options["config"]
-    summaries = options.pop("summaries")
+    summaries, estimated = options.pop("summaries"), options.pop("estimated")
     from robrep_eval.commands.display import LiveProgress, print_result, print_summary
     from robrep_eval.run.several import read_requests
     from robrep_eval.run.shards import leading
@@ -85,9 +86,16 @@ def run(context: click.Context, /, **options: Any) -> None:
                 "--summary is for lists of datasets; a suite's tables are suite.json "
                 "and suite.md in the folder of --output"
             )
-        _run_suite(name, options, command, quiet=quiet, as_json=as_json)
+        suite, requests = _suite(name, options, command)
+        if estimated:
+            _estimate(requests)
+        else:
+            _run_suite(suite, requests, quiet=quiet, as_json=as_json)
         return
     requests = read_requests(options, command)
+    if estimated:
+        _estimate(requests)
+        return
     with LiveProgress(quiet=quiet or not leading()) as progress:
         found = _evaluate(requests, progress, summaries)
     if not leading():
@@ -104,27 +112,29 @@ def run(context: click.Context, /, **options: Any) -> None:
         raise RobrepError(f"{len(found.failed)} of {count} failed: {reasons}")
 
 
-def _run_suite(
-    name: str,
-    options: dict[str, Any],
-    command: list[str],
-    *,
-    quiet: bool,
-    as_json: bool,
-) -> None:
-    """All tasks of a suite, and the table of it."""
-    from robrep_eval.commands.display import LiveProgress
-    from robrep_eval.run.evaluation import Callbacks
+def _suite(
+    name: str, options: dict[str, Any], command: list[str]
+) -> tuple[Suite, list[Request]]:
+    """The suite of that name and what it asks for."""
     from robrep_eval.run.several import split_values
-    from robrep_eval.run.shards import leading
     from robrep_eval.run.suite import load_suite, suite_requests
-    from robrep_eval.run.suite_result import evaluate_suite
 
     suite = load_suite(name)
     models = split_values("model", options["model"])
     probes = split_values("probe", options["probe"])
     chosen = {**options, "model": models, "probe": probes}
-    requests = suite_requests(suite, chosen, command)
+    return suite, suite_requests(suite, chosen, command)
+
+
+def _run_suite(
+    suite: Suite, requests: list[Request], *, quiet: bool, as_json: bool
+) -> None:
+    """All tasks of a suite, and the table of it."""
+    from robrep_eval.commands.display import LiveProgress
+    from robrep_eval.run.evaluation import Callbacks
+    from robrep_eval.run.shards import leading
+    from robrep_eval.run.suite_result import evaluate_suite
+
     with LiveProgress(quiet=quiet or not leading()) as progress:
         tell = Callbacks(
             progress=progress.update,
@@ -139,6 +149,18 @@ def _run_suite(
     if found.failed:
         reasons = "; ".join(map(str, found.failed))
         raise RobrepError(f"{len(found.failed)} of {len(requests)} failed: {reasons}")
+
+
+def _estimate(requests: list[Request]) -> None:
+    """Prints what each evaluation would cost."""
+    from robrep_eval.run.estimate import estimate
+    from robrep_eval.run.plan import prepare
+
+    for request in requests:
+        plan = prepare(request)
+        click.echo(f"{request.model} on {plan.data.name}, {plan.threat}:")
+        for line in estimate(plan).lines():
+            click.echo(f"  {line}")
 
 
 def _evaluate(

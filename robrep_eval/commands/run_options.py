@@ -294,6 +294,12 @@ OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option(
         "--report", is_flag=True, help="Also write report.html into the run folder."
     ),
+    click.option(
+        "--estimate",
+        "estimated",
+        is_flag=True,
+        help="Time a few passes, print what the run would cost at most, and stop.",
+    ),
     click.option("--json", "as_json", is_flag=True, help="Print the result, as JSON."),
     click.option(
         "-q",
