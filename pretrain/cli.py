@@ -91,6 +91,12 @@ Examples:
 @click.option(
     "--wait", is_flag=True, help="Wait for another process in the run folder."
 )
+@click.option(
+    "--estimate",
+    "estimated",
+    is_flag=True,
+    help="Time a few steps, print what the run would cost, and stop.",
+)
 @click.option("--explain", is_flag=True, help="Print the whole recipe and stop.")
 @click.option("--list", "show", is_flag=True, help="List methods and recipes.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
@@ -102,6 +108,7 @@ def command(
     workers: int,
     device: str,
     wait: bool,
+    estimated: bool,
     explain: bool,
     show: bool,
     quiet: bool,
@@ -130,6 +137,13 @@ def command(
         command=_command(recipe, flags, overrides),
         wait=wait,
     )
+    if estimated:
+        from pretrain.estimate import estimate
+
+        for one in estimate(chosen, around):
+            for line in one.lines():
+                click.echo(line)
+        return
     _train(chosen, folder, around, quiet=quiet)
 
 

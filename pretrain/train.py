@@ -5,8 +5,10 @@ The loop itself is `pretrain.session`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -86,13 +88,22 @@ def _teacher(
         return (start.encoder if start and needed else None), 0.0
     if isinstance(recipe.teacher, str):
         return find_teacher(recipe.teacher)
-    own = recipe.model_dump(
-        mode="json", exclude={"teacher", "options", "epochs", "passes", "stable"}
-    )
-    change = {"name": f"{recipe.name}-teacher", **recipe.teacher}
-    if "method" not in change:
-        raise UserError("the settings of a teacher must name its method")
-    chosen = validate(merge(own, change))
+    chosen = teacher_recipe(recipe, recipe.teacher)
     run.create(recipe)
     result = train(chosen, run.path / "teacher", around)
     return find_teacher(str(result))
+
+
+def teacher_recipe(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
+    """Of a teacher that is trained first: the recipe's own, but for `settings`.
+
+    Raises:
+        UserError: no method is named.
+    """
+    own = recipe.model_dump(
+        mode="json", exclude={"teacher", "options", "epochs", "passes", "stable"}
+    )
+    change = {"name": f"{recipe.name}-teacher", **settings}
+    if "method" not in change:
+        raise UserError("the settings of a teacher must name its method")
+    return validate(merge(own, change))

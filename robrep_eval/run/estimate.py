@@ -78,32 +78,21 @@ class Estimate:
 
     def lines(self) -> list[str]:
         """For people."""
-        found = [
-            (
-                f"{self.images} images, at most {self.gradients} gradients and "
-                f"{self.queries} queries each; {self.training} training images"
-            ),
-            (
-                f"an image: {1e3 * self.read:.3g} ms to read, {1e3 * self.forward:.3g} ms "
-                f"forward, {1e3 * self.gradient:.3g} ms with its gradient"
-            ),
-            (
-                f"features {_hours(self.features)}, probe {_hours(self.fit)}, attacks at "
-                f"most {_hours(self.attacks)} (less, the more images fall)"
-            ),
-            "in all at most "
-            + ", ".join(
-                f"{_hours(self.seconds / count)} on {count}" for count in (1, 2, 4, 8)
-            )
-            + " processes, each on hardware like this",
-            (
-                f"memory about {_size(self.memory)} beside the network, disk at most "
-                f"{_size(self.disk)}"
-            ),
-        ]
-        if self.uncounted:
-            found.append(f"not counted: {', '.join(self.uncounted)}")
-        return [*found, "measurements beside the attacks are not counted"]
+        read, forward, gradient = (
+            f"{1e3 * value:.3g} ms"
+            for value in (self.read, self.forward, self.gradient)
+        )
+        features, fit, attacks = map(hours, (self.features, self.fit, self.attacks))
+        several = (f"{hours(self.seconds / n)} on {n}" for n in (1, 2, 4, 8))
+        found = f"""{self.images} images, at most {self.gradients} gradients and \
+{self.queries} queries each; {self.training} training images
+an image: {read} to read, {forward} forward, {gradient} with its gradient
+features {features}, probe {fit}, attacks at most {attacks} (less, the more images fall)
+in all at most {", ".join(several)} processes, each on hardware like this
+memory about {size(self.memory)} beside the network, disk at most {size(self.disk)}
+measurements beside the attacks are not counted"""
+        unknown = [f"not counted: {', '.join(self.uncounted)}"] * bool(self.uncounted)
+        return [*found.splitlines(), *unknown]
 
 
 def estimate(plan: Plan) -> Estimate:
@@ -228,14 +217,16 @@ def _timed(work: Callable[[], object]) -> float:
     return min(times)
 
 
-def _hours(seconds: float) -> str:
+def hours(seconds: float) -> str:
+    """For people, in the unit that suits."""
     if seconds < 60:
         return f"{seconds:.2g} s"
     return f"{seconds / 60:.2g} min" if seconds < 3600 else f"{seconds / 3600:,.3g} h"
 
 
-def _size(count: int) -> str:
+def size(count: int) -> str:
+    """Bytes, for people."""
     mebibytes = count / 2**20
-    return (
-        f"{mebibytes / 1024:.3g} GiB" if mebibytes >= 1024 else f"{mebibytes:.3g} MiB"
-    )
+    if mebibytes < 1024:
+        return f"{mebibytes:.3g} MiB"
+    return f"{mebibytes / 1024:,.4g} GiB"
