@@ -220,6 +220,15 @@ OPTIONS: tuple[Callable[[Any], Any], ...] = (
         "changes a figure.",
     ),
     click.option(
+        "--skip-broken",
+        type=WHOLE,
+        default=0,
+        show_default=True,
+        metavar="N",
+        help="Leave out up to N images of each split that cannot be decoded; the "
+        "record counts them. Reads every image first.",
+    ),
+    click.option(
         "--features",
         type=click.Path(file_okay=False, path_type=Path),
         metavar="FOLDER",

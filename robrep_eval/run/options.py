@@ -96,6 +96,8 @@ class SharedOptions(FitOptions, RunOptions, MeasureOptions, total=False):
     data_dir: str | Path | None
     workers: int
     """Processes that decode images; none by default."""
+    skip_broken: int
+    """Images of each split that may be left out because they cannot be read."""
     features: str | Path | None
     """Folder that features are kept in, for other probes and runs too."""
     arch: str | None
@@ -220,6 +222,7 @@ def request_options(options: Mapping[str, Any]) -> dict[str, Any]:
         "eps",
         "limit",
         "workers",
+        "skip_broken",
         "arch",
         "prefix",
         "overwrite",

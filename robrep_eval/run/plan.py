@@ -73,6 +73,8 @@ class Request:
     data_dir: Path | None = None
     workers: int = 0
     """Processes that decode images; 0: none but the one that computes."""
+    skip_broken: int = 0
+    """Images of each split that may be left out because they cannot be read."""
     features: Path | None = None
     """Folder that features are kept in, for other runs too."""
     arch: str | None = None
@@ -158,8 +160,19 @@ def prepare(request: Request) -> Plan:
         identity=identity,
         output=output,
         training=training if isinstance(training, Dataset) else None,
-        notes=(*loaded.notes, *data.notes, *_scale_note(loaded, data), *notes),
+        notes=(
+            *loaded.notes,
+            *data.notes,
+            *(_left_out(training) if request.skip_broken else ()),
+            *_scale_note(loaded, data),
+            *notes,
+        ),
     )
+
+
+def _left_out(training: str | Dataset | None) -> tuple[str, ...]:
+    """Notes on training images of the user's own, of which some may be broken."""
+    return training.notes if isinstance(training, Dataset) else ()
 
 
 def check_request(request: Request) -> tuple[Norm, Battery, float | None, Request]:
@@ -208,12 +221,13 @@ def _named_images(request: Request, split: str) -> Dataset:
     if isinstance(request.dataset, Dataset):
         return request.dataset.read_by(request.workers)
     assert request.dataset is not None
-    return datasets.load(
+    found = datasets.load(
         request.dataset,
         split,
         data_dir=request.data_dir,
         called=request.dataset_name,
     ).read_by(request.workers)
+    return found.without_broken(request.skip_broken) if request.skip_broken else found
 
 
 def _training_identity(

@@ -46,6 +46,10 @@ def read_request(options: dict[str, Any], command: Sequence[str]) -> Request:
         raise UserError(f"--seed must be 0 to {LARGEST}, not {options['seed']}")
     check_device(options["device"])
     check_workers(options["workers"])
+    if options["skip_broken"] < 0:
+        raise UserError(
+            f"--skip-broken must be zero or more, not {options['skip_broken']}"
+        )
     mean, std = read_normalization(
         "none" if options["normalize"] is None else options["normalize"]
     )
@@ -74,6 +78,7 @@ def read_request(options: dict[str, Any], command: Sequence[str]) -> Request:
         measure=read_options(options),
         data_dir=options["data_dir"],
         workers=options["workers"],
+        skip_broken=options["skip_broken"],
         features=options["features"],
         arch=options["arch"],
         arch_options=tuple(read_pair(text) for text in options["arch_options"]),

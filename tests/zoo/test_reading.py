@@ -72,6 +72,15 @@ def test_a_broken_image_is_named(folder: Path, workers: int, tmp_path: Path) -> 
     data = datasets.load(f"imagefolder:{tmp_path}@3x224x224", "test").read_by(workers)
     with pytest.raises(UserError, match=r"cannot read image .*broken\.jpg"):
         list(data.blocks(2))
+    with pytest.raises(UserError, match=r"1 of the 3 .* more than .* 0 .*broken\.jpg"):
+        data.without_broken(0)
+    rest = data.without_broken(1)
+    assert rest.positions.tolist() == [0, 1]
+    assert "1 of the 3 images of test could not be read and were left out, at 2." in (
+        rest.notes
+    )
+    assert len(torch.cat(list(rest.blocks(2)))) == 2
+    assert rest.without_broken(0) is rest
 
 
 def test_a_worker_that_dies_is_an_error_and_no_endless_wait() -> None:

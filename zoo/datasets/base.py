@@ -125,6 +125,33 @@ class Dataset:
         )
         return part
 
+    def without_broken(self, most: int) -> Dataset:
+        """Without the images that cannot be read, which its notes count and name.
+
+        Reads every image.
+
+        Raises:
+            UserError: more than `most` cannot be read; names the first.
+        """
+        found = reading.broken(self)
+        if not found:
+            return self
+        first = next(iter(found.values()))
+        if len(found) > most:
+            raise UserError(
+                f"{len(found)} of the {len(self)} images of {self.name}/{self.split} "
+                f"cannot be read, more than --skip-broken {most} allows: {first}"
+            )
+        kept = [row for row in range(len(self)) if row not in found]
+        part = self.subset(kept)
+        part.notes += (
+            f"{len(found)} of the {len(self)} images of {self.split} could not be read "
+            f"and were left out, at {', '.join(map(str, list(found)[:5]))}"
+            + ", ..." * (len(found) > 5)
+            + ".",
+        )
+        return part
+
     def whole(self) -> Dataset:
         """The published split that this is a part of."""
         part = self.subset(slice(0))

@@ -78,6 +78,22 @@ def read(
         yield ahead.result()
 
 
+def broken(data: Images) -> dict[int, str]:
+    """Images that cannot be read, by their number, and why; reads all of them."""
+    counts, parts = _parted(data, [slice(0, len(data))])
+    looks = _Looks(data, parts)
+    found: dict[int, str] = {}
+    if not data.workers:
+        for number in range(counts[0]):
+            found |= looks[number]
+        return found
+    with ThreadPoolExecutor(1) as reader:
+        loader = reader.submit(lambda: iter(_loader(looks, data.workers))).result()
+        for _ in range(counts[0]):
+            found |= reader.submit(_next, loader).result()
+    return found
+
+
 def _fetch(
     data: Images, batches: Sequence[Rows], pinned: bool
 ) -> Callable[[int], Tensor]:
@@ -130,11 +146,26 @@ class _Parts(torch.utils.data.Dataset[Any]):
     def __len__(self) -> int:
         return len(self.parts)
 
-    def __getitem__(self, number: int) -> Tensor | str:
+    def __getitem__(self, number: int) -> Any:
         try:
             return self.data.integers(self.parts[number])
         except UserError as error:
             return str(error)
+
+
+class _Looks(_Parts):
+    """Parts by number, of which only what cannot be read is handed over."""
+
+    def __getitem__(self, number: int) -> Any:
+        if isinstance(super().__getitem__(number), Tensor):
+            return {}
+        found = {}
+        for row in self.parts[number]:
+            try:
+                self.data.integers([row])
+            except UserError as error:
+                found[int(row)] = str(error)
+        return found
 
 
 def _loader(parts: _Parts, workers: int) -> torch.utils.data.DataLoader[Any]:
@@ -153,7 +184,7 @@ def _unchanged(part: Any) -> Any:
     return part
 
 
-def _next(loader: Iterator[Any]) -> Tensor:
+def _next(loader: Iterator[Any]) -> Any:
     try:
         part = next(loader)
     except RuntimeError as error:
@@ -163,5 +194,4 @@ def _next(loader: Iterator[Any]) -> Tensor:
         ) from None
     if isinstance(part, str):
         raise UserError(part)
-    assert isinstance(part, Tensor)
     return part
