@@ -115,7 +115,9 @@ def _estimate(recipe: Recipe, around: Surroundings) -> tuple[list[Estimate], Enc
         memory=_memory(device),
         disk=_bytes(session),
     )
-    return [*found, own], session.method.encoder
+    encoder = session.method.encoder
+    assert isinstance(encoder, Encoder), "a method trains one"
+    return [*found, own], encoder
 
 
 def _step(session: Session) -> float:

@@ -28,6 +28,16 @@ def ascending(labels: Sequence[int]) -> bool:
     return bool((np.diff(labels) >= 0).all())
 
 
+def in_turn(labels: Sequence[int]) -> Integers:
+    """All positions: the first image of each class, then the second of each, ..."""
+    y = np.asarray(labels, dtype=np.int64)
+    by_class = np.argsort(y, kind="stable")
+    starts = np.searchsorted(y[by_class], y[by_class])
+    turn = np.empty(len(y), dtype=np.int64)
+    turn[by_class] = np.arange(len(y)) - starts
+    return np.lexsort((y, turn))
+
+
 def as_limit(index: Sequence[int], labels: Sequence[int]) -> bool:
     """Whether these may be what a limit takes, as far as they themselves tell.
 

@@ -195,6 +195,12 @@ OPTIONS: tuple[Callable[[Any], Any], ...] = (
         help="Only the first N test images.",
     ),
     click.option(
+        "--stratified",
+        is_flag=True,
+        help="With --limit: the first images of each class, as many of one as of "
+        "another. A selection, which leaderboards do not compare.",
+    ),
+    click.option(
         "--batch-size", type=WHOLE, default=512, show_default=True, metavar="N"
     ),
     click.option(

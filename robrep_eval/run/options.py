@@ -93,6 +93,8 @@ class SharedOptions(FitOptions, RunOptions, MeasureOptions, total=False):
     engine: str
     randomness: str
     limit: int | None
+    stratified: bool
+    """With `limit`: as many images of each class."""
     data_dir: str | Path | None
     workers: int
     """Processes that decode images; none by default."""
@@ -221,6 +223,7 @@ def request_options(options: Mapping[str, Any]) -> dict[str, Any]:
         "norm",
         "eps",
         "limit",
+        "stratified",
         "workers",
         "skip_broken",
         "arch",

@@ -66,6 +66,8 @@ class Request:
     """ "official-rng" replays the reference's draws on robrep's engine."""
     limit: int | None = None
     """First n test images; all by default."""
+    stratified: bool = False
+    """Those n: as many of each class, instead."""
     settings: BatterySettings = field(default_factory=BatterySettings)
     probe: ProbeSettings = field(default_factory=ProbeSettings)
     measure: tuple[Measurement[Any], ...] = field(default_factory=usual)
@@ -122,7 +124,10 @@ def prepare(request: Request) -> Plan:
             fit the data.
     """
     norm, battery, eps, request = check_request(request)
-    data = _named_images(request, "test").take(request.limit)
+    if request.stratified and request.limit is None:
+        raise UserError("say how many images are to be stratified (--limit N)")
+    data = _named_images(request, "test")
+    data = data.take(request.limit, stratified=request.stratified)
     loaded = _load(request, data)
     threat = _threat(norm, eps, loaded, data.name)
     threat.check_units(data.shape)
@@ -398,6 +403,7 @@ def _output(request: Request, data: Dataset, threat: ThreatModel) -> Path | None
     words += [request.engine] * (request.engine != Request.engine)
     words += [request.randomness] * (request.randomness != Request.randomness)
     words += [f"n{len(data)}"] * (request.limit is not None)
+    words += ["stratified"] * request.stratified
     words += [f"seed{request.settings.seed}"] * (request.settings.seed != 0)
     return Path(
         "runs", safe_name(model_word(request.model)), safe_name("-".join(words))

@@ -63,6 +63,7 @@ def read_request(options: dict[str, Any], command: Sequence[str]) -> Request:
         engine=options["engine"].lower(),
         randomness=options["randomness"].lower(),
         limit=options["limit"],
+        stratified=options["stratified"],
         settings=BatterySettings(
             seed=options["seed"],
             chunk_size=options["chunk_size"],

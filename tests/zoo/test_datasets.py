@@ -326,3 +326,11 @@ def test_listing_imports_no_torch() -> None:
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_stratified_limit_takes_the_first_of_each_class(digits_test: Dataset) -> None:
+    part = digits_test.take(30, stratified=True)
+    assert part.labels.bincount().tolist() == [3] * 10
+    for label in range(10):
+        own = (digits_test.labels == label).nonzero().flatten()[:3]
+        assert set(digits_test.positions[own].tolist()) <= set(part.positions.tolist())

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zoo.selection import as_limit, spaced
+from zoo.selection import as_limit, in_turn, spaced
 
 
 @pytest.mark.parametrize(
@@ -42,3 +42,20 @@ def test_what_a_limit_takes_is_known_as_that(total: int, data: st.DataObject) ->
 )
 def test_what_somebody_chose_is_not(index: list[int], labels: list[int]) -> None:
     assert not as_limit(index, labels)
+
+
+def test_classes_take_turns_and_short_ones_drop_out() -> None:
+    labels = [2, 0, 0, 0, 1, 2, 0, 2]
+    assert in_turn(labels).tolist() == [1, 4, 0, 2, 5, 3, 7, 6]
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=60), st.data())
+def test_a_stratified_part_is_as_even_as_the_classes_allow(
+    labels: list[int], data: st.DataObject
+) -> None:
+    count = data.draw(st.integers(1, len(labels)))
+    taken = [labels[i] for i in in_turn(labels)[:count]]
+    most = max(taken.count(label) for label in set(labels))
+    for label in set(labels):
+        short = taken.count(label) < most - 1
+        assert not short or taken.count(label) == labels.count(label)

@@ -16,7 +16,7 @@ from torch import Tensor
 from zoo.datasets import workers as reading
 from zoo.errors import UserError
 from zoo.layout import ON_CPU, Layout
-from zoo.selection import spaced
+from zoo.selection import in_turn, spaced
 
 Pixels = npt.NDArray[Any]
 HASHED_BYTES = 1 << 26
@@ -158,16 +158,19 @@ class Dataset:
         part.positions = np.arange(len(self._labels))
         return part
 
-    def take(self, limit: int | None) -> Dataset:
+    def take(self, limit: int | None, *, stratified: bool = False) -> Dataset:
         """The first `limit` images; evenly spaced ones where the split is sorted.
 
         The field evaluates the first n images; on a folder sorted by class those
-        would all be of one class.
+        would all be of one class. Stratified, the first ones of each class, as many of
+        one as of another as far as they go.
         """
         if limit is None or limit >= len(self):
             return self
         if limit < 1:
             raise UserError(f"the number of examples must be positive, not {limit}")
+        if stratified:
+            return self.subset(sorted(in_turn(self.labels.tolist())[:limit].tolist()))
         if bool((self.labels.diff() >= 0).all()) and len(self.classes) > 1:
             return self.subset(spaced(len(self), limit).tolist())
         return self.subset(slice(limit))
