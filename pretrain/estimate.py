@@ -11,12 +11,20 @@ from pathlib import Path
 
 import torch
 
-from pretrain import distributed, stable
-from pretrain.build import Workload, check, check_clusters, find_teacher, plan
+from pretrain import distributed, methods, stable
+from pretrain.build import (
+    Workload,
+    check,
+    check_clusters,
+    check_start,
+    find_teacher,
+    plan,
+)
 from pretrain.data import Split, divide
 from pretrain.recipe import Recipe
 from pretrain.run_folder import TrainingFolder
 from pretrain.session import Session, Surroundings
+from pretrain.start import find_start
 from pretrain.train import teacher_recipe
 from robrep_eval.run.estimate import hours, size
 from zoo.datasets import load as load_dataset
@@ -83,20 +91,25 @@ def _estimate(recipe: Recipe, around: Surroundings) -> tuple[list[Estimate], Enc
     check(recipe, data)
     parts = divide(data, recipe)
     check_clusters(recipe, parts.train)
+    device = distributed.device(around.device)
+    start = find_start(recipe, parts.train, device)
+    check_start(recipe, start, data.shape)
     found: list[Estimate] = []
     teacher, passes = None, 0.0
-    if isinstance(recipe.teacher, str):
+    if recipe.teacher is None and start is not None:
+        needed = methods.get(recipe.method).needs_teacher(methods.options(recipe))
+        teacher = start.encoder if needed else None
+    elif isinstance(recipe.teacher, str):
         teacher, passes = find_teacher(recipe.teacher)
     elif recipe.teacher is not None:
         found, teacher = _estimate(teacher_recipe(recipe, recipe.teacher), around)
         passes = found[-1].workload.passes
     few = parts.train.take(max(FEW, (STEPS + 1) * recipe.batch))
-    device = distributed.device(around.device)
     here = replace(around, device=str(device))
     with tempfile.TemporaryDirectory(prefix="robrep-") as folder:
         run = TrainingFolder(Path(folder) / "run", recipe)
         small = Split(train=few, held_out=parts.held_out)
-        session = Session(recipe, small, run, here, teacher, passes)
+        session = Session(recipe, small, run, here, teacher, passes, start)
         with fitting_threads(network_work(session.method.encoder, data.shape)):
             step = _step(session)
     workload = plan(

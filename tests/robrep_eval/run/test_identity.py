@@ -69,6 +69,7 @@ PROBE: dict[str, Any] = {
     "tolerance": 1e-3,
     "max_iterations": 7,
     "seed": 1,
+    "features": "float16",
 }
 SETTINGS: dict[str, Any] = {"seed": 1, "chunk_size": 8}
 
@@ -89,6 +90,7 @@ OTHERS: list[tuple[dict[str, Any], str]] = [
     ({"randomness": "official-rng"}, "attacks.engine: robrep there"),
     ({"engine": "reference"}, "attacks.engine: robrep there, reference now"),
     ({"limit": 19}, "dataset.positions"),
+    ({"limit": 12, "stratified": True}, "dataset.positions"),
     ({"dataset": TEST.subset(list(range(20, 40)))}, "dataset.sha256"),
     ({"train": TRAIN.subset(slice(700))}, "train.sha256: (not noted) there"),
     ({"dataset": "digits-parity"}, "dataset.name: digits/test there, digits-parity"),
@@ -114,6 +116,8 @@ def test_every_setting_is_tried_above() -> None:
     tried = {name for change, _ in OTHERS for name in change}
     weights = {"model", "kind", "arch", "arch_options", "mean", "std"}  # by their hash
     free = {"measure", "data_dir", "output", "overwrite", "wait", "report", "command"}
+    free |= {"workers", "features"}
+    weights.add("skip_broken")  # by the images that are left
     weights |= {"prefix"}  # of a checkpoint: by their hash as well
     weights.add("dataset_name")  # by that of the images
     assert tried | weights | free == {field.name for field in fields(Request)}
