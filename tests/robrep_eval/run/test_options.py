@@ -19,9 +19,10 @@ from zoo.errors import UserError
 
 
 def test_every_option_of_the_command_is_a_keyword() -> None:
-    """Read from click's own list, without what is about files and printing."""
+    """Read from click's own list, without what is about files, printing, lists of
+    evaluations, and estimates of one."""
     command = {str(one.name) for one in run.params}
-    command -= {"as_json", "quiet", "config", "summaries"}
+    command -= {"as_json", "quiet", "config", "summaries", "suite", "estimated"}
     keywords = set(Options.__annotations__) | set(
         inspect.signature(evaluate).parameters
     )
