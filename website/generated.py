@@ -113,7 +113,8 @@ def recipes() -> str:
         content = load_recipe(name)
         threat = content.get("threat")
         adversary = f"{threat['norm']} {threat['eps']}" if threat else "none"
-        cells = [content.get(key, "") for key in ("method", "data", "arch")]
+        network = content.get("arch") or content.get("init", "")
+        cells = [content.get("method", ""), content.get("data", ""), network]
         lines.append(f"| [`{name}`](#{name}) | {' | '.join(cells)} | {adversary} |")
         text = (RECIPES / f"{name}.yaml").read_text(encoding="utf-8")
         notes.append(f"\n## {name}\n\n```yaml\n{text.strip()}\n```")
