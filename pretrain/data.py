@@ -86,15 +86,15 @@ class Batches:
     def __len__(self) -> int:
         return len(self.data) // self.batch
 
-    def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Images (n, C, H, W) in [0, 1] and labels (n, k) of each step."""
+    def epoch(self, number: int, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images (n, C, H, W) in [0, 1] and labels (n, k) of each step, from `first`."""
         shuffle = generator(self.seed, "order", number)
         order = torch.randperm(len(self.data), generator=shuffle)
         share = self.batch // distributed.world()
-        first = distributed.rank() * share
+        own = distributed.rank() * share
         rows = [
-            order[i * self.batch + first : i * self.batch + first + share]
-            for i in range(len(self))
+            order[i * self.batch + own : i * self.batch + own + share]
+            for i in range(first, len(self))
         ]
         for chosen, pixels in zip(rows, self._pixels(rows), strict=True):
             x = pixels.to(self.device, non_blocking=self.pinned)

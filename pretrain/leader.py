@@ -28,6 +28,17 @@ class LeadingSession(Session):
         self.saved = time.monotonic()
         self._announce()
 
+    def _between(self, spent: float) -> None:
+        """Epochs of hours have checkpoints in the middle."""
+        minutes = (time.monotonic() - self.saved) / 60
+        if not 0 < self.recipe.checkpoint_minutes <= minutes:
+            return
+        self._check_weights()
+        before, self.state.spent = self.state.spent, self.state.spent + spent
+        self._checkpoint()
+        self.state.spent = before
+        self.saved = time.monotonic()
+
     def _note(self, means: dict[str, float], spent: float) -> None:
         self._log(means, spent, self._look())
         if self._is_due():
@@ -98,6 +109,9 @@ class LeadingSession(Session):
                 "epoch": self.state.epoch,
                 "seconds": self.state.seconds,
                 "best": self.state.best,
+                "step": self.state.step,
+                "sums": self.state.sums,
+                "spent": self.state.spent,
                 "method": self.method.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "average": average,
@@ -127,9 +141,10 @@ class LeadingSession(Session):
             f"{self.recipe.method} on {self.recipe.data}: {len(self.data.train)} "
             f"images ({len(self.data.held_out)} held out), {plan.epochs} epochs of "
             f"{plan.steps_per_epoch} steps, {plan.passes:.4g} passes per image"
-            + (f"; resumed after epoch {state.epoch}" * bool(state.epoch))
+            + (f"; resumed after epoch {state.epoch}" * bool(state.epoch + state.step))
+            + (f" and {state.step} steps" * bool(state.step))
         )
-        done = state.epoch * plan.steps_per_epoch
+        done = state.epoch * plan.steps_per_epoch + state.step
         if not isinstance(self.around.report, Silent):
             self._announce_trial(plan.steps - done)
         self.around.report.begin(self.recipe.name, plan.steps, done)

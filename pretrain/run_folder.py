@@ -31,7 +31,9 @@ from zoo.files import atomic, leftovers, naming, parse_json, sha256_file, write_
 from zoo.records import WEIGHTS, Card, Training, write_record
 from zoo.settings import differing
 
-CHECKPOINT = {"epoch", "seconds", "best", "method", "optimizer", "average"}
+YOUNGER = {"step": 0, "sums": {}, "spent": 0.0}
+"""Keys that checkpoints of older versions, all of them between epochs, do not have."""
+CHECKPOINT = {"epoch", "seconds", "best", "method", "optimizer", "average", *YOUNGER}
 """Keys of a checkpoint."""
 KINDS = ("best", "last")
 """Folders of a run that hold an encoder."""
@@ -118,6 +120,8 @@ class TrainingFolder:
                 f"{self.checkpoint_file} cannot be read "
                 f"({type(error).__name__}); remove it to start again"
             ) from None
+        if isinstance(state, dict) and not state.keys() & YOUNGER.keys():
+            state |= YOUNGER
         if not isinstance(state, dict) or state.keys() != CHECKPOINT:
             raise UserError(
                 f"{self.checkpoint_file} is no checkpoint of robrep-pretrain; remove "

@@ -57,6 +57,12 @@ class State:
     seconds: float = 0.0
     best: float = -math.inf
     """Score of the best look so far."""
+    step: int = 0
+    """Steps of the epoch under way that lie behind, ..."""
+    sums: dict[str, float] = field(default_factory=dict)
+    """... the sum of each loss part over them, ..."""
+    spent: float = 0.0
+    """... and their seconds."""
 
 
 class Session:
@@ -102,9 +108,10 @@ class Session:
         while self.state.epoch < self.plan.epochs:
             began = time.monotonic()
             means = self._epoch(self.state.epoch)
-            spent = time.monotonic() - began
+            spent = self.state.spent + time.monotonic() - began
             self.state.epoch += 1
             self.state.seconds += spent
+            self.state.step, self.state.sums, self.state.spent = 0, {}, 0.0
             if self.is_looked_at():
                 self._settle()
             self._note(means, spent)
@@ -138,6 +145,9 @@ class Session:
     def _begin(self) -> None:
         """Before the first epoch."""
 
+    def _between(self, spent: float) -> None:
+        """After each step but the last of an epoch, with the seconds of this call."""
+
     def _note(self, means: dict[str, float], spent: float) -> None:
         """After each epoch, with the means of the loss parts and its seconds."""
 
@@ -147,18 +157,22 @@ class Session:
     def _epoch(self, epoch: int) -> dict[str, float]:
         """One pass over the training images; returns the mean of each loss part."""
         self.module.train()
-        sums: dict[str, float] = {}
+        sums, first, count = self.state.sums, self.state.step, len(self.batches)
         began = time.monotonic()
-        for index, (x, y) in enumerate(self.batches.epoch(epoch)):
+        for index, (x, y) in enumerate(self.batches.epoch(epoch, first), start=first):
             done = epoch * self.plan.steps_per_epoch + index
             values = self.step(x, y, done)
             for name, value in values.items():
                 sums[name] = sums.get(name, 0.0) + value
-            rate = (index + 1) * self.recipe.batch / (time.monotonic() - began)
+            spent = time.monotonic() - began
+            rate = (index + 1 - first) * self.recipe.batch / spent
             shown = ", ".join(f"{name} {value:.3f}" for name, value in values.items())
+            self.state.step = index + 1
+            if index + 1 < count:
+                self._between(spent)
             self.around.report.step(done + 1, f"{rate:.0f} images/s, {shown}")
         self._check_weights()
-        return {name: total / len(self.batches) for name, total in sums.items()}
+        return {name: total / count for name, total in sums.items()}
 
     def step(self, x: Tensor, y: Tensor, done: int) -> dict[str, float]:
         """One optimiser step; returns the loss parts, averaged over processes."""
@@ -211,8 +225,8 @@ class Session:
         """
         for name, value in self.method.state_dict().items():
             if not bool(value.isfinite().all()):
-                last = (self.state.epoch + 1) * self.plan.steps_per_epoch - 1
-                self._stop(f"the weights '{name}' are not finite", last)
+                last = self.state.epoch * self.plan.steps_per_epoch + self.state.step
+                self._stop(f"the weights '{name}' are not finite", last - 1)
 
     def _stop(self, what: str, done: int) -> NoReturn:
         kept = (
@@ -239,7 +253,17 @@ class Session:
             epoch, seconds, best = (saved[k] for k in ("epoch", "seconds", "best"))
             if not 0 <= epoch <= self.plan.epochs:
                 raise ValueError(f"epoch {epoch} of {self.plan.epochs}")
-            self.state = State(int(epoch), float(seconds), float(best))
+            step = saved["step"]
+            if not 0 <= step < max(1, self.plan.steps_per_epoch):
+                raise ValueError(f"step {step} of {self.plan.steps_per_epoch}")
+            self.state = State(
+                int(epoch),
+                float(seconds),
+                float(best),
+                int(step),
+                dict(saved["sums"]),
+                float(saved["spent"]),
+            )
         except Exception as error:  # torch and its optimisers fail in many ways
             raise UserError(
                 f"{self.run.checkpoint_file} does not fit this run "
