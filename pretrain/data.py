@@ -87,7 +87,7 @@ class Batches:
         return len(self.data) // self.batch
 
     def epoch(self, number: int, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Images (n, C, H, W) in [0, 1] and labels (n, k) of each step, from `first`."""
+        """Images (n, C, H, W) in [0, 1] and labels (n, k) of steps from `first` on."""
         shuffle = generator(self.seed, "order", number)
         order = torch.randperm(len(self.data), generator=shuffle)
         share = self.batch // distributed.world()
