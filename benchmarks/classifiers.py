@@ -26,6 +26,11 @@ MEDIUM = EncoderSpec(
     options={"widths": [16, 32, 64], "blocks": [1, 1, 1], "stem_stride": 2},
     shape=(1, 28, 28),
 )
+COLOUR = EncoderSpec(
+    arch="resnet_s28",
+    options={"widths": [16, 32, 64], "blocks": [1, 1, 1], "stem_stride": 1},
+    shape=(3, 32, 32),
+)
 TINY = EncoderSpec(
     arch="resnet_s28",
     options={"widths": [8, 16], "blocks": [1, 1], "stem_stride": 2},
@@ -36,10 +41,14 @@ TINY = EncoderSpec(
 def trained(spec: EncoderSpec, data: Dataset, eps: float, epochs: int) -> Classifier:
     """A classifier of `data`; adversarially trained (Linf) if `eps` is positive."""
     torch.manual_seed(0)
-    x, y = data.images(slice(None)), data.labels
     encoder = Encoder(spec)
     head = nn.Linear(encoder.dim, len(data.classes))
-    network = nn.Sequential(encoder, head)
+    _train(nn.Sequential(encoder, head), data, eps, epochs)
+    return Classifier(encoder, head, classes=len(data.classes), shape=spec.shape)
+
+
+def _train(network: nn.Module, data: Dataset, eps: float, epochs: int) -> None:
+    x, y = data.images(slice(None)), data.labels
     optimiser = torch.optim.Adam(network.parameters(), lr=2e-3)
     generator = torch.Generator().manual_seed(0)
     for _ in range(epochs):
@@ -51,7 +60,22 @@ def trained(spec: EncoderSpec, data: Dataset, eps: float, epochs: int) -> Classi
             optimiser.zero_grad()
             F.cross_entropy(network(images), labels).backward()
             optimiser.step()
-    return Classifier(encoder, head, classes=len(data.classes), shape=spec.shape)
+
+
+def fitted(make: Callable[[], nn.Sequential], eps: float) -> Classifier:
+    """A small network of digits; its last layer is the head.
+
+    Args:
+        make: A network in its first state.
+        eps: Of adversarial training (Linf); 0: none.
+    """
+    torch.manual_seed(0)
+    network = make()
+    data = datasets.load("digits", "train")
+    _train(network, data, eps, epochs=10)
+    return Classifier(
+        network[:-1], network[-1], classes=len(data.classes), shape=data.shape
+    )
 
 
 def _attacked(

@@ -43,7 +43,9 @@ def check_bound(
     Raises:
         VerificationError: a value that does not follow from it.
     """
-    n = min(len(data), BOUND_IMAGES)
+    stated = found.settings.get("images", BOUND_IMAGES)
+    holds("bound: number of images", isinstance(stated, int) and stated > 0)
+    n = min(len(data), stated)
     agree("bound: number of images", _lengths(found.examples), {n})
     columns = {name: np.array(values) for name, values in found.examples.items()}
     clean = features_and_logits(classifier, data.images(slice(n)), layout)

@@ -21,6 +21,7 @@ from robrep_eval.measures.health import (
     gradient,
     model,
     outcome,
+    standing,
 )
 from robrep_eval.measures.health.subject import Subject
 from zoo.measurements import Flag, HealthReport, Status
@@ -31,6 +32,7 @@ Check = Callable[[Subject], Flag]
 Level = Literal["default", "full"]
 
 DEFAULT: tuple[Check, ...] = (
+    model.stateless,
     model.deterministic,
     model.batch_independent,
     model.gives_logits,
@@ -45,6 +47,9 @@ DEFAULT: tuple[Check, ...] = (
     attack.large_eps_breaks,
     attack.stronger_beats_weaker,
     black_box.white_box_beats_black_box,
+    standing.other_losses,
+    standing.decision_probe,
+    standing.surrogate,
     attack.finds_planted,
     outcome.worst_case,
     outcome.inside_the_ball,

@@ -37,11 +37,8 @@ def white_box_beats_black_box(subject: Subject) -> Flag:
             summary="not judged: the battery has no pair of white-box and black-box "
             "attacks",
         )
-    left = ~_any(examples, white, Outcome.FOOLED)
-    met = left & _any(examples, black, Outcome.FOOLED, Outcome.HELD)
-    rows = (left & _any(examples, black, Outcome.FOOLED)).nonzero().flatten()
-    standing = second_look(subject, rows) if len(rows) else rows
-    most = allowed(int(met.sum()), HIDDEN)
+    met, rows, standing = unled(subject, black)
+    most = allowed(met, HIDDEN)
     hidden = len(standing) > most
     total = len(examples.index)
     summary = (
@@ -53,7 +50,7 @@ def white_box_beats_black_box(subject: Subject) -> Flag:
     status = _status(len(rows), len(standing), total, hidden)
     if status is not Status.PASS:
         summary += (
-            f": {len(standing)} of {int(met.sum())} are hidden from gradients, which "
+            f": {len(standing)} of {met} are hidden from gradients, which "
             f"lead there among honest encoders (all but {most} of as many)"
             if hidden
             else ": the battery's white-box attacks are too short for this model"
@@ -62,10 +59,30 @@ def white_box_beats_black_box(subject: Subject) -> Flag:
         check="white_box_beats_black_box",
         status=status,
         summary=summary,
-        value=len(standing) / max(1, int(met.sum())),
-        limit=most / max(1, int(met.sum())),
+        value=len(standing) / max(1, met),
+        limit=most / max(1, met),
         examples=[examples.index[row] for row in standing.tolist()[:MAX_SHOWN]],
     )
+
+
+def unled(subject: Subject, black: list[str]) -> tuple[int, Tensor, Tensor]:
+    """What black-box attacks did on images that the white-box ones left.
+
+    Args:
+        subject: With outcomes.
+        black: Names of the black-box attacks among them.
+
+    Returns:
+        How many such images they met; the rows that they fooled; and those of the rows
+        that stand after a second look by gradients.
+    """
+    examples = subject.examples
+    assert examples is not None
+    white = [name for name in examples.outcomes if name not in black]
+    left = ~_any(examples, white, Outcome.FOOLED)
+    met = left & _any(examples, black, Outcome.FOOLED, Outcome.HELD)
+    rows = (left & _any(examples, black, Outcome.FOOLED)).nonzero().flatten()
+    return int(met.sum()), rows, second_look(subject, rows) if len(rows) else rows
 
 
 def _status(missed: int, standing: int, total: int, hidden: bool) -> Status:

@@ -25,6 +25,10 @@ HIDDEN = Rate(count=5, total=18_273)
 that `standard`'s white-box attacks left: 54 entries, at most 2 of 558 in one of them.
 Before the longer attacks they are 54, at most 10 of 558."""
 
+LOSSES = DECISIONS = SURROGATES = Rate(count=0, total=288)
+"""Images that `standard` left and that attacks of another kind fooled: 24 each of
+twelve entries."""
+
 
 def allowed(total: int, honest: Rate, rare: float = RARE) -> int:
     """The most images that are not rarer than `rare` at the honest rate.

@@ -7,22 +7,26 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 from robrep_eval.measures.base import Finished, Measurement
+from robrep_eval.measures.budget import affordable
 from robrep_eval.measures.health import Level, Subject, check_health
 from robrep_eval.measures.health.attack import STEPS, eps_curve
+from robrep_eval.measures.health.subject import MAX_STANDING
 from zoo.errors import UserError, nearest
 from zoo.measurements import EpsCurve, HealthReport, Status
 from zoo.records import Result
 
 LEVELS = ("none", "default", "full")
 MAX_IMAGES = 256
-"""Taken from the evaluated set as a limit takes them."""
+"""Taken from the evaluated set as a limit takes them; fewer where the battery was
+short, see `robrep_eval.measures.budget`."""
 
 
 def subject(finished: Finished, images: int) -> Subject:
     """What both look at, made once: they share attacks as well."""
     key = f"health of {images}"
     if key not in finished.shared:
-        some = finished.data.take(images)  # of all classes, sorted or not
+        most = affordable(finished.result, finished.data.shape)
+        some = finished.data.take(min(images, most.health))  # of all classes
         claims = finished.claims()
         finished.shared[key] = Subject(
             classifier=finished.classifier,
@@ -37,6 +41,7 @@ def subject(finished: Finished, images: int) -> Subject:
             origins=finished.data.subset(claims.positions),
             owners=claims.positions,
             layout=finished.layout,
+            standing=min(MAX_STANDING, most.standing),
         )
     found: Subject = finished.shared[key]
     return found

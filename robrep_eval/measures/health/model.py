@@ -5,15 +5,20 @@ Numbers refer to the table in docs/concepts/health.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from typing import Any
 from unittest import mock
 
 import torch
 from torch import Tensor
 
-from robrep_eval.measures.health.subject import Subject
+from robrep_eval.measures.health.subject import MAX_SHOWN, Subject
+from robrep_eval.randomness import seeded
+from zoo.ball import random_start
+from zoo.classifier import Classifier
+from zoo.margins import difference
 from zoo.measurements import Flag, Status
 from zoo.soundness import AGREEMENT, in_other_company, probabilities, repeated
 
@@ -36,6 +41,78 @@ def deterministic(subject: Subject) -> Flag:
         limit=AGREEMENT,
         examples=subject.shown(broken),
     )
+
+
+ASKED = 16
+"""Images whose answers may not depend on earlier questions ..."""
+ASKED_BEFORE = 4
+"""... which are so many near copies of each."""
+
+
+def stateless(subject: Subject) -> Flag:
+    """26: no answer depends on what was asked before.
+
+    Of two copies one is asked images like those of an attack first, and both the same
+    images then, with the same random numbers. And what was predicted when the run
+    began is predicted still.
+    """
+    new = (subject.x[:ASKED] + subject.x[:ASKED].roll(1, 0).flip(-1)) / 2
+    near = subject.threat.model_copy(update={"eps": subject.threat.eps / 10})
+    generator = subject.generator()
+    before = [random_start(new, near, generator) for _ in range(ASKED_BEFORE)]
+    fresh = _last_answer(subject, [new])
+    changed = bool(
+        (difference(fresh, _last_answer(subject, [*before, new])) > AGREEMENT).any()
+    )
+    other = _other_predictions(subject)
+    return Flag(
+        check="stateless",
+        status=Status.FAIL if changed or other else Status.PASS,
+        summary=(
+            "an answer depends on what was asked before (the model remembers queries, "
+            "or wears off): its figures depend on the order of the attack; switch that "
+            "off, and attack the model without it"
+            if changed
+            else f"{len(other)} clean images are not predicted as when the run began: "
+            "the model changes while it is asked"
+            if other
+            else "no answer depends on what was asked before"
+        ),
+        examples=other,
+    )
+
+
+def _last_answer(subject: Subject, asked: Sequence[Tensor]) -> Tensor:
+    """What a copy that is as the model is now answers at last."""
+    try:
+        copy: Classifier = deepcopy(subject.classifier)
+    except Exception:  # foreign modules fail in many ways
+        copy = subject.classifier
+    answer = asked[0]
+    for images in asked:
+        with seeded(subject.seed, subject.layout.device), torch.no_grad():
+            answer = copy(images.to(subject.layout.device)).cpu()
+    return answer
+
+
+def _other_predictions(subject: Subject) -> list[int]:
+    """Ids of images that are not predicted as the record says."""
+    if subject.examples is None:
+        return []
+    first = subject.logits(subject.x)
+    if bool((difference(first, subject.logits(subject.x)) > AGREEMENT).any()):
+        return []  # random: another check says so
+    then = dict(
+        zip(subject.examples.index, subject.examples.clean_prediction, strict=True)
+    )
+    now = first.argmax(dim=1).tolist()
+    top = first.topk(2, dim=1).values
+    sure = (top[:, 0] - top[:, 1] > AGREEMENT * top[:, 0].abs()).tolist()
+    return [
+        index
+        for index, label, clear in zip(subject.ids, now, sure, strict=True)
+        if clear and then.get(index, -1) not in (label, -1)
+    ][:MAX_SHOWN]
 
 
 def batch_independent(subject: Subject) -> Flag:

@@ -17,6 +17,9 @@ from zoo.threat import ThreatModel
 MAX_SHOWN = 20
 """Examples that a flag names at most."""
 
+MAX_STANDING = 32
+"""Images that the battery left and that get attacks of other kinds."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
@@ -41,6 +44,8 @@ class Subject:
     """... the clean images they came from ..."""
     owners: Tensor | None = None
     """... and the row of each in `examples`, int64 (k,)."""
+    standing: int = MAX_STANDING
+    """Images that the battery left and that get attacks of other kinds, at most."""
     cache: dict[str, Any] = field(default_factory=dict)
     """Work that several checks share."""
 

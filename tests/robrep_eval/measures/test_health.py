@@ -11,6 +11,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from benchmarks.planted.defences import (
+    BatchStatistics,
+    OptimisedAtTestTime,
+    StraightThrough,
+    Wrapped,
+    jpeg,
+)
 from robrep_eval.attacks.battery import is_black_box
 from robrep_eval.measures.health import Subject, attack, check_health, second_look
 from robrep_eval.measures.health.black_box import white_box_beats_black_box
@@ -79,22 +86,6 @@ def defended(change: Callable[[Classifier], nn.Module]) -> Classifier:
     return Classifier(change(honest()), nn.Identity(), classes=10, shape=SHAPE)
 
 
-class Wrapped(nn.Module):
-    """A classifier with something done to pixels before or to logits after."""
-
-    def __init__(
-        self,
-        inner: nn.Module,
-        before: Callable[[Tensor], Tensor] = lambda x: x,
-        after: Callable[[Tensor], Tensor] = lambda s: s,
-    ) -> None:
-        super().__init__()
-        self.inner, self.before, self.after = inner, before, after
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.after(self.inner(self.before(x)))
-
-
 def saturated(inner: Classifier) -> nn.Module:
     return Wrapped(inner, after=lambda s: 1e4 * s)
 
@@ -111,35 +102,12 @@ def quantised(inner: Classifier) -> nn.Module:
     return Wrapped(inner, before=lambda x: (x * 4).round() / 4)
 
 
-class StraightThrough(torch.autograd.Function):
-    """Rounds, and claims that it did not: a wrong gradient."""
-
-    @staticmethod
-    def forward(ctx: object, x: Tensor) -> Tensor:
-        return (x * 4).round() / 4
-
-    @staticmethod
-    def backward(ctx: object, gradient: Tensor) -> Tensor:
-        return gradient
-
-
 def straight_through(inner: Classifier) -> nn.Module:
     return Wrapped(inner, before=StraightThrough.apply)
 
 
-def jpeg(inner: Classifier) -> nn.Module:
-    """Through bytes and back, as a preprocessing defence does."""
-    from torchvision.io import ImageReadMode, decode_jpeg, encode_jpeg
-
-    def compress(x: Tensor) -> Tensor:
-        pixels = (x.clamp(0, 1) * 255).round().to(torch.uint8).cpu()
-        back = [
-            decode_jpeg(encode_jpeg(image, quality=75), mode=ImageReadMode.GRAY)
-            for image in pixels
-        ]
-        return torch.stack(back).to(x) / 255
-
-    return Wrapped(inner, before=compress)
+def compressed(inner: Classifier) -> nn.Module:
+    return Wrapped(inner, before=jpeg)
 
 
 def without_number(inner: Classifier) -> nn.Module:
@@ -156,34 +124,6 @@ def softmax(inner: Classifier) -> nn.Module:
     return Wrapped(inner, after=lambda s: s.softmax(dim=1))
 
 
-class BatchStatistics(nn.Module):
-    """Batch norm that uses the statistics of the batch whatever mode it is in."""
-
-    def __init__(self, inner: Classifier) -> None:
-        super().__init__()
-        self.inner = inner
-
-    def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.inner(x)
-        deviation = logits.std(dim=0, unbiased=False) + 0.1
-        return (logits - logits.mean(dim=0)) / deviation
-
-
-class OptimisedAtTestTime(nn.Module):
-    """Moves each image to where the model is surer, before it answers."""
-
-    def __init__(self, inner: Classifier) -> None:
-        super().__init__()
-        self.inner = inner
-
-    def forward(self, x: Tensor) -> Tensor:
-        with torch.enable_grad():
-            leaf = x.detach().clone().requires_grad_()
-            surest = self.inner(leaf).log_softmax(dim=1).amax(dim=1).sum()
-            (step,) = torch.autograd.grad(surest, leaf)
-        return self.inner(x + 0.02 * step.sign())  # type: ignore[no-any-return]
-
-
 PLANTED = [
     (saturated, "gradient_nonzero"),
     (noisy, "deterministic"),
@@ -191,7 +131,7 @@ PLANTED = [
     (quantised, "differentiable"),
     (straight_through, "gradient_agrees"),
     (without_number, "differentiable"),
-    (jpeg, "differentiable"),
+    (compressed, "differentiable"),
     (scale_255, "input_range"),
     (softmax, "logits"),
     (BatchStatistics, "batch_independent"),

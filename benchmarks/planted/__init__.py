@@ -1,0 +1,1 @@
+"""Planted defences and honest models: what the health checks say of each."""

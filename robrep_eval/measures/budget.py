@@ -1,0 +1,74 @@
+"""What the measurements that every evaluation makes may cost: a share of its battery.
+
+Counted in passes (forward or backward, of one image) from what the record says, so
+that neither batches nor machines decide how many images are looked at.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from zoo.records import AttackRun, Result
+
+SHARE = 0.2
+"""Of the battery's passes; half of it for the health checks and the curve ..."""
+HEALTH, STANDING, BOUND = 0.5, 0.2, 0.3
+"""... and the rest for attacks on what stands, and for the bound."""
+PER_IMAGE = {HEALTH: 700, STANDING: 620, BOUND: 310}
+"""Most passes for an image; less where attacks succeed early."""
+LEAST = {HEALTH: 16, STANDING: 8, BOUND: 16}
+"""Images looked at however little the battery did."""
+USUAL_STEPS = 50
+"""Of an attack whose record does not say."""
+
+
+@dataclass(frozen=True)
+class Affordable:
+    """So many images at most."""
+
+    health: int
+    standing: int
+    bound: int
+
+
+def affordable(result: Result, shape: tuple[int, ...]) -> Affordable:
+    """How many images the share of the battery's passes is enough for.
+
+    Args:
+        result: What was attacked, and how.
+        shape: Of an image (C, H, W).
+    """
+    passes = SHARE * sum(_passes(run, shape) for run in result.attacks)
+    health, standing, bound = (
+        max(LEAST[part], math.floor(part * passes / PER_IMAGE[part]))
+        for part in (HEALTH, STANDING, BOUND)
+    )
+    return Affordable(health, standing, bound)
+
+
+def _passes(run: AttackRun, shape: tuple[int, ...]) -> int:
+    """Of the images that the attack did not fool; the others leave early."""
+    return (run.attempted - run.fooled) * _for_survivor(run.parameters, run.name, shape)
+
+
+def _for_survivor(
+    settings: Mapping[str, Any], name: str, shape: tuple[int, ...]
+) -> int:
+    """At least so many, by the settings in the record."""
+    if "rounds" in settings:
+        return sum(
+            _for_survivor(one, str(one.get("attack", "")), shape)
+            for one in settings["rounds"]
+            if one.get("near") is None
+        )
+    count = settings.get("steps", USUAL_STEPS)
+    steps = int(count) if isinstance(count, int | float) else USUAL_STEPS
+    if "square" in name:  # it tries no square again that an image rejected
+        return min(steps, 3 * math.prod(shape[1:]))
+    runs = max(1, int(settings.get("restarts") or 1))
+    for_all = settings.get("near") in (None, 1)
+    aims = max(1, int(settings.get("targets") or 1)) if for_all else 1
+    return steps * runs * aims * (3 if "fab" in name else 2)
