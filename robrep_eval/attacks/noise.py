@@ -15,24 +15,21 @@ import math
 from collections.abc import Callable
 from typing import Literal, Protocol
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 Randomness = Literal["per-example", "official-rng"]
 """Which of the two kinds an attack draws."""
 Kind = Literal["uniform", "normal"]
 Rows = Callable[[Tensor], Tensor]
-"""Maps task numbers (n,) to their draws (n, *shape), float32 on the CPU."""
+"""Maps task numbers (n,) to their draws (n, *shape), float32."""
 
 SHARED_DRAWS = 128
 """Draws common to all examples that are made at once; most steps need no more."""
 
-_Words = NDArray[np.uint64]
-_GAMMA = np.uint64(0x9E3779B97F4A7C15)
-_MIX1 = np.uint64(0xBF58476D1CE4E5B9)
-_MIX2 = np.uint64(0x94D049BB133111EB)
+_GAMMA = 0x9E3779B97F4A7C15 - 2**64
+_MIX1 = 0xBF58476D1CE4E5B9 - 2**64
+_MIX2 = 0x94D049BB133111EB - 2**64
 
 
 class Noise(Protocol):
@@ -72,7 +69,8 @@ class PerExample:
     SplitMix64 (Steele, Lea & Flood 2014, doi 10.1145/2660193.2660195): number j of
     the stream with key k is mix(k + j * gamma). The key is itself a chain of mixes
     over seed, attack, run, example and step, so streams start at unrelated places of
-    the period 2^64.
+    the period 2^64. Words are int64, whose sums and products wrap; draws are made where
+    the task numbers are.
 
     Args:
         seed: Of the run.
@@ -81,14 +79,14 @@ class PerExample:
 
     def __init__(self, seed: int, attack: str) -> None:
         name = int.from_bytes(hashlib.sha256(attack.encode()).digest()[:8], "little")
-        self.key = _chain(np.array([seed % 2**64], np.uint64), np.uint64(name))
+        self.key = _chain(_words(seed), _words(name))
 
     def images(self, kind: Kind, run: int, ids: Tensor, shape: tuple[int, ...]) -> Rows:
         keys = self._keys(run, ids)
         size = math.prod(shape)
 
         def rows(tasks: Tensor) -> Tensor:
-            uniform = _uniforms(keys[tasks.cpu().numpy()], size)
+            uniform = _uniforms(keys.to(tasks.device)[tasks], size)
             if kind == "normal":
                 # Shifted to the middle of its cell, so that 0 does not give -inf.
                 uniform = torch.special.ndtri(uniform + 2.0**-25)
@@ -105,16 +103,16 @@ class PerExample:
         keys = self._keys(run, ids)
 
         def draw(tasks: Tensor, step: Tensor) -> Tensor:
-            at = step.cpu().numpy().astype(np.uint64)
-            return _uniforms(_chain(keys[tasks.cpu().numpy()], at), width).float()
+            mine = keys.to(tasks.device)[tasks]
+            return _uniforms(_chain(mine, step), width).float()
 
         return draw
 
     def shared(self, run: int) -> Callable[[int], Callable[[], float]]:
-        of_run = _chain(self.key, np.uint64(run))
+        of_run = _chain(self.key, _words(run))
 
         def at(step: int) -> Callable[[], float]:
-            key = _chain(of_run, np.uint64(step % 2**64))
+            key = _chain(of_run, _words(step))
             blocks = itertools.count(step=SHARED_DRAWS)
             numbers = (
                 number
@@ -133,9 +131,8 @@ class PerExample:
 
         return rows
 
-    def _keys(self, run: int, ids: Tensor) -> _Words:
-        of_run = _chain(self.key, np.uint64(run))
-        return _chain(of_run, ids.cpu().numpy().astype(np.uint64))
+    def _keys(self, run: int, ids: Tensor) -> Tensor:
+        return _chain(_chain(self.key, _words(run)), ids.cpu().long())
 
 
 class Official:
@@ -187,23 +184,32 @@ def noise_of(randomness: Randomness, seed: int, attack: str) -> Noise:
     return PerExample(seed, attack)
 
 
-def _mix(words: _Words) -> _Words:
+def _words(number: int) -> Tensor:
+    """The number modulo 2^64 as a word, (1,)."""
+    number %= 2**64
+    return torch.tensor([number - 2**64 if number >= 2**63 else number])
+
+
+def _shifted(words: Tensor, bits: int) -> Tensor:
+    """To the right, zeros coming in."""
+    return (words >> bits).bitwise_and_(2 ** (64 - bits) - 1)
+
+
+def _mix(words: Tensor) -> Tensor:
     """The finaliser of SplitMix64; arithmetic modulo 2^64."""
-    words = (words ^ (words >> np.uint64(30))) * _MIX1
-    words = (words ^ (words >> np.uint64(27))) * _MIX2
-    return words ^ (words >> np.uint64(31))
+    words = (words ^ _shifted(words, 30)).mul_(_MIX1)
+    words = (words ^ _shifted(words, 27)).mul_(_MIX2)
+    return words ^ _shifted(words, 31)
 
 
-def _chain(keys: _Words, more: _Words | np.uint64) -> _Words:
+def _chain(keys: Tensor, more: Tensor) -> Tensor:
     """New keys from keys and one more coordinate each."""
-    with np.errstate(over="ignore"):
-        return _mix(_mix(keys + _GAMMA) ^ _mix(np.atleast_1d(more) * _GAMMA + _MIX1))
+    return _mix(_mix(keys + _GAMMA) ^ _mix(more * _GAMMA + _MIX1))
 
 
-def _uniforms(keys: _Words, size: int, first: int = 0) -> Tensor:
+def _uniforms(keys: Tensor, size: int, first: int = 0) -> Tensor:
     """(n, size) float64 numbers from number `first`, multiples of 2^-24 in [0, 1)."""
-    with np.errstate(over="ignore"):
-        counters = np.arange(first + 1, first + size + 1, dtype=np.uint64) * _GAMMA
-        words = _mix(keys[:, None] + counters)
+    counters = torch.arange(first + 1, first + size + 1, device=keys.device) * _GAMMA
+    words = _mix(keys.unsqueeze(1) + counters)
     # 24 bits, as torch.rand gives for float32: all values are exact and below 1.
-    return torch.from_numpy((words >> np.uint64(40)).astype(np.float64) * 2.0**-24)
+    return _shifted(words, 40).double() * 2.0**-24
