@@ -5,7 +5,10 @@
 
 Cases: `nonrobust` (every example falls), `robust` (about half survive), `images` (the
 same on 28x28 images), `cores` (the engine's two processes against pyautoattack's two
-threads), `quick` and `quick-images` (against `standard` of the same engine), `seeds`
+threads), `colour` and `colour-cores` (on 3x32x32 images), `quick`, `quick-images` and
+`fast` (against `standard` of the same engine), `audit` (`fast` on all and `standard` on
+a sample, against `standard` on all), `speculation` (Square on few images, several
+squares in a pass against one), `seeds`
 (robust accuracy over several seeds of both), `processes` (2 against 1), `memory`
 (10,000 against 1,000 examples). Each runs in a process of its own. With one thread
 times are CPU seconds, which other work on the machine disturbs little; with more they
@@ -19,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -26,8 +30,10 @@ import torch
 from benchmarks.autoattack import peers, scale
 from benchmarks.autoattack.timing import stopwatch
 from benchmarks.autoattack.versus import seeds, versus
-from benchmarks.classifiers import MEDIUM, SMALL, shifted_digits, trained
+from benchmarks.classifiers import COLOUR, MEDIUM, SMALL, shifted_digits, trained
+from robrep_eval.attacks.base import Context
 from robrep_eval.attacks.battery import build
+from robrep_eval.attacks.square import SquareAttack
 from robrep_eval.run.chunk import BatterySettings
 from robrep_eval.run.engine import run_battery
 from zoo import datasets
@@ -36,12 +42,12 @@ from zoo.datasets.base import Dataset
 from zoo.threat import ThreatModel
 
 
-def quick(classifier: Classifier, data: Dataset, eps: float) -> None:
-    """`quick` against `standard`, both by the engine."""
+def cheaper(name: str, classifier: Classifier, data: Dataset, eps: float) -> None:
+    """A battery against `standard`, both by the engine."""
     threat = ThreatModel(norm="Linf", eps=eps)
     spent: dict[str, float] = {}
     robust: dict[str, float] = {}
-    for battery in ("quick", "standard"):
+    for battery in (name, "standard"):
         with tempfile.TemporaryDirectory() as folder, stopwatch(spent, battery):
             found = run_battery(
                 classifier,
@@ -54,11 +60,33 @@ def quick(classifier: Classifier, data: Dataset, eps: float) -> None:
         verdicts = found.examples.verdict
         robust[battery] = 100 * verdicts.count("robust") / len(verdicts)  # type: ignore[arg-type]
     print(
-        f"\nquick against standard, {len(data)} images, {threat}: "
-        f"{spent['quick']:.1f} s against {spent['standard']:.1f} s, "
-        f"{spent['standard'] / spent['quick']:.1f}x cheaper; robust "
-        f"{robust['quick']:.2f}% against {robust['standard']:.2f}%"
+        f"\n{name} against standard, {len(data)} images, {threat}: "
+        f"{spent[name]:.1f} s against {spent['standard']:.1f} s, "
+        f"{spent['standard'] / spent[name]:.1f}x cheaper; robust "
+        f"{robust[name]:.2f}% against {robust['standard']:.2f}%"
     )
+
+
+def speculation(classifier: Classifier, data: Dataset, eps: float) -> None:
+    """Square on the first images that are correct, 8 and 38, either way."""
+    threat = ThreatModel(norm="Linf", eps=eps)
+    x, y = data.images(slice(None)), data.labels
+    right = peers.holds(classifier, x, y).nonzero().flatten()
+    for count in (8, 38):
+        at = right[:count]
+        spent: dict[str, float] = {}
+        found = {}
+        for name in ("one", "several"):
+            attack = SquareAttack(name="square", speculation=name == "several")
+            context = Context(seed=0, ids=at, batch_size=512)
+            with stopwatch(spent, name):
+                found[name] = attack.propose(classifier, x[at], y[at], threat, context)
+        verdicts = [peers.holds(classifier, images, y[at]) for images in found.values()]
+        print(
+            f"\nSquare on {len(at)} images, {threat}: one square in a pass "
+            f"{spent['one']:.1f} s, several {spent['several']:.1f} s; same verdict "
+            f"{int((verdicts[0] == verdicts[1]).sum())} of {len(at)}"
+        )
 
 
 def _nonrobust(options: argparse.Namespace) -> None:
@@ -78,7 +106,28 @@ def _images(options: argparse.Namespace) -> None:
 
 
 def _quick_images(options: argparse.Namespace) -> None:
-    quick(_medium(), shifted_digits(options.images), 0.6 * options.eps)
+    cheaper("quick", _medium(), shifted_digits(options.images), 0.6 * options.eps)
+
+
+def _fast(options: argparse.Namespace) -> None:
+    cheaper("fast", _medium(), shifted_digits(options.images), 0.6 * options.eps)
+
+
+def _audit(options: argparse.Namespace) -> None:
+    name = f"fast,audit:{max(1, options.images // 8)}"
+    cheaper(name, _medium(), shifted_digits(options.images), 0.6 * options.eps)
+
+
+def _speculation(options: argparse.Namespace) -> None:
+    speculation(_medium(), shifted_digits(options.images), 0.2 * options.eps)
+
+
+def _colour(options: argparse.Namespace) -> None:
+    versus(_coloured(), _enlarged("test", options), 0.1, "3x32x32 images")
+
+
+def _colour_cores(options: argparse.Namespace) -> None:
+    scale.cores(_coloured(), _enlarged("test", options), 0.1)
 
 
 def _on_small(
@@ -97,6 +146,16 @@ def _medium() -> Classifier:
     return trained(MEDIUM, shifted_digits(2000, seed=1), 0.12, 8)
 
 
+def _coloured() -> Classifier:
+    """Half robust, on 3x32x32 images."""
+    few = datasets.load("digits@3x32x32", "train").subset(range(800))
+    return trained(COLOUR, few, 0.1, 4)
+
+
+def _enlarged(split: str, options: argparse.Namespace) -> Dataset:
+    return datasets.load("digits@3x32x32", split).take(options.images)
+
+
 def _digits(options: argparse.Namespace) -> Dataset:
     return datasets.load("digits", "test").take(options.images)
 
@@ -106,8 +165,13 @@ CASES: dict[str, Callable[[argparse.Namespace], None]] = {
     "robust": _robust,
     "images": _images,
     "cores": _on_small(scale.cores),
-    "quick": _on_small(quick),
+    "colour": _colour,
+    "colour-cores": _colour_cores,
+    "quick": _on_small(partial(cheaper, "quick")),
     "quick-images": _quick_images,
+    "fast": _fast,
+    "audit": _audit,
+    "speculation": _speculation,
     "seeds": _on_small(seeds),
     "processes": _on_small(scale.processes),
     "memory": lambda _: scale.memory(),

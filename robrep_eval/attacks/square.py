@@ -5,6 +5,12 @@ anything: those that would change no pixel of an image (all of the square alread
 on that side of the ball; integral images of the pixels on either side tell which), and
 those that would repeat a square that the same image has rejected before.
 
+Where few images are left, several successive squares of each are tried in one pass, as
+if those before them had been rejected (speculation). The first that is accepted ends
+the row's turn, and what came after it is forgotten: every square is still judged on the
+image that it would have met one by one. Draws belong to example and query, so no
+outcome changes but by the rounding of another batch.
+
 Source: Andriushchenko et al. 2020, arXiv 1912.00049, algorithms 1 and 2.
 """
 
@@ -31,8 +37,16 @@ LOOK_AHEAD = (8, 32, 128)
 """Queries examined at once for one that may change anything: at first, then, later."""
 BLOCK = 256
 """Queries drawn at once."""
+TOGETHER = 16
+"""Most squares of an image in one pass: 64 need twice the rows for half the passes."""
+FILLED = {"cpu": 64}
+OTHERWISE = 512
+"""Rows up to which a pass is filled, by kind of device: below, it costs little less."""
 MEMORY = 2**15
 """Most different squares of one side, signs included, that an example remembers."""
+ALL = slice(None)
+JUDGED = ("y", "low", "high", "image", "areas", "margin", "found", "broken")
+"""Columns that decide whether a square is accepted, and change if it is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,13 +55,21 @@ class SquareAttack(EngineAttack):
 
     steps: int = 5000
     """Queries."""
+    speculation: bool = True
+    """Off: one square of each image in a pass. No part of the record."""
     gradients: ClassVar[bool] = False
 
     def program(self, turn: Turn) -> Program:
         problem, noise, run = turn.problem, turn.noise, turn.runs[0]
         if problem.threat.norm == "Linf":
+            exact = self.randomness == "official-rng"
             return SquareLinf(
-                problem, noise, run=run, queries=self.steps, guard=turn.guard
+                problem,
+                noise,
+                run=run,
+                queries=self.steps,
+                guard=turn.guard,
+                rows=0 if exact or not self.speculation else turn.batch_size,
             )
         return SquareWindows(
             problem,
@@ -68,15 +90,24 @@ class SquareLinf:
         run: Number of the restart.
         queries: Most queries after the first.
         guard: Margin beyond which a fooled row retires; 0: at a tie already.
+        rows: Most rows of a pass that speculation may fill; 0: no speculation.
     """
 
     clock = "query"
     lockstep = False
 
     def __init__(
-        self, problem: Problem, noise: Noise, *, run: int, queries: int, guard: float
+        self,
+        problem: Problem,
+        noise: Noise,
+        *,
+        run: int,
+        queries: int,
+        guard: float,
+        rows: int = 0,
     ) -> None:
         self.problem = problem
+        self.filled = min(rows, FILLED.get(problem.x.device.type, OTHERWISE))
         self.guard = guard
         self.steps = queries
         _, channels, height, width = problem.x.shape
@@ -119,20 +150,82 @@ class SquareLinf:
         if bool((s["query"] < 0).any()):
             return self._first(s)
         place = self._next(s)
+        together = min(TOGETHER, self.filled // len(s["query"]))
+        if together > 1:
+            self._several(s, together)
+        else:
+            self._one(s, place)
+        return (s["margin"] <= -self.guard) | (s["query"] >= self.steps) | s["broken"]
+
+    def _one(self, s: State, place: tuple[Tensor, Tensor]) -> None:
+        """The next square of each row."""
         candidate = self._candidate(s, s["windows"][place], s["signs"][place])
         waiting = s["query"] < self.steps
         logits = self.problem.model.logits(candidate)
         accepted = self._accept(s, candidate, logits, waiting)
         self._remember(s, place, accepted)
         s["query"] += 1
-        return (s["margin"] <= -self.guard) | (s["query"] >= self.steps) | s["broken"]
+
+    def _several(self, s: State, together: int) -> None:
+        """The next squares of each row, up to the first that is accepted."""
+        n, ahead = len(s["query"]), self.ahead[-1]
+        waiting = (s["query"] < self.steps).nonzero().flatten()
+        if not len(waiting):
+            return
+        self._refresh(s, waiting, len(ahead))
+        at = ((s["query"] - s["block"]).unsqueeze(1) + ahead).clamp(max=BLOCK - 1)
+        open_ = s["query"].unsqueeze(1) + ahead < self.steps
+        open_ &= ~self._idle(s, torch.arange(n, device=at.device), at)
+        rank = open_.cumsum(dim=1)
+        owner, offset = (open_ & (rank <= together)).nonzero(as_tuple=True)
+        place = owner, at[owner, offset]
+        candidate = self._candidate(s, s["windows"][place], s["signs"][place], owner)
+        logits = self.problem.model.logits(candidate)
+        new = margin(logits, s["y"][owner])
+        event = (new < s["margin"][owner]) | (new <= 0)
+        event |= ~logits.isfinite().all(dim=1)
+        met, last = until_first(owner, event, n)
+        rows = (last >= 0).nonzero().flatten()
+        last = last[rows]
+        accepted = torch.zeros(n, dtype=torch.bool, device=owner.device)
+        part = {key: s[key][rows] for key in JUDGED}
+        accepted[rows] = self._accept(
+            part, candidate[last], logits[last], torch.ones_like(rows, dtype=torch.bool)
+        )
+        for key in JUDGED:
+            s[key][rows] = part[key]
+        self._remember_all(s, place, met, rows, last, accepted)
+        s["query"][rows] += offset[last] + 1
+
+    def _remember_all(
+        self,
+        s: State,
+        place: tuple[Tensor, Tensor],
+        met: Tensor,
+        rows: Tensor,
+        last: Tensor,
+        accepted: Tensor,
+    ) -> None:
+        """Notes the rejected squares of the side that was tried last."""
+        if not self.memory:
+            return
+        side = s["windows"][..., 2][place]
+        latest = s["rejected_side"].clone()
+        latest[rows] = side[last]
+        stale = (accepted | (latest != s["rejected_side"])).nonzero().flatten()
+        s["rejected"][stale] = False
+        s["rejected_side"] = latest
+        squares, owner = s["square"][place], place[0]
+        known = met & ~accepted[owner] & (side == latest[owner])
+        known &= squares < self.memory
+        s["rejected"][owner[known], squares[known]] = True
 
     def _first(self, s: State) -> Tensor:
         """The start of rows that just came in."""
         fresh = s["query"] < 0
         rows = fresh.nonzero().flatten()
         logits = self.problem.model.logits(s["image"][rows])
-        s["margin"][rows] = margin(logits, s["y"][rows])
+        s["margin"][rows] = margin(logits, s["y"][rows]).to(s["margin"])
         s["found"][rows] = logits.argmax(dim=1) != s["y"][rows]
         s["broken"][rows] = ~logits.isfinite().all(dim=1)
         s["query"] += fresh
@@ -228,15 +321,17 @@ class SquareLinf:
         squares = s["square"][place]
         s["rejected"][place[0], squares] = ~accepted & (squares < self.memory)
 
-    def _candidate(self, s: State, windows: Tensor, signs: Tensor) -> Tensor:
-        """The images with their squares added, inside ball and box."""
+    def _candidate(
+        self, s: State, windows: Tensor, signs: Tensor, rows: Tensor | slice = ALL
+    ) -> Tensor:
+        """The images of the rows with their squares added, inside ball and box."""
         top, left, side = windows.unsqueeze(2).unbind(dim=1)  # (n, 1)
         down = ((self.rows >= top) & (self.rows < top + side)).to(signs)
         across = ((self.columns >= left) & (self.columns < left + side)).to(signs)
         step = (signs * (2 * self.problem.threat.eps)).view(*signs.shape, 1, 1)
         bands = step * down.view(len(down), 1, -1, 1)  # (n, C, H, 1)
-        moved = (bands * across.view(len(across), 1, 1, -1)).add_(s["image"])
-        return torch.clamp(moved, s["low"], s["high"], out=moved)
+        moved = (bands * across.view(len(across), 1, 1, -1)).add_(s["image"][rows])
+        return torch.clamp(moved, s["low"][rows], s["high"][rows], out=moved)
 
     def _accept(
         self, s: State, candidate: Tensor, logits: Tensor, waiting: Tensor
@@ -249,11 +344,30 @@ class SquareLinf:
         if not len(rows):
             return better
         image = candidate[rows]
-        s["margin"][rows] = new[rows]
+        s["margin"][rows] = new[rows].to(s["margin"])
         s["image"][rows] = image
         s["areas"][rows] = _areas(image, s["low"][rows], s["high"][rows])
         s["found"][rows] = (logits.argmax(dim=1) != s["y"])[rows]
         return better
+
+
+def until_first(owner: Tensor, event: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    """Which trials come no later than the first event of their owner.
+
+    Args:
+        owner: Of each trial, in the order in which it makes them (k,).
+        event: Bool (k,).
+        n: Owners.
+
+    Returns:
+        Bool (k,); and the number of the last such trial of each owner (n,), -1: none.
+    """
+    trial = torch.arange(len(owner), device=owner.device)
+    first = torch.full((n,), len(owner), device=owner.device)
+    first = first.scatter_reduce(0, owner[event], trial[event], "amin")
+    met = trial <= first[owner]
+    last = torch.full_like(first, -1)
+    return met, last.scatter_reduce(0, owner[met], trial[met], "amax")
 
 
 def _areas(image: Tensor, low: Tensor, high: Tensor) -> Tensor:
