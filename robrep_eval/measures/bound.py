@@ -28,7 +28,7 @@ class EstimatedBound(Measurement[BoundEstimate]):
     """
 
     images: int = BOUND_IMAGES
-    """The first ones; fewer where the battery was short."""
+    """The first ones; of the default number fewer where the battery was short."""
     restarts: int = 2
     """Of the displacement attack."""
     steps: int = 50
@@ -61,7 +61,9 @@ class EstimatedBound(Measurement[BoundEstimate]):
 
     def _count(self, finished: Finished) -> int:
         """The first so many images."""
-        most = affordable(finished.result, finished.data.shape).bound
+        most = self.images
+        if most == BOUND_IMAGES:
+            most = affordable(finished.result, finished.data.shape).bound
         return min(len(finished.data), self.images, most)
 
     def has(self, record: BoundEstimate, finished: Finished) -> bool:

@@ -18,7 +18,7 @@ from zoo.records import Result
 LEVELS = ("none", "default", "full")
 MAX_IMAGES = 256
 """Taken from the evaluated set as a limit takes them; fewer where the battery was
-short, see `robrep_eval.measures.budget`."""
+short, see `robrep_eval.measures.budget`, unless another number is asked for."""
 
 
 def subject(finished: Finished, images: int) -> Subject:
@@ -26,7 +26,8 @@ def subject(finished: Finished, images: int) -> Subject:
     key = f"health of {images}"
     if key not in finished.shared:
         most = affordable(finished.result, finished.data.shape)
-        some = finished.data.take(min(images, most.health))  # of all classes
+        count = most.health if images == MAX_IMAGES else images
+        some = finished.data.take(min(images, count))  # of all classes
         claims = finished.claims()
         finished.shared[key] = Subject(
             classifier=finished.classifier,
