@@ -150,12 +150,12 @@ def test_json_is_the_record_and_progress_stays_on_stderr(
     code, out, err = _call(
         monkeypatch, capsys, tmp_path, "-q", "--model", str(encoder_file), *words[:-1]
     )
-    assert (code, err) == (0, "")
+    assert (code, err.splitlines()) == (0, [f"saved in {folder.relative_to(tmp_path)}"])
     assert "fgsm" in out
     assert "re-checked" in out
     code, out, _ = _call(monkeypatch, capsys, tmp_path, "verify", str(folder))
     assert code == 0
-    assert out.count("ok ") == 9
+    assert out.count("ok ") == 10
 
 
 def test_help_and_completion_answer_without_torch() -> None:
