@@ -116,6 +116,7 @@ def _children(pid: int) -> list[int]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # five processes that import torch, on a busy machine
 def test_a_probe_that_two_processes_fit_is_that_of_one_also_when_the_first_dies(
     plain_classifier: Classifier, tmp_path: Path
 ) -> None:
