@@ -157,5 +157,6 @@ class LeadingSession(Session):
             minutes = seconds * left / 60
             span = f"{minutes:.2g} minutes" if minutes < 90 else f"{minutes / 60:.3g} h"
             say(f"a step takes {seconds:.2g} s here, by a trial: {span} to the end")
-        if self.start is not None and not self.state.epoch:
+        watched = self.recipe.monitor.every > 0
+        if self.start is not None and watched and not self.state.epoch:
             say(f"before the first step: held-out {self._seen(self.export())}")

@@ -14,7 +14,9 @@ from torch import Tensor, nn
 
 from pretrain.cli import assemble, command
 from pretrain.finite import first_broken
+from pretrain.progress import Lines
 from pretrain.recipe import Recipe, merge, validate
+from pretrain.session import Surroundings
 from pretrain.start import check_trainable, find_start
 from pretrain.train import train
 from zoo import datasets
@@ -144,6 +146,17 @@ def test_the_card_says_what_went_in(tmp_path: Path) -> None:
     words = ("publish", str(last), "--to", str(tmp_path / "zoo"))
     assert "cc-by-nc-nd-4.0, forbids" in commands.refusal(cli, *words)
     assert not (tmp_path / "zoo").exists()
+
+
+def test_a_run_that_is_not_watched_says_its_cost_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    change = {"data": "digits", "init": "zoo:simclr-digits", "monitor": {"every": 0}}
+    recipe = validate({**RUN, **change, "epochs": 1})
+    train(recipe, tmp_path / "run", Surroundings(report=Lines()))
+    told = capsys.readouterr().err
+    assert "a step takes" in told
+    assert "held-out" not in told
 
 
 def test_an_encoder_of_the_zoo_lends_its_card() -> None:
