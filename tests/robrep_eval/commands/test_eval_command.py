@@ -18,6 +18,7 @@ from zoo.encoder import Encoder, save_encoder
 from zoo.files import read_tensors, write_tensors
 from zoo.records import Result
 from zoo.result_file import read_result
+from zoo.verification import verify_folder
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +156,7 @@ def test_json_is_the_record_and_progress_stays_on_stderr(
     assert "re-checked" in out
     code, out, _ = _call(monkeypatch, capsys, tmp_path, "verify", str(folder))
     assert code == 0
-    assert out.count("ok ") == 10
+    assert out.count("ok ") == len(verify_folder(folder))
 
 
 def test_help_and_completion_answer_without_torch() -> None:
