@@ -97,6 +97,11 @@ def _examples(epilog: str) -> str:
     return "\n".join(line for line in lines if line and line != "Examples:")
 
 
+def _network(given: str | dict[str, str]) -> str:
+    """An architecture, or the encoder that a run starts from."""
+    return given if isinstance(given, str) else given["model"]
+
+
 def recipes() -> str:
     """One section per recipe of robrep's own, from the files themselves."""
     from pretrain.recipe import RECIPES, built_in, load_recipe
@@ -114,7 +119,7 @@ def recipes() -> str:
         threat = content.get("threat")
         adversary = f"{threat['norm']} {threat['eps']}" if threat else "none"
         network = content.get("arch") or content.get("init", "")
-        cells = [content.get("method", ""), content.get("data", ""), network]
+        cells = [content.get("method", ""), content.get("data", ""), _network(network)]
         lines.append(f"| [`{name}`](#{name}) | {' | '.join(cells)} | {adversary} |")
         text = (RECIPES / f"{name}.yaml").read_text(encoding="utf-8")
         notes.append(f"\n## {name}\n\n```yaml\n{text.strip()}\n```")

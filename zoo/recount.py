@@ -173,6 +173,7 @@ _ABOVE = {
             "finds_planted",
             "worst_case",
             "breaks_control",
+            "stateless",
         ),
         Status.FAIL,
     ),
@@ -181,6 +182,8 @@ _ABOVE = {
     ),
 }
 """Health checks that pass unless their value exceeds the limit."""
+_COMPARED = ("other_losses", "decision_probe", "surrogate")
+"""Those that pass just then, too, and warn or fail by how many images stood."""
 
 
 def status(flag: Flag) -> Status | None:
@@ -190,6 +193,10 @@ def status(flag: Flag) -> Status | None:
     over = flag.value > flag.limit
     if flag.check in _ABOVE:
         return _ABOVE[flag.check] if over else Status.PASS
+    if flag.check in _COMPARED and over and flag.status is Status.PASS:
+        return Status.WARN
+    if flag.check in _COMPARED and not over:
+        return Status.PASS
     if flag.check == "clean_first":
         return Status.PASS if over else Status.WARN
     if flag.check == "gradient_nonzero":

@@ -61,9 +61,8 @@ def stateless(subject: Subject) -> Flag:
     generator = subject.generator()
     before = [random_start(new, near, generator) for _ in range(ASKED_BEFORE)]
     fresh = _last_answer(subject, [new])
-    changed = bool(
-        (difference(fresh, _last_answer(subject, [*before, new])) > AGREEMENT).any()
-    )
+    moved = float(difference(fresh, _last_answer(subject, [*before, new])).max())
+    changed = moved > AGREEMENT
     other = _other_predictions(subject)
     return Flag(
         check="stateless",
@@ -78,6 +77,8 @@ def stateless(subject: Subject) -> Flag:
             if other
             else "no answer depends on what was asked before"
         ),
+        value=None if other and not changed else moved,
+        limit=AGREEMENT,
         examples=other,
     )
 
