@@ -216,7 +216,9 @@ _TABLE: tuple[tuple[Basis, str, list[str]], ...] = (
             "result.measurements.corruptions.mean",
             "result.measurements.eps_curve.points[].eps",
             "result.measurements.health.n",
-            *_under("result.measurements.health.flags[]", "status", "examples"),
+            *_under(
+                "result.measurements.health.flags[]", "check", "status", "examples"
+            ),
         ],
     ),
     (
@@ -286,13 +288,7 @@ _TABLE: tuple[tuple[Basis, str, list[str]], ...] = (
             "result.measurements.eps_curve.attack",
             "result.measurements.eps_curve.points[].robust",
             "result.measurements.health.level",
-            *_under(
-                "result.measurements.health.flags[]",
-                "check",
-                "summary",
-                "value",
-                "limit",
-            ),
+            *_under("result.measurements.health.flags[]", "summary", "value", "limit"),
         ],
     ),
 )

@@ -14,7 +14,7 @@ from itertools import pairwise
 import numpy as np
 from pydantic import BaseModel
 
-from zoo import two_phases
+from zoo import health_checks, two_phases
 from zoo.batteries import fault, misattacked
 from zoo.errors import VerificationError
 from zoo.measurements import (
@@ -207,8 +207,8 @@ def status(flag: Flag) -> Status | None:
 
 def check_health(result: Result, report: HealthReport) -> None:
     """Each status follows from its numbers; examples are evaluated images."""
-    names = [flag.check for flag in report.flags]
-    holds("a health check is listed twice", len(set(names)) == len(names))
+    if reason := health_checks.fault(report):
+        raise VerificationError(reason)
     known = set(result.examples.index)
     for flag in report.flags:
         agree(f"status of {flag.check}", flag.status, status(flag) or flag.status)

@@ -75,12 +75,15 @@ def extract(
     key = files.key(encoder, data)
     paths = _paths(files.folder / key[:16], len(data))
     for number in team.each(len(paths), f"features {key[:16]}"):
-        if _read(paths[number], key) is None:
+        if _read(paths[number], key, files, _rows(number, len(data))) is None:
             part = data.subset(slice(number * PART, (number + 1) * PART))
             z = torch.cat(list(passes(encoder, part, layout))).to(FORMATS[files.format])
             check_finite(z)
             _write(paths[number], key, z)
-    found = [_read(path, key) for path in paths]
+    found = [
+        _read(path, key, files, _rows(number, len(data)))
+        for number, path in enumerate(paths)
+    ]
     return [part for part in found if part is not None]
 
 
@@ -119,7 +122,12 @@ def _write(path: Path, key: str, z: Tensor) -> None:
         ) from None
 
 
-def _read(path: Path, key: str) -> Tensor | None:
+def _rows(number: int, count: int) -> int:
+    """Images of a part."""
+    return min(PART, count - number * PART)
+
+
+def _read(path: Path, key: str, files: FeatureFiles, rows: int) -> Tensor | None:
     """A part, mapped; None if it is not there, of something else, or damaged."""
     if not path.exists():
         return None
@@ -130,7 +138,8 @@ def _read(path: Path, key: str) -> Tensor | None:
     z = tensors.get("features")
     if z is None or said.get("key") != key or said.get("sha256") != _hash(z):
         return None
-    return z
+    form = z.dtype is FORMATS[files.format] and z.ndim == 2 and len(z) == rows
+    return z if form and bool(z.isfinite().all()) else None
 
 
 def _hash(z: Tensor) -> str:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from torch import nn
@@ -40,7 +41,7 @@ def export(encoder: Encoder, to: Path) -> str:
 
     Raises:
         UserError: an architecture of robrep's own, one with a linear end, or a folder
-            that holds such files already.
+            that holds a file of one of these names already.
     """
     arch = encoder.spec.arch
     if LINEAR_END in encoder.spec.options:
@@ -53,13 +54,22 @@ def export(encoder: Encoder, to: Path) -> str:
             f"'{arch}' is an architecture of robrep's own, not of timm, transformers "
             "or open_clip; load it with zoo.load"
         )
-    for name in (CONFIG, SAFETENSORS):
-        if (to / name).exists():
-            raise UserError(f"{to / name} exists already; choose another folder")
-    to.mkdir(parents=True, exist_ok=True)
     model = encoder.backbone.model
     assert isinstance(model, nn.Module), "backbones of other libraries have one"
-    return _WRITERS[arch.partition(":")[0] + ":"](encoder, model, to)
+    writer = _WRITERS[arch.partition(":")[0] + ":"]
+    to.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=to, prefix=".export-") as place:
+        # A library's own writer may replace or remove what it finds in its folder.
+        call = writer(encoder, model, Path(place))
+        files = sorted(Path(place).iterdir())
+        for file in files:
+            if (to / file.name).exists():
+                raise UserError(
+                    f"{to / file.name} exists already; choose another folder"
+                )
+        for file in files:
+            file.rename(to / file.name)
+    return call.replace(place, str(to))
 
 
 def _timm(encoder: Encoder, model: nn.Module, to: Path) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import multiprocessing
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +157,27 @@ def test_features_are_made_once_and_again_only_where_they_must(
     found = extract(encoder, data, half)
     assert found[0].dtype is torch.float16
     assert torch.equal(torch.cat(found), (2 * first).half())
+
+
+@pytest.mark.parametrize(
+    "forged", [lambda z: z[:50], lambda z: z[0], lambda z: z.long(), lambda z: z / 0]
+)
+def test_files_that_cannot_be_features_are_made_again(
+    small_blocks: None,
+    digits_test: Dataset,
+    tmp_path: Path,
+    forged: Callable[[Tensor], Tensor],
+) -> None:
+    data, encoder = digits_test.subset(slice(100)), Counting()
+    files = FeatureFiles(folder=tmp_path)
+    (first,) = extract(encoder, data, files)
+    (path,) = tmp_path.rglob("*.safetensors")
+    wrong = forged(first.clone()).contiguous()
+    said = read_tensors(path)[1]
+    digest = hashlib.sha256(wrong.view(torch.uint8).numpy().data).hexdigest()
+    write_tensors(path, {"features": wrong}, {**said, "sha256": digest})
+    assert torch.equal(extract(encoder, data, files)[0], first)
+    assert encoder.seen == 200
 
 
 def test_features_beyond_float16_are_refused(

@@ -221,12 +221,17 @@ def _measured(name: str, **values: Any) -> Callable[[Content], None]:
     return lambda now: now["result"]["measurements"][name].update(values)
 
 
-def _flag(**values: Any) -> Callable[[Content], None]:
+def _flag(check: str = "deterministic", **values: Any) -> Callable[[Content], None]:
     def forge(now: Content) -> None:
         flags = now["result"]["measurements"]["health"]["flags"]
-        next(f for f in flags if f["check"] == "deterministic").update(values)
+        next(f for f in flags if f["check"] == check).update(values)
 
     return forge
+
+
+def _less(now: Content) -> None:
+    health = now["result"]["measurements"]["health"]
+    health["flags"] = [f for f in health["flags"] if f["check"] != "deterministic"]
 
 
 def _scaled(name: str) -> Callable[[Content], None]:
@@ -309,7 +314,7 @@ JOINTLY: dict[str, Callable[[Content], None]] = {
     "result.probe.train_n": _fewer_labels,
     "result.provenance.robrep": _another_version,
     "result.measurements.health.flags[].value": _flag(value=5e-5),
-    "result.measurements.health.flags[].limit": _flag(limit=2e-4),
+    "result.measurements.health.flags[].limit": _flag("large_eps_breaks", limit=0.3),
     "result.measurements.smoothing.sigma": _scaled("sigma"),
     "result.measurements.smoothing.alpha": _scaled("alpha"),
     "result.measurements.smoothing.prediction": _smoothing(0, -1, 0.0),
@@ -439,6 +444,8 @@ JOINT_FORGERIES: dict[str, tuple[Callable[[Content], None], str]] = {
     "a curve that rises": (_curve_at(3, 10), "largest rise of eps_curve"),
     "a failing check that passes": (_flag(value=0.5), "status of deterministic"),
     "a passing check that fails": (_flag(status="fail"), "status of deterministic"),
+    "a limit that no check has": (_flag(limit=2e-4), "limit of deterministic"),
+    "a check that is left out": (_less, "lack deterministic"),
     "no adversarial loss": (_no_loss, "a loss below log 2"),
     "averages of no list": (_measured("bound", b1=0.1), "bound.b1"),
     "top 1 above top 5": (

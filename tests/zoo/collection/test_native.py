@@ -159,3 +159,21 @@ def test_the_licence_of_other_references(tmp_path: Path) -> None:
     assert licence_of("timm:vit_small_patch14_dinov2.lvd142m") == "apache-2.0"
     assert licence_of("robustbench:Carmon2019Unlabeled") is None
     assert licence_of(str(tmp_path / "net.pt")) is None
+
+
+def test_files_of_the_user_stay(tmp_path: Path) -> None:
+    """transformers' own writer removes what looks like an older model's parts."""
+    pytest.importorskip("transformers")
+    ours = _encoder("transformers:dinov2", **SIZES, **PATCHES)
+    mine = tmp_path / "model-00001-of-00002.safetensors"
+    mine.write_text("mine")
+    export(ours, tmp_path)
+    assert mine.read_text() == "mine"
+    assert not list(tmp_path.glob(".export-*"))
+    (tmp_path / "two").mkdir()
+    settings = tmp_path / "two" / "preprocessor_config.json"
+    settings.write_text("mine")
+    with pytest.raises(UserError, match="exists already"):
+        export(ours, settings.parent)
+    assert [path.name for path in settings.parent.iterdir()] == [settings.name]
+    assert settings.read_text() == "mine"

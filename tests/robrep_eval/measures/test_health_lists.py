@@ -1,0 +1,60 @@
+"""The ground's list of health checks is that of the checks themselves."""
+
+from __future__ import annotations
+
+import pytest
+
+from robrep_eval import evaluate
+from zoo import health_checks
+from zoo.classifier import Classifier
+from zoo.measurements import HealthReport
+
+
+@pytest.fixture(scope="module")
+def report(robust_classifier: Classifier) -> HealthReport:
+    found = evaluate(
+        robust_classifier,
+        dataset="digits",
+        eps=0.1,
+        attacks="fgsm",
+        limit=16,
+        health="full",
+    )
+    health = found.measurements.health
+    assert health is not None
+    return health
+
+
+def test_every_check_is_listed_with_its_limit(report: HealthReport) -> None:
+    assert health_checks.fault(report) is None
+    for flag in report.flags:
+        if flag.check in health_checks.LIMITS and flag.value is not None:
+            assert flag.limit == health_checks.LIMITS[flag.check], flag.check
+
+
+@pytest.mark.parametrize(
+    ("forged", "reason"),
+    [
+        ({"flags": []}, "the health checks lack batch_independent"),
+        ({"level": "default"}, "no health check of level default is called breaks_con"),
+    ],
+)
+def test_a_list_that_is_not_whole(
+    report: HealthReport, forged: dict[str, object], reason: str
+) -> None:
+    assert (health_checks.fault(report.model_copy(update=forged)) or "").startswith(
+        reason
+    )
+
+
+def test_a_flag_left_out_doubled_or_with_another_limit(report: HealthReport) -> None:
+    flags = list(report.flags)
+    for at, flag in enumerate(flags):
+        less = report.model_copy(update={"flags": flags[:at] + flags[at + 1 :]})
+        assert health_checks.fault(less) == f"the health checks lack {flag.check}"
+    more = report.model_copy(update={"flags": [*flags, flags[0]]})
+    assert health_checks.fault(more) == "a health check is listed twice"
+    first = next(f for f in flags if f.check == "deterministic")
+    wider = [f.model_copy(update={"limit": 1e9}) if f is first else f for f in flags]
+    forged = report.model_copy(update={"flags": wider})
+    assert "the limit of deterministic is 0.0001" in (health_checks.fault(forged) or "")
