@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
@@ -233,6 +234,9 @@ def request_options(options: Mapping[str, Any]) -> dict[str, Any]:
         "report",
     )
     found |= {name: options[name] for name in same if name in options}
+    limit = options.get("limit")
+    if isinstance(limit, bool) or not isinstance(limit, Integral | None):
+        raise UserError(f"limit must be a whole number, not {limit!r}")
     for name in ("engine", "randomness"):
         if name in options:
             found[name] = options[name].lower()

@@ -217,6 +217,11 @@ def training_images(request: Request, data: Dataset) -> Dataset:
         return request.train.read_by(request.workers)
     if isinstance(request.dataset, str):
         return _named_images(request, "train")
+    if datasets.find(data.name) is None:
+        raise UserError(
+            f"give the images and labels that the probe of '{data.name}' is to be "
+            "fitted on (train=)"
+        )
     named = datasets.load(data.name, "train", data_dir=request.data_dir)
     return named.read_by(request.workers)
 

@@ -10,6 +10,7 @@ from torch import nn
 from robrep_eval.probes.linear import ProbeSettings
 from robrep_eval.probes.protocols import fit
 from robrep_eval.run.options import ProbeOptions, check_names, numbers, probe_settings
+from zoo import datasets
 from zoo.classifier import Classifier
 from zoo.collection.references import check_unused
 from zoo.datasets.foreign import Classes, as_datasets
@@ -42,7 +43,8 @@ def fit_probe(
     Args:
         encoder: An `Encoder`, or any module that gives features (N, d), which is
             copied.
-        train: Images and labels of any kind that `zoo.datasets.foreign` reads.
+        train: A dataset's name, or images and labels of any kind that
+            `zoo.datasets.foreign` reads.
         test: If given, k-NN accuracy on it is recorded beside the probe.
         settings: All of the probe's settings, in place of single options.
         seed: Which images, if `labels` asks for a part.
@@ -69,6 +71,10 @@ def fit_probe(
     if asked.protocol != "SLF" and eps is None:
         raise UserError(f"name a radius for the probe {asked.protocol} (eps=)")
     threat = ThreatModel(norm=parse_norm(norm), eps=parse_eps(eps or 1.0))
+    if isinstance(train, str):
+        train = datasets.load(train, "train")
+    if isinstance(test, str):
+        test = datasets.load(test, "test")
     held, fitting = as_datasets(test, train, classes=classes)
     if fitting is None:
         raise UserError("give images and labels to fit the probe on (train)")
