@@ -216,6 +216,7 @@ _TABLE: tuple[tuple[Basis, str, list[str]], ...] = (
             "result.measurements.corruptions.mean",
             "result.measurements.eps_curve.points[].eps",
             "result.measurements.health.n",
+            "result.measurements.health.level",
             *_under(
                 "result.measurements.health.flags[]", "check", "status", "examples"
             ),
@@ -287,7 +288,6 @@ _TABLE: tuple[tuple[Basis, str, list[str]], ...] = (
             ),
             "result.measurements.eps_curve.attack",
             "result.measurements.eps_curve.points[].robust",
-            "result.measurements.health.level",
             *_under("result.measurements.health.flags[]", "summary", "value", "limit"),
         ],
     ),
