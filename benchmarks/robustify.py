@@ -14,7 +14,7 @@ larger `--limit` too.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -169,7 +169,7 @@ def _folder(given: Any, name: str) -> Path | None:
 
 
 def table(
-    results: dict[str, Sequence[Result]], passes: dict[str, float], eps: str
+    results: Mapping[str, Sequence[Result]], passes: dict[str, float], eps: str
 ) -> str:
     """Markdown: clean and robust accuracy of each encoder on each set."""
     sets = [result.dataset.name for result in next(iter(results.values()))]
