@@ -99,11 +99,9 @@ def load_suite(name: str) -> Suite:
         raise UserError(
             f"no suite '{name}'; {nearest(name, names())} (one of your own: FILE.yaml)"
         )
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read the suite {path}: {error}") from None
-    return validated(yaml_text.parse(text, str(path)), Suite, str(path))
+    if not path.exists():
+        raise UserError(f"cannot read the suite {path}: no such file")
+    return validated(yaml_text.read(path), Suite, str(path))
 
 
 def suite_requests(

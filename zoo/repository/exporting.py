@@ -48,7 +48,7 @@ def export(
 
     Args:
         source: The collection.
-        to: Folder, made if need be; files of the same names are replaced.
+        to: Folder, made if need be; what is there already stays.
         form: One of `FORMS`.
         developer: Who made the encoders; part of Every Eval Ever's names.
 
@@ -57,20 +57,31 @@ def export(
 
     Raises:
         UserError: an unknown form, a name that cannot be, or a folder that cannot be
-            written.
+            written or holds a file of such a name with other content.
     """
     if form not in FORMS:
         raise UserError(f"no form '{form}'; {nearest(form, FORMS)}")
     every_eval_ever.check_developer(developer)
-    written = []
+    made: dict[Path, str] = {}
     for row in sorted(source.index.encoders, key=lambda row: row.card.name):
         entries = [read_entry(source, row, name) for name in row.entries]
         for place, text in FORMS[form](row, entries, developer, source.uri):
-            try:
-                write_text(to / place, text)
-            except OSError as error:
-                raise UserError(
-                    f"cannot write to {to / place}: {error.strerror}"
-                ) from None
-            written.append(to / place)
-    return written
+            made[to / place] = text
+    for path, text in made.items():
+        _check_free(path, text)
+    for path, text in made.items():
+        try:
+            write_text(path, text)
+        except OSError as error:
+            raise UserError(f"cannot write to {path}: {error.strerror}") from None
+    return list(made)
+
+
+def _check_free(path: Path, text: str) -> None:
+    """Raises `UserError` if something else than that text stands there."""
+    if not path.exists():
+        return
+    if not path.is_file() or path.read_bytes() != text.encode():
+        raise UserError(
+            f"{path} exists already with other content; name another folder (--to)"
+        )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -253,3 +255,13 @@ def test_a_file_that_is_no_suite(
     path.write_text(SUITE.replace(old, new, 1))
     with pytest.raises(UserError, match=message):
         load_suite(str(path))
+
+
+def test_a_suite_is_a_plain_file_of_a_plain_size(tmp_path: Path) -> None:
+    pipe, large = tmp_path / "pipe.yaml", tmp_path / "large.yaml"
+    os.mkfifo(pipe)
+    with large.open("wb") as file:
+        file.truncate(3 << 30)
+    for path in (pipe, large):
+        with pytest.raises(UserError, match=re.escape(str(path))):
+            load_suite(str(path))

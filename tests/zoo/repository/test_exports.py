@@ -112,3 +112,14 @@ def test_what_cannot_be_is_refused(
     with pytest.raises(UserError, match=message):
         export(source, tmp_path / "out", form, developer=developer)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("form", ["model-card", "every-eval-ever"])
+def test_files_of_the_user_stay(source: Source, tmp_path: Path, form: str) -> None:
+    paths = export(source, tmp_path, form)
+    paths[-1].write_text("mine")
+    paths[0].unlink()
+    with pytest.raises(UserError, match="exists already with other content"):
+        export(source, tmp_path, form)
+    assert paths[-1].read_text() == "mine"
+    assert not paths[0].exists(), "nothing half-written"
