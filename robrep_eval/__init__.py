@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from robrep_eval.run.options import Options
     from robrep_eval.run.probing import fit_probe
     from robrep_eval.run.several import evaluate_all
+    from robrep_eval.run.suite_evaluation import evaluate_suite
     from robrep_eval.run.summary import Summary
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "compare_files",
     "evaluate",
     "evaluate_all",
+    "evaluate_suite",
     "fit_probe",
     "to_art",
     "to_robustbench",
@@ -43,6 +45,7 @@ _WHERE = {
     "Options": "robrep_eval.run.options",
     "Summary": "robrep_eval.run.summary",
     "evaluate_all": "robrep_eval.run.several",
+    "evaluate_suite": "robrep_eval.run.suite_evaluation",
     "compare_files": "robrep_eval.compare",
     "fit_probe": "robrep_eval.run.probing",
     "to_art": "robrep_eval.adapters",

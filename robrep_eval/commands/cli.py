@@ -133,7 +133,7 @@ def _run_suite(
     from robrep_eval.commands.display import LiveProgress
     from robrep_eval.run.evaluation import Callbacks
     from robrep_eval.run.shards import leading
-    from robrep_eval.run.suite_result import evaluate_suite
+    from robrep_eval.run.suite_evaluation import run_suite
 
     with LiveProgress(quiet=quiet or not leading()) as progress:
         tell = Callbacks(
@@ -142,7 +142,7 @@ def _run_suite(
             working=progress.working,
             saved=progress.saved,
         )
-        found = evaluate_suite(suite, requests, tell)
+        found = run_suite(suite, requests, tell)
     if not leading():
         return
     click.echo(found.model_dump_json(indent=2) if as_json else plain(found.to_text()))

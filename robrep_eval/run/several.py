@@ -154,10 +154,10 @@ def evaluate_all(
         UserError: a name that nothing is known by, or a value that makes no sense.
     """
     values: dict[str, Sequence[Any]] = {
-        "model": _listed(models),
-        "dataset": _listed(datasets),
-        "eps": _listed(eps),
-        "probe": _listed(probe),
+        "model": listed(models),
+        "dataset": listed(datasets),
+        "eps": listed(eps),
+        "probe": listed(probe),
     }
     if train is not None and len(values["dataset"]) > 1:
         raise UserError("train= goes with one dataset, not with a list of them")
@@ -182,7 +182,8 @@ def evaluate_all(
         return evaluate_each(requests, tell)
 
 
-def _listed(value: object) -> list[Any]:
+def listed(value: object) -> list[Any]:
+    """A list as it is, anything else as the one part of a list."""
     return list(value) if isinstance(value, list) else [value]
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
+from torch import nn
 
 from robrep_eval.run.places import words_for
 from robrep_eval.run.plan import Request, model_word, safe_name
@@ -117,33 +118,58 @@ def suite_requests(
     Raises:
         UserError: an option that the suite decides, or as `read_request`.
     """
+    check_left_out(suite, options)
+    if len(options["probe"]) > 1:
+        raise UserError("a suite takes one --probe; call it again for another")
+    found = []
+    for model, task, place in placed_tasks(suite, options["model"], options["output"]):
+        one = {
+            **options,
+            **task_options(suite, task, options["limit"]),
+            "model": model,
+            "probe": options["probe"][0],
+        }
+        found.append(replace(read_request(one, command), output=place))
+    return found
+
+
+def check_left_out(suite: Suite, options: Mapping[str, Any]) -> None:
+    """Raises `UserError` for an option that the suite decides, or another norm."""
     for name in FIXED:
-        if options[name]:
+        if options.get(name):
             raise UserError(
                 f"--{name} is for the suite {suite.name} to say; leave it out, or name "
                 "datasets in place of --suite"
             )
-    if len(options["probe"]) > 1:
-        raise UserError("a suite takes one --probe; call it again for another")
-    if parse_norm(options["norm"]) != suite.norm:
-        raise UserError(
-            f"the suite {suite.name} is in {suite.norm}, not {options['norm']}"
-        )
-    base = options["output"] or Path("runs") / f"suite-{suite.name}-v{suite.version}"
-    models = list(options["model"])
-    found = []
-    for model, word in zip(models, words_for(models, model_word), strict=True):
-        for task in suite.tasks:
-            one = {
-                **options,
-                "model": model,
-                "dataset": task.dataset,
-                "eps": str(task.eps),
-                "labels": task.labels,
-                "probe": options["probe"][0],
-                "limit": options["limit"] or suite.images,
-            }
-            request = read_request(one, command)
-            place = base / safe_name(word) / safe_name(task.name)
-            found.append(replace(request, output=place))
-    return found
+    norm = options.get("norm", suite.norm)
+    if parse_norm(norm) != suite.norm:
+        raise UserError(f"the suite {suite.name} is in {suite.norm}, not {norm}")
+
+
+def task_options(suite: Suite, task: Task, limit: int | None) -> dict[str, Any]:
+    """What a suite decides of one evaluation, but for `limit` images of the user's."""
+    return {
+        "dataset": task.dataset,
+        "eps": str(task.eps),
+        "labels": task.labels,
+        "limit": limit or suite.images,
+    }
+
+
+def placed_tasks(
+    suite: Suite, models: Sequence[str | nn.Module], output: Path | None
+) -> list[tuple[str | nn.Module, Task, Path]]:
+    """Each model with each task, and the run folder of the two.
+
+    Args:
+        suite: The tasks.
+        models: References or modules.
+        output: Folder of all of them; runs/suite-NAME-vVERSION by default.
+    """
+    base = output or Path("runs") / f"suite-{suite.name}-v{suite.version}"
+    words = words_for(models, model_word)
+    return [
+        (model, task, base / safe_name(word) / safe_name(task.name))
+        for model, word in zip(models, words, strict=True)
+        for task in suite.tasks
+    ]

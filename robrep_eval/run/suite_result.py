@@ -8,18 +8,13 @@ from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
-from robrep_eval.run.evaluation import Callbacks
-from robrep_eval.run.plan import Request, check_request
-from robrep_eval.run.several import run_each
-from robrep_eval.run.shards import leading
+from robrep_eval.run.plan import Request
 from robrep_eval.run.suite import Suite
 from robrep_eval.run.suite_figures import Answers, Estimate, figures
 from robrep_eval.run.summary import Failure, SummaryRow
 from zoo.board.text import percent
-from zoo.errors import UserError
-from zoo.files import write_text
 from zoo.judgement import mark
-from zoo.records import Record, Result, Training, read_record, write_record
+from zoo.records import Record, Result, Training
 from zoo.result_file import read_result
 from zoo.selection import ascending
 from zoo.tables import escape_markdown, markdown_table
@@ -139,50 +134,7 @@ class SuiteResult(Record):
         return "\n".join([*lines, NOTE])
 
 
-def evaluate_suite(
-    suite: Suite, requests: Sequence[Request], tell: Callbacks | None = None
-) -> SuiteResult:
-    """Evaluates models on a suite; the same call again goes on where a killed one was.
-
-    Args:
-        suite: The tasks.
-        requests: As `suite_requests` makes them.
-        tell: Whom to tell how far it is.
-
-    Returns:
-        The table, also in suite.json and suite.md of the folder that holds the runs.
-
-    Raises:
-        UserError: a name that nothing is known by, or a file that is no table of a
-            suite in its place. What goes wrong later is in `failed`.
-    """
-    tell = tell or Callbacks()
-    for request in requests:
-        check_request(request)
-    first = requests[0]
-    assert isinstance(first.output, Path)
-    base = first.output.parents[1]
-    _check_place(base)
-    rows, failed = run_each(requests, tell, base)
-    found = _result(suite, requests, rows, failed, base)
-    if leading():
-        base.mkdir(parents=True, exist_ok=True)
-        write_record(base / JSON, found)
-        write_text(base / MARKDOWN, MARK + found.to_markdown())
-        tell.saved(f"suite saved in {base / JSON}")
-    return found
-
-
-def _check_place(base: Path) -> None:
-    """Raises `UserError` if what would be replaced is no table of a suite."""
-    if (base / JSON).exists():
-        read_record(base / JSON, SuiteResult)
-    path = base / MARKDOWN
-    if path.exists() and not path.read_text(encoding="utf-8").startswith(MARK):
-        raise UserError(f"{path} is there already and is none of robrep's; move it")
-
-
-def _result(
+def suite_result(
     suite: Suite,
     requests: Sequence[Request],
     rows: Sequence[SummaryRow],

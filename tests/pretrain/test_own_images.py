@@ -17,6 +17,9 @@ from PIL import Image
 from robrep_eval.commands.cli import cli
 from zoo.datasets.base import Dataset
 
+pytestmark = pytest.mark.slow
+
+
 SECRET = "customer acme"
 """Part of the path that nobody else is to see."""
 USER = tempfile.TemporaryDirectory()

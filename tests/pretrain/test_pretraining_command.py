@@ -55,6 +55,7 @@ def test_bad_input_is_one_line_with_code_2(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_small_run_from_flags(tmp_path: Path) -> None:
     done = _run(
         *("--method", "simclr", "--epochs", "1", "--batch", "64"),

@@ -17,7 +17,10 @@ from pretrain import augment
 from zoo.ball import random_start
 
 HERE = Path(__file__).parent
-pytestmark = pytest.mark.timeout(900)  # several processes on a busy machine
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(900),  # several processes on a busy machine
+]
 
 
 def _torchrun(*arguments: str) -> subprocess.CompletedProcess[str]:

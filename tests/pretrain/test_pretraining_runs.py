@@ -160,6 +160,7 @@ def test_a_changed_recipe_is_refused_with_its_keys(finished: Path) -> None:
     assert _weights(finished) == before
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)  # several processes on a busy machine
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_run_that_was_killed_ends_with_the_same_weights(

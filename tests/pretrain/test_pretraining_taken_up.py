@@ -16,6 +16,9 @@ import torch
 from pretrain.cli import command
 from pretrain.run_folder import CHECKPOINT
 
+pytestmark = pytest.mark.slow
+
+
 SMALL = (
     *("pretrain", "--method", "simclr", "--batch", "64", "-q", "-o", "limit=200"),
     *("-o", "arch_options.widths=[4,8]", "-o", "arch_options.blocks=[1,1]"),

@@ -12,6 +12,8 @@ from zoo.classifier import Classifier
 from zoo.records import Outcome, Result, Verdict
 from zoo.verification import verify_folder
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -20,6 +20,9 @@ from torch import Tensor, nn
 import zoo
 from robrep_eval import evaluate, fit_probe, to_art, to_robustbench
 
+pytestmark = pytest.mark.slow
+
+
 DIGITS, NAMES = load_digits(return_X_y=True)
 GREY = torch.tensor(DIGITS[:120]).reshape(-1, 1, 8, 8).float() / 16
 LABELS = torch.tensor(NAMES[:120])

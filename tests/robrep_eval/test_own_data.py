@@ -77,6 +77,7 @@ def test_pictures_are_the_images_of_their_bytes(form: Callable[[slice], Any]) ->
     assert found.clean.k > 18
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("probe", ["alf", "aff"])
 def test_adversarial_probes_on_ones_own_module(probe: str) -> None:
     own = module(16)

@@ -17,6 +17,8 @@ from zoo.autoattack.stand_in import AutoAttack
 from zoo.classifier import Classifier
 from zoo.datasets.base import Dataset
 
+pytestmark = pytest.mark.slow
+
 
 def run(code: str, *folders: Path) -> str:
     """What a fresh Python prints, with `folders` first on its path."""

@@ -102,6 +102,7 @@ def test_a_killed_publisher_leaves_a_collection_that_holds(
     assert not left_over(root)
 
 
+@pytest.mark.slow
 def test_what_a_killed_publisher_left_in_the_temporary_folder_goes(
     tmp_path: Path,
 ) -> None:

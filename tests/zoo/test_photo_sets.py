@@ -177,6 +177,7 @@ for name in ("hf-datasets:org/pets", "hf-datasets:org/pets:validation"):
 """
 
 
+@pytest.mark.slow
 def test_a_repository_of_the_hub_by_the_real_client(tmp_path: Path) -> None:
     """As somebody's process reads it: over HTTP, then offline from the cache."""
     root = parquet(tmp_path / "own")

@@ -156,6 +156,7 @@ def test_verdicts_with_three_classes(norm: str, make: Any) -> None:
         _compare(model, x, y, member, threat, steps, 2)
 
 
+@pytest.mark.slow
 def test_verdicts_on_the_peers_own_checkpoint() -> None:
     import pyautoattack
     from sklearn.datasets import load_sample_image

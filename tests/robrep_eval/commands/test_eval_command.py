@@ -174,6 +174,7 @@ sys.exit("torch" in sys.modules)
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_to_the_same_result(
     encoder_file: Path, tmp_path: Path
 ) -> None:

@@ -97,6 +97,7 @@ def test_a_namesake_in_the_users_folder_is_named(tmp_path: Path) -> None:
         assert str(tmp_path / "zoo") in last
 
 
+@pytest.mark.slow
 def test_an_error_stands_alone_on_stderr(tmp_path: Path) -> None:
     """timm and robustbench warn about themselves when they are imported."""
     for model in ("timm:resnet_18", "robustbench:NoSuch2020Model"):

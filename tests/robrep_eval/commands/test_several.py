@@ -148,6 +148,7 @@ def test_a_linear_probe_is_fitted_once_for_all_radii(
     )
 
 
+@pytest.mark.slow
 def test_a_killed_command_goes_on_where_it_was(
     models: list[Path], tmp_path: Path
 ) -> None:

@@ -110,6 +110,7 @@ def test_official_arrays_are_read_block_by_block(
         measure_corruptions(classifier, data, str(tmp_path))
 
 
+@pytest.mark.slow
 def test_full_reports_them_beside_and_never_in_the_robust_accuracy(
     classifier: Classifier,
 ) -> None:

@@ -139,6 +139,7 @@ PLANTED = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "flag"), PLANTED, ids=[change.__name__ for change, _ in PLANTED]
 )

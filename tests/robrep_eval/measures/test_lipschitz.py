@@ -25,6 +25,9 @@ from zoo.nets.lipschitz import MaxMin
 from zoo.records import Verdict
 from zoo.threat import Norm, ThreatModel
 
+pytestmark = pytest.mark.slow
+
+
 SHAPE = (1, 4, 4)
 
 

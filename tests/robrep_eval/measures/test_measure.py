@@ -121,6 +121,7 @@ def test_a_certificate_with_other_noise_is_made_anew_and_told(
     assert shares == [], "nothing was left to do"
 
 
+@pytest.mark.slow
 def test_health_looks_at_every_class_of_a_folder_sorted_by_class(
     robust_classifier: Classifier,
     digits_test: Dataset,

@@ -28,6 +28,9 @@ from zoo.errors import UserError
 from zoo.linear_end import without_end
 from zoo.threat import ThreatModel
 
+pytestmark = pytest.mark.slow
+
+
 THREAT = ThreatModel(norm="Linf", eps=0.1)
 
 

@@ -55,6 +55,7 @@ def call(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_several_datasets_make_one_table_and_resume(
     encoder_file: Path, own_images: Path, tmp_path: Path
 ) -> None:
@@ -85,6 +86,7 @@ def test_several_datasets_make_one_table_and_resume(
     assert written == [p.stat().st_mtime_ns for p in tmp_path.glob("out/*/result.json")]
 
 
+@pytest.mark.slow
 def test_a_probe_by_name_is_another_run(encoder_file: Path, tmp_path: Path) -> None:
     words = ["--model", str(encoder_file), "--dataset", "digits", "--eps", "0.1"]
     words += ["--limit", "10", "--health", "none", "--attacks", "none"]
@@ -133,6 +135,7 @@ def test_bad_values_get_one_clear_error(
     assert list(tmp_path.iterdir()) == [], "nothing is left behind"
 
 
+@pytest.mark.slow
 def test_transfer_from_the_zoo_stands_beside_the_others(
     encoder_file: Path, tmp_path: Path
 ) -> None:

@@ -285,6 +285,7 @@ def test_hostile_text_does_nothing(browser: Any, run: Path, tmp_path: Path) -> N
     view.context.close()
 
 
+@pytest.mark.slow
 def test_a_page_with_gaps_is_a_page_too(
     browser: Any, run: Path, tmp_path: Path
 ) -> None:

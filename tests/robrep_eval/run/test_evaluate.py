@@ -253,6 +253,7 @@ def test_classes_mean_the_same_in_both_splits(
             fit_probe(encoder, digits_train, test=own(digits_test, other))
 
 
+@pytest.mark.slow
 def test_an_image_folder_without_adversarials_is_verified_and_keeps_its_notes(
     tmp_path: Path,
 ) -> None:
@@ -283,6 +284,7 @@ def test_an_image_folder_without_adversarials_is_verified_and_keeps_its_notes(
     assert sum("are no classes: emu" in line for line in said) == 1
 
 
+@pytest.mark.slow
 def test_results_do_not_depend_on_the_callers_random_state(
     plain_classifier: Classifier, digits_test: Dataset
 ) -> None:

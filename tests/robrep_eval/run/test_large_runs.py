@@ -103,6 +103,7 @@ def test_saving_takes_a_twentieth_of_the_time_at_most(
     assert journal.due()
 
 
+@pytest.mark.slow
 def test_verdicts_and_adversarials_do_not_depend_on_chunks(
     robust_classifier: Classifier, digits_test: Dataset, tmp_path: Path
 ) -> None:

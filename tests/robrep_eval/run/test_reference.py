@@ -20,6 +20,9 @@ from zoo.datasets.base import Dataset
 from zoo.records import Verdict
 from zoo.threat import Norm, ThreatModel
 
+pytestmark = pytest.mark.slow
+
+
 CUT = {"n_queries": 30, "n_iter": 6}
 """The same cut on both sides: every line of the driver runs, in seconds."""
 

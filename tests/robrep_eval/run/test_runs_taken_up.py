@@ -20,6 +20,9 @@ from zoo.classifier import Classifier
 from zoo.classifier_file import save_classifier
 from zoo.files import read_json
 
+pytestmark = pytest.mark.slow
+
+
 WORDS = ("--dataset", "digits", "-q", "--health", "none", "--chunk-size", "6")
 BRIEF = ("--attacks", "fgsm,apgd-ce", "--limit", "12", "--eps", "0.12")
 ENDLESS = ("--attacks", "square", "--limit", "300", "--eps", "0.001")

@@ -19,6 +19,9 @@ from zoo.encoder import Encoder, save_encoder
 from zoo.files import read_tensors
 from zoo.result_file import read_result
 
+pytestmark = pytest.mark.slow
+
+
 ARGUMENTS = ["--dataset", "digits", "--eps", "0.12", "--limit", "24", "-q"]
 ATTACKS = ["--attacks", "apgd-ce", "--chunk-size", "6"]
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

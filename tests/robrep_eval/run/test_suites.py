@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import bootstrap
+from torch import nn
 
+from robrep_eval import evaluate, evaluate_suite
 from robrep_eval.commands.cli import main
 from robrep_eval.run.suite import load_suite
 from robrep_eval.run.suite_figures import Answers, figures
@@ -170,6 +172,7 @@ def publish_encoder(folder: Path, seed: int, training: Training) -> None:
     write_record(folder / "card.json", card)
 
 
+@pytest.mark.slow
 def test_a_suite_of_two_seeds(
     call: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -265,3 +268,27 @@ def test_a_suite_is_a_plain_file_of_a_plain_size(tmp_path: Path) -> None:
     for path in (pipe, large):
         with pytest.raises(UserError, match=re.escape(str(path))):
             load_suite(str(path))
+
+
+def test_a_module_from_python(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Any
+) -> None:
+    """Each task's result is what `evaluate` says of it."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Flatten(), nn.Linear(64, 8))
+    suite = load_suite("small.yaml")
+    few: Any = {"attacks": "fgsm", "limit": 12, "measure": ()}
+    found = evaluate_suite(module, suite, **few)
+    folder = tmp_path / "runs" / "suite-small-v2"
+    assert read_record(folder / "suite.json", SuiteResult) == found
+    assert not found.failed
+    assert not found.own_images
+    [total] = found.totals
+    results = [read_result(folder / str(each.row.folder)) for each in found.rows]
+    mean = sum(result.robust.value for result in results) / 2
+    assert total.robust_mean.value == pytest.approx(mean)
+    alone = evaluate(module, "digits", eps=0.05, labels=40, **few)
+    assert results[1].robust == alone.robust
+    assert results[1].examples == alone.examples
+    with pytest.raises(UserError, match="eps is for the suite small"):
+        evaluate_suite(module, suite, eps=0.1, **few)  # type: ignore[call-arg]

@@ -30,6 +30,9 @@ from zoo.encoder import Encoder, load_encoder, save_encoder
 from zoo.errors import RobrepError, UserError
 from zoo.result_file import read_result
 
+pytestmark = pytest.mark.slow
+
+
 NAME = "test_efficientnet.r160_in1k"
 PHOTO = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 

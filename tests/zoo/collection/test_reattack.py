@@ -99,6 +99,7 @@ def pretend(root: Path) -> None:
     rehash(root, place)
 
 
+@pytest.mark.slow
 def test_attacks_that_were_never_run_are_found_out(
     declared: None, command: Callable[..., Ran], evaluated: Evaluated, tmp_path: Path
 ) -> None:
@@ -127,6 +128,7 @@ def test_attacks_that_were_never_run_are_found_out(
     assert set(told["fallen"].values()) <= STRONG
 
 
+@pytest.mark.slow
 def test_a_weaker_battery_is_told_and_fails_only_if_strict(
     declared: None, command: Callable[..., Ran], evaluated: Evaluated
 ) -> None:

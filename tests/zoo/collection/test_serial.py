@@ -76,6 +76,7 @@ def test_in_a_folder(states: tuple[Path, Path], tmp_path: Path) -> None:
     expect(tell(str(tmp_path / "shown"), (tmp_path / "shown", *states)))
 
 
+@pytest.mark.slow
 def test_on_a_hub(states: tuple[Path, Path], tmp_path: Path) -> None:
     """A repository that was set back; a revision that is asked for may be older."""
     with hub_stub.hub() as hub:

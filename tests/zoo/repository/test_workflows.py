@@ -82,6 +82,7 @@ def _path(programs: Path) -> dict[str, str]:
     }
 
 
+@pytest.mark.slow
 def test_verify_checks_what_the_merge_adds(
     merged: Path, programs: Path, tmp_path: Path
 ) -> None:

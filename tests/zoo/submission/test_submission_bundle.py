@@ -15,6 +15,8 @@ from ten_thousand import NAME, PAPER, Prepared, prepare
 
 from zoo.autoattack import stand_in
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:

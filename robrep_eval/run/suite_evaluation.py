@@ -1,0 +1,136 @@
+"""Evaluates models on all tasks of a suite, from the command line and from Python."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Unpack
+
+from torch import nn
+
+from robrep_eval.run.engine import Progress
+from robrep_eval.run.evaluation import Callbacks, showing
+from robrep_eval.run.options import SharedOptions, request_options
+from robrep_eval.run.plan import Request, check_request
+from robrep_eval.run.several import check_distinct, listed, run_each
+from robrep_eval.run.shards import leading
+from robrep_eval.run.suite import (
+    Suite,
+    check_left_out,
+    load_suite,
+    placed_tasks,
+    task_options,
+)
+from robrep_eval.run.suite_result import (
+    JSON,
+    MARK,
+    MARKDOWN,
+    SuiteResult,
+    suite_result,
+)
+from zoo.errors import UserError
+from zoo.files import write_text
+from zoo.paths import user_path
+from zoo.records import read_record, write_record
+
+
+def evaluate_suite(
+    models: str | nn.Module | Sequence[str | nn.Module],
+    suite: str | Suite,
+    *,
+    probe: str = "slf",
+    progress: bool = False,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+    on_stage: Callable[[str], None] = lambda _: None,
+    on_work: Callable[[float], None] = lambda _: None,
+    **options: Unpack[SharedOptions],
+) -> SuiteResult:
+    """Evaluates models on all tasks of a suite; the same call again goes on.
+
+    >>> from robrep_eval import evaluate_suite
+    >>> found = evaluate_suite("zoo:tarrl-digits", "digits", attacks="quick")
+    ... # doctest: +SKIP
+    >>> print(found.totals[0].robust_mean)  # doctest: +SKIP
+
+    Args:
+        models: One or a list of what `evaluate` takes.
+        suite: Its name, a file "PATH.yaml", or the suite itself.
+        probe: Protocol.
+        progress: Draws a bar, in scripts and notebooks, in place of the callbacks.
+        on_progress: Called as a battery advances.
+        on_stage: Called with one line before each stage.
+        on_work: Called with the share of a long fit or measurement that is done.
+        options: Of all evaluations, as `evaluate` takes them, but for what the suite
+            decides: datasets, radii, labels. `output` is the folder of the table and
+            of each task's run; by default runs/suite-NAME-vVERSION.
+
+    Returns:
+        The table, also in suite.json and suite.md of the folder; tasks that failed are
+        in `failed`, with their reasons.
+
+    Raises:
+        UserError: a name that nothing is known by, an option that the suite decides,
+            or a value that makes no sense.
+    """
+    tasks = suite if isinstance(suite, Suite) else load_suite(suite)
+    check_left_out(tasks, options)
+    chosen_models = listed(models)
+    check_distinct("model", chosen_models)
+    output = options.get("output")
+    base = None if output in (None, "auto") else user_path(str(output))
+    requests = []
+    for model, task, place in placed_tasks(tasks, chosen_models, base):
+        chosen: dict[str, Any] = {
+            "norm": tasks.norm,
+            **options,
+            **task_options(tasks, task, options.get("limit")),
+            "probe": probe,
+            "output": place,
+        }
+        data = chosen.pop("dataset")
+        requests.append(Request(model=model, dataset=data, **request_options(chosen)))
+    with showing(progress, on_progress, on_stage, on_work) as tell:
+        return run_suite(tasks, requests, tell)
+
+
+def run_suite(
+    suite: Suite, requests: Sequence[Request], tell: Callbacks | None = None
+) -> SuiteResult:
+    """Evaluates what was asked for of a suite.
+
+    Args:
+        suite: The tasks.
+        requests: As `suite_requests` makes them.
+        tell: Whom to tell how far it is.
+
+    Returns:
+        The table, also in suite.json and suite.md of the folder that holds the runs.
+
+    Raises:
+        UserError: a name that nothing is known by, or a file that is no table of a
+            suite in its place. What goes wrong later is in `failed`.
+    """
+    tell = tell or Callbacks()
+    for request in requests:
+        check_request(request)
+    first = requests[0]
+    assert isinstance(first.output, Path)
+    base = first.output.parents[1]
+    _check_place(base)
+    rows, failed = run_each(requests, tell, base)
+    found = suite_result(suite, requests, rows, failed, base)
+    if leading():
+        base.mkdir(parents=True, exist_ok=True)
+        write_record(base / JSON, found)
+        write_text(base / MARKDOWN, MARK + found.to_markdown())
+        tell.saved(f"suite saved in {base / JSON}")
+    return found
+
+
+def _check_place(base: Path) -> None:
+    """Raises `UserError` if what would be replaced is no table of a suite."""
+    if (base / JSON).exists():
+        read_record(base / JSON, SuiteResult)
+    path = base / MARKDOWN
+    if path.exists() and not path.read_text(encoding="utf-8").startswith(MARK):
+        raise UserError(f"{path} is there already and is none of robrep's; move it")
