@@ -36,7 +36,7 @@ def test_two_thousand_inputs(tmp_path: Path) -> None:
     check(fuzz(2000, 1, tmp_path), 2000)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(2, 12))
 def test_twenty_thousand_inputs(tmp_path: Path, seed: int) -> None:
     check(fuzz(2000, seed, tmp_path), 2000)

@@ -178,7 +178,7 @@ def test_verdicts_on_the_peers_own_checkpoint() -> None:
     assert max(fooled) > 0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("norm", RADII)
 @pytest.mark.parametrize("strength", [0.0, 0.5, 1.0])
 def test_verdicts_with_full_budgets(norm: str, strength: float, make: Any) -> None:

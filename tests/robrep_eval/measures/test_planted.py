@@ -44,14 +44,14 @@ def test_the_network_behind_them_is_sound() -> None:
     assert row(undefended(), images=24, battery="fast").named == ""
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("planted", TUNED + HELD_OUT, ids=lambda one: one.name)
 def test_every_planted_defence_is_broken(planted: Planted) -> None:
     found = row(behind(planted, undefended()), images=40, battery="fast")
     assert found.judgement is Judgement.BROKEN
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_twenty_honest_models_are_sound() -> None:
     marked = {
         name: found.named

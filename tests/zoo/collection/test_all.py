@@ -219,7 +219,7 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_thirty_that_mean_harm_among_fifty_four_that_hold(mixed: Path) -> None:
     """With ROBREP_TEST_DATA, a folder of datasets, no entry is left unchecked."""
     index = read_record(mixed / INDEX, Index)
