@@ -64,7 +64,8 @@ class Encoder(nn.Module):
         channels = spec.shape[0]
         if len(spec.mean) not in (1, channels) or len(spec.std) not in (1, channels):
             raise UserError(
-                f"mean {spec.mean} and std {spec.std} must have 1 or {channels} numbers"
+                f"mean {spec.mean} and std {spec.std} must each be one number, or one "
+                f"for each of {channels} channel(s)"
             )
         options = architectures.resolve_options(spec.arch, spec.options)
         self.spec = spec.model_copy(update={"options": options})

@@ -117,7 +117,10 @@ def _spec(
             "in [0, 1]"
         ) from None
     if {len(mean), len(std)} - {1, shape[0]}:
-        raise UserError(f"mean {mean} and std {std} must have 1 or {shape[0]} numbers")
+        raise UserError(
+            f"mean {mean} and std {std} must each be one number, or one for each of "
+            f"{shape[0]} channel(s)"
+        )
     return spec
 
 

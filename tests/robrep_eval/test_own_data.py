@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from test_user_script import TEST, TRAIN, X, Y, module
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import zoo
@@ -166,3 +166,11 @@ def _rows() -> Iterator[int]:
 def test_an_iterator_is_no_dataset() -> None:
     with pytest.raises(UserError, match="type generator cannot be read"):
         evaluate(module(64), _rows(), train=(np.zeros((2, 1, 8, 8)), [0, 1]), eps=0.1)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_channels_that_come_last_are_told(dtype: torch.dtype) -> None:
+    images = torch.zeros(4, 8, 9, 3, dtype=dtype)
+    module = nn.Sequential(nn.Flatten(), nn.Linear(216, 2))
+    with pytest.raises(UserError, match=r"channels come first \(tensor.permute"):
+        evaluate(module, (images, torch.tensor([0, 1, 0, 1])), eps=0.1, output=None)

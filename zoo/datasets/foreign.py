@@ -230,9 +230,15 @@ def _made(
     if read is None or isinstance(read, Dataset):
         return read
     x, y, _ = read
+    first = x.ndim == 4 and x.shape[1] in (1, 2, 3, 4)
+    if x.ndim == 4 and min(x.shape[1:3]) > 4 and x.shape[3] in (1, 2, 3, 4):
+        raise UserError(
+            f"images must be of shape (N, C, H, W), not {tuple(x.shape)}: channels "
+            "come first (tensor.permute(0, 3, 1, 2), array.transpose(0, 3, 1, 2))"
+        )
     if x.dtype != torch.uint8:
         return from_tensors(x, y, name=name, classes=classes, split=split)
-    if x.ndim != 4 or x.shape[1] not in (1, 2, 3, 4):
+    if not first:
         raise UserError(
             f"images must be of shape (N, C, H, W), not {tuple(x.shape)}; channels "
             "come first"
