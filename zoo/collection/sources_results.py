@@ -69,11 +69,14 @@ def revision_of(card: Card) -> str:
 
 
 def folders(root: Path) -> list[Path]:
-    """MODEL/REVISION with a card, sorted."""
+    """MODEL/REVISION with a card, sorted; none that a link leads to."""
     return sorted(
         path.parent
         for path in root.glob(f"*/*/{CARD}")
-        if not path.parent.parent.name.startswith(".")
+        if not any(
+            part.name.startswith(".") or part.is_symlink()
+            for part in (path.parent, path.parent.parent)
+        )
     )
 
 
@@ -99,6 +102,9 @@ class RevisionSource(Source):
         self.folder = folder
 
     def _read_index(self) -> Index:
+        for path in (self.folder, *self.folder.rglob("*")):
+            if path.is_symlink():
+                raise UserError(f"{path} is a link; files must lie there themselves")
         card = read_record(self.folder / CARD, Card)
         tasks = sorted(path.parent for path in self.folder.glob(f"*/{ENTRY}"))
         files = [FileRecord.of(self.folder, CARD), self._weights(card)]

@@ -11,17 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from zoo.collection.audit import Audit, Item, audit
-from zoo.collection.entries import DELTAS, HEAD, WHOLE, Published, read_entry
+from zoo.collection.entries import Published, read_entry
 from zoo.collection.index import CARD, ENTRY
-from zoo.collection.sources_results import (
-    WEIGHTS_ELSEWHERE,
-    RevisionSource,
-    check_repository,
-    revision_of,
-)
+from zoo.collection.sources_results import RevisionSource, check_repository
 from zoo.errors import RobrepError
-from zoo.files import sha256_file
-from zoo.result_file import PATTERN, RESULT
+from zoo.repository.tree import altered, folders, irregular, misplaced, models, name_in
 from zoo.task_version import shown, version_of
 
 Key = tuple[str, ...]
@@ -77,94 +71,22 @@ def check(
         UserError: one of the folders is no repository of results.
     """
     check_repository(root)
-    faults = list(_altered(root, base)) if base else []
+    faults = [*irregular(root), *(altered(root, base) if base else ())]
     new: list[New] = []
     known: dict[Key, Published] = {}
-    for model in _folders(root):
-        if not any(model.iterdir()):
-            continue
-        for folder in _folders(model):
-            found = list(_misplaced(folder))
+    regular = [model for model in models(root) if not any(irregular(root, model))]
+    for model in regular:
+        for folder in folders(model):
+            found = list(misplaced(folder, root))
             faults += found
             if not found:
                 new += _added(folder, root, base, known, data_dir, device)
         faults += [
-            f"{_name(path, root)} does not belong there: a model has revisions alone"
+            f"{name_in(root, path)} does not belong there: a model has revisions alone"
             for path in sorted(model.iterdir())
             if not path.is_dir()
         ]
-    return Change(new=new, faults=faults + _twice(root))
-
-
-def _folders(place: Path) -> list[Path]:
-    """Of models or revisions; what begins with a dot is of the repository's host."""
-    return sorted(
-        path
-        for path in place.iterdir()
-        if path.is_dir() and not path.name.startswith(".")
-    )
-
-
-def _name(path: Path, root: Path) -> str:
-    return path.relative_to(root).as_posix()
-
-
-def _published_files(root: Path) -> dict[str, Path]:
-    """All files of models, by their place."""
-    return {
-        _name(path, root): path
-        for model in _folders(root)
-        for path in sorted(model.rglob("*"))
-        if path.is_file()
-    }
-
-
-def _altered(root: Path, base: Path) -> Iterator[str]:
-    """Published files that changed or went."""
-    check_repository(base)
-    now = _published_files(root)
-    for name, path in _published_files(base).items():
-        if name not in now:
-            yield f"{name} was published and is gone"
-        elif sha256_file(now[name]) != sha256_file(path):
-            yield f"{name} was published and is changed"
-
-
-def _misplaced(folder: Path) -> Iterator[str]:
-    """What is wrong with the places of one revision's files."""
-    root = folder.parent.parent
-    if folder.is_symlink() or any(path.is_symlink() for path in folder.rglob("*")):
-        yield f"{_name(folder, root)} holds links; files must lie there themselves"
-        return
-    try:
-        source = RevisionSource(folder)
-        row = source.index.encoders[0]
-    except RobrepError as error:
-        yield f"{_name(folder, root)}: {_without(str(error), root)}"
-        return
-    card = row.card
-    place = (card.name, revision_of(card))
-    if place != (folder.parent.name, folder.name):
-        yield f"{_name(folder, root)} holds what belongs to {'/'.join(place)}"
-    allowed = {CARD, card.weights, WEIGHTS_ELSEWHERE, *row.entries}
-    for path in sorted(folder.iterdir()):
-        if path.name not in allowed:
-            yield f"{_name(path, root)} does not belong there"
-        elif path.name in row.entries:
-            yield from _strangers(path, root)
-
-
-def _strangers(task: Path, root: Path) -> Iterator[str]:
-    """Files beside those of an entry."""
-    allowed = (ENTRY, RESULT, HEAD, WHOLE, DELTAS, PATTERN)
-    for path in sorted(task.rglob("*")):
-        if path.parent != task or not any(path.match(name) for name in allowed):
-            yield f"{_name(path, root)} does not belong there"
-
-
-def _without(text: str, root: Path) -> str:
-    """A message without where the repository lies."""
-    return text.replace(f"{root}/", "")
+    return Change(new=new, faults=faults + _twice(root, regular))
 
 
 def _added(
@@ -181,7 +103,7 @@ def _added(
     """
     source = RevisionSource(folder)
     row = source.index.encoders[0]
-    before = base / _name(folder, root) if base else None
+    before = base / name_in(root, folder) if base else None
     if before is None or not (before / CARD).is_file():
         verdict = audit(source, Item(row=row, entry=None), data_dir=data_dir)
         yield New(folder=folder, verdict=verdict)
@@ -217,11 +139,11 @@ def task_key(published: Published) -> Key:
     )
 
 
-def _twice(root: Path) -> list[str]:
+def _twice(root: Path, models: list[Path]) -> list[str]:
     """Revisions with two answers to one question, and weights under two names."""
     found = []
     names: dict[str, Path] = {}
-    for folder in (f for model in _folders(root) for f in _folders(model)):
+    for folder in (f for model in models for f in folders(model)):
         source = RevisionSource(folder)
         try:
             row = source.index.encoders[0]
@@ -230,7 +152,7 @@ def _twice(root: Path) -> list[str]:
         other = names.setdefault(row.card.sha256, folder)
         if other != folder:
             found.append(
-                f"{_name(folder, root)} holds the weights of {_name(other, root)}"
+                f"{name_in(root, folder)} holds the weights of {name_in(root, other)}"
             )
         tasks: dict[Key, str] = {}
         for name in row.entries:
@@ -240,7 +162,7 @@ def _twice(root: Path) -> list[str]:
             first = tasks.setdefault(task_key(published), name)
             if first != name:
                 found.append(
-                    f"{_name(folder / name, root)} answers the same question as "
+                    f"{name_in(root, folder / name)} answers the same question as "
                     f"{first}: one result for a task"
                 )
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -164,12 +165,6 @@ def _other_model(root: Path) -> None:
     (root / NAME).rename(root / "mine")
 
 
-def _linked(root: Path) -> None:
-    path = revision(root) / "model.safetensors"
-    path.rename(root / "model.safetensors")
-    path.symlink_to(root / "model.safetensors")
-
-
 def _twice(root: Path) -> None:
     place = revision(root) / "again"
     shutil.copytree(revision(root) / ENTRY, place)
@@ -198,7 +193,6 @@ def _no_weights(root: Path) -> None:
         (_beside, "a model has revisions alone"),
         (_other_revision, "holds what belongs to tiny-digits/"),
         (_other_model, "holds what belongs to tiny-digits/"),
-        (_linked, "holds links"),
         (_twice, "answers the same question"),
         (_two_names, "holds the weights of"),
         (_no_weights, "has neither the weights nor a weights.json"),
@@ -216,6 +210,86 @@ def test_what_is_out_of_place_is_named(
     assert any(message in fault for fault in found.faults), found.faults
     assert not any(str(copied) in fault for fault in found.faults)
     assert "out of place" in comment(found, _empty())
+
+
+def _link(path: Path, outside: Path) -> None:
+    shutil.move(path, outside)
+    path.symlink_to(outside)
+
+
+def _pipe(path: Path, outside: Path) -> None:
+    shutil.move(path, outside)
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize("replace_by", [_link, _pipe])
+@pytest.mark.parametrize("level", ["model", "revision", "task", "file", "weights"])
+def test_nothing_leads_out_of_the_repository(
+    copied: Path,
+    laid_out: tuple[Path, Path],
+    tmp_path: Path,
+    level: str,
+    replace_by: Callable[[Path, Path], None],
+) -> None:
+    place = {
+        "model": copied / NAME,
+        "revision": revision(copied),
+        "task": revision(copied) / ENTRY,
+        "file": revision(copied) / ENTRY / "result.json",
+        "weights": revision(copied) / "model.safetensors",
+    }[level]
+    name = place.relative_to(copied).as_posix()
+    replace_by(place, tmp_path / "outside")
+    for base in (None, laid_out[0]):
+        found = check(copied, base)
+        assert not found.new
+        reason = "is a link" if replace_by is _link else "is neither a file nor"
+        assert any(f.startswith(f"{name} {reason}") for f in found.faults), found.faults
+    if level in ("model", "revision"):  # nor does whoever only reads it follow one
+        assert build(open_source(copied)).rows == []
+    elif replace_by is _link:
+        with pytest.raises(UserError, match="is a link"):
+            build(open_source(copied))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "weights.json",
+        "notes.txt",
+        f"{ENTRY}/columns-01234567.safetensors",
+        f"{ENTRY}/classifier.safetensors",
+        f"{ENTRY}/.hidden",
+        f"{ENTRY}/deeper/notes.txt",
+    ],
+)
+@pytest.mark.parametrize("change", ["added", "changed", "removed"])
+def test_a_published_revision_stays_as_it_is(
+    copied: Path, tmp_path: Path, name: str, change: str
+) -> None:
+    base = Path(shutil.copytree(copied, tmp_path / "base"))
+    before, after = revision(base) / name, revision(copied) / name
+    texts = {before: "old" * (change != "added"), after: "new" * (change != "removed")}
+    for path, text in texts.items():
+        if text:
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text)
+    said = {
+        "added": "is added to what was published",
+        "changed": "was published and is changed",
+        "removed": "was published and is gone",
+    }[change]
+    place = after.relative_to(copied).as_posix()
+    assert f"{place} {said}" in check(copied, base).faults
+
+
+def test_a_revision_out_of_sight_is_checked_like_others(
+    copied: Path, laid_out: tuple[Path, Path]
+) -> None:
+    shutil.copytree(revision(copied), copied / NAME / ".newer")
+    (fault, *_) = check(copied, laid_out[0]).faults
+    assert fault.startswith(f"{NAME}/.newer holds what belongs to {NAME}/")
+    assert len(build(open_source(copied)).rows) == 1
 
 
 def _empty() -> Board:
