@@ -1,10 +1,12 @@
-"""What is wrong with settings, in one sentence for people."""
+"""What settings refuse, and what is wrong with them in one sentence for people."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core.core_schema import no_info_before_validator_function
 
 from zoo.errors import nearest
 
@@ -25,6 +27,29 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     if first["type"] == "missing":
         return f"'{where}' is missing"
     return f"'{where}': {message[0].lower()}{message[1:]}, not {first['input']!r}"
+
+
+def refuse_booleans(schema: Any) -> None:
+    """Has true and false be no numbers, which to Python they are."""
+    if isinstance(schema, dict):
+        if schema.get("type") in ("int", "float"):
+            number = dict(schema)
+            schema.clear()
+            schema |= no_info_before_validator_function(_no_boolean, number)
+            return
+        if schema.get("function", {}) == {"type": "no-info", "function": _no_boolean}:
+            return
+        for part in schema.values():
+            refuse_booleans(part)
+    elif isinstance(schema, list):
+        for part in schema:
+            refuse_booleans(part)
+
+
+def _no_boolean(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("input should be a number")
+    return value
 
 
 def _is_branch(part: str) -> bool:

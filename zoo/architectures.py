@@ -144,6 +144,7 @@ def resolve_options(name: str, options: dict[str, Any]) -> dict[str, Any]:
     if name.startswith(FOREIGN):
         _check_foreign(name, options.keys() - {LINEAR_END})
         _check_values(name, options)
+        _check_numbers(name, options, _foreign_numbers(name))
         return dict(options)
     known = get(name).options
     for key in options:
@@ -152,6 +153,8 @@ def resolve_options(name: str, options: dict[str, Any]) -> dict[str, Any]:
                 f"architecture '{name}' has no option '{key}'; {nearest(key, known)}"
             )
     _check_values(name, options)
+    numbers = {key for key, value in known.items() if not _switches(value)}
+    _check_numbers(name, options, numbers)
     return {**known, **options}
 
 
@@ -182,6 +185,29 @@ def _check_values(name: str, options: dict[str, Any]) -> None:
                 f"most {budgets.OPTION}, true, false, a word, or a list of at most "
                 f"{LONGEST} of those"
             )
+
+
+def _foreign_numbers(name: str) -> Collection[str]:
+    """Options of models of other libraries that are known to be no switches."""
+    from zoo.nets import timm_options
+
+    return timm_options.NUMBERS if name.startswith(TIMM) else {"resize"}
+
+
+def _check_numbers(name: str, options: dict[str, Any], names: Collection[str]) -> None:
+    """True and false are no numbers, which to Python they are."""
+    for key, value in options.items():
+        if key in (LINEAR_END, *names) and _switches(value):
+            raise UserError(
+                f"option '{key}' of architecture '{name}' is no switch: it takes "
+                f"numbers or a word, not {value!r}"
+            )
+
+
+def _switches(value: object) -> bool:
+    """Whether a value is true or false, or a list that holds one of them."""
+    many = value if isinstance(value, list | tuple) else [value]
+    return any(isinstance(one, bool) for one in many)
 
 
 def _plain(value: object, depth: int = 2) -> bool:

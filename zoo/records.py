@@ -19,6 +19,7 @@ from zoo.errors import UserError
 from zoo.extras import how_to_get
 from zoo.judgement import judge
 from zoo.measurements import Measured, Measurements
+from zoo.moments import Moment
 from zoo.result_writer import RESULT, write_result
 from zoo.schema import (
     Column,
@@ -289,7 +290,7 @@ class Evidence(Record):
 class Provenance(Record):
     """Where and when a result came from."""
 
-    created: datetime = Field(default_factory=lambda: datetime.now(UTC))
+    created: Moment = Field(default_factory=lambda: datetime.now(UTC))
     robrep: str
     revision: str | None = None
     """Commit of the source tree, if it ran from one; "+": with changes."""

@@ -54,16 +54,19 @@ class Column(StrEnum):
     """One of a few words."""
 
 
-def _stop_at_first(schema: Any) -> None:
-    """Has every list checked up to its first error: a file may hold millions."""
+def _harden(schema: Any) -> None:
+    """Has every list checked up to its first error, for a file may hold millions; and
+    numbers be numbers, neither text nor true and false."""
     if isinstance(schema, dict):
         if schema.get("type") in ("list", "tuple", "set"):
             schema["fail_fast"] = True
+        if schema.get("type") in ("int", "float"):
+            schema["strict"] = True
         for part in schema.values():
-            _stop_at_first(part)
+            _harden(part)
     elif isinstance(schema, list):
         for part in schema:
-            _stop_at_first(part)
+            _harden(part)
 
 
 class Record(BaseModel):
@@ -76,7 +79,7 @@ class Record(BaseModel):
         cls, source: Any, handler: GetCoreSchemaHandler
     ) -> CoreSchema:
         schema = handler(source)
-        _stop_at_first(schema)
+        _harden(schema)
         return schema
 
 

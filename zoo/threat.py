@@ -32,6 +32,8 @@ def parse_eps(value: Any) -> float:
         UserError: not a number, NaN, infinite, zero or negative.
     """
     try:
+        if isinstance(value, bool):
+            raise TypeError
         if isinstance(value, str) and "/" in value:
             above, below = value.split("/")
             eps = decimal(above) / decimal(below)

@@ -55,7 +55,16 @@ def placed(requests: Sequence[Request]) -> list[Request]:
                 )
         return list(requests)
     varied = [words for words in _columns(requests) if len(set(words)) > 1]
-    names = [safe_name("-".join(words)) for words in zip(*varied, strict=True)]
+    told: dict[str, str] = {}
+    names = []
+    for words in map("-".join, zip(*varied, strict=True)):
+        names.append(safe_name(words))
+        other = told.setdefault(names[-1].casefold(), words)
+        if other != words:
+            raise UserError(
+                f"the runs {other} and {words} would share the folder {names[-1]}; "
+                "evaluate one of them on its own (--output FOLDER)"
+            )
     return [
         replace(request, output=output / name)
         for request, name in zip(requests, names, strict=True)
@@ -74,14 +83,17 @@ def _columns(requests: Sequence[Request]) -> list[list[str]]:
 
 
 def words_for(values: Sequence[object], short: Callable[[Any], str]) -> list[str]:
-    """A short word for each value; equal values have the same, others never have."""
+    """A short word for each value; equal values have the same, others never have.
+
+    Nor have they words that differ in what no folder's name can show.
+    """
     keys = [value if isinstance(value, str) else id(value) for value in values]
     shorts = {key: short(value) for key, value in zip(keys, values, strict=True)}
-    once = Counter(shorts.values())
+    once = Counter(safe_name(word).casefold() for word in shorts.values())
     objects = [key for key in shorts if isinstance(key, int)]
 
     def word(key: str | int) -> str:
-        if once[shorts[key]] == 1:
+        if once[safe_name(shorts[key]).casefold()] == 1:
             return shorts[key]
         if isinstance(key, int):
             return f"{shorts[key]}-{1 + objects.index(key)}"

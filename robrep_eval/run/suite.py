@@ -77,9 +77,17 @@ class Suite(Record):
 
     @model_validator(mode="after")
     def _distinct(self) -> Suite:
-        names = [task.name for task in self.tasks]
-        if len(set(names)) < len(names):
-            raise ValueError("two tasks have one name")
+        names: dict[str, str] = {}
+        for name in (task.name for task in self.tasks):
+            folder = safe_name(name).casefold()
+            if names.get(folder) == name:
+                raise ValueError(f"two tasks have one name: '{name}'")
+            if folder in names:
+                raise ValueError(
+                    f"the tasks '{names[folder]}' and '{name}' would share a folder; "
+                    "give one of them another name"
+                )
+            names[folder] = name
         return self
 
     @property

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 import yaml
+from pydantic import BaseModel, ValidationError
 
 from pretrain import methods
 from pretrain.recipe import (
+    Section,
     built_in,
     dump,
     load_recipe,
@@ -19,8 +21,29 @@ from pretrain.recipe import (
 )
 from zoo import architectures, datasets
 from zoo.errors import UserError
+from zoo.records import Record
 
 BASE: dict[str, Any] = {"name": "a", "method": "simclr", "epochs": 3}
+
+
+def kinds(base: type[BaseModel]) -> list[type[BaseModel]]:
+    return [found for kind in base.__subclasses__() for found in (kind, *kinds(kind))]
+
+
+@pytest.mark.parametrize(
+    "kind", [*kinds(Section), *kinds(Record)], ids=lambda kind: kind.__name__
+)
+def test_true_is_no_number_in_any_setting_or_record(kind: type[BaseModel]) -> None:
+    for name, field in kind.model_fields.items():
+        if name == "schema_version":
+            continue  # compared before everything else, by type
+        try:
+            kind.model_validate({name: True})
+        except ValidationError as error:
+            if any(fault["loc"][:1] == (name,) for fault in error.errors()):
+                continue
+        said = str(field.annotation)
+        assert any(word in said for word in ("bool", "Any")), f"{name}: {said}"
 
 
 @pytest.mark.parametrize("name", built_in())
@@ -41,6 +64,11 @@ def test_built_in_recipes_are_valid_and_survive_a_round_trip(name: str) -> None:
         ({"optimizer": {"lrr": 1}}, "unknown key 'optimizer.lrr'; did you mean 'lr'"),
         ({"augment": {"croop": 1}}, "unknown key 'augment.croop'; did you mean 'crop'"),
         ({"epochs": "many"}, "'epochs': .* not 'many'"),
+        ({"epochs": True}, "'epochs': input should be a number, not True"),
+        ({"optimizer": {"lr": True}}, "'optimizer.lr': input should be a number"),
+        ({"attack": {"step_size": True}}, "step_size': input should be a number"),
+        ({"augment": {"jitter": [True, 0, 0, 0]}}, "jitter.0': input should be a num"),
+        ({"threat": {"norm": "Linf", "eps": True}}, "eps must be a number"),
         ({"epochs": 0}, "'epochs': .*greater than or equal to 1, not 0"),
         ({"batch": 1}, "'batch': .* not 1"),
         ({"optimizer": {"lr": -1}}, "'optimizer.lr': .* not -1"),

@@ -10,6 +10,7 @@ the named battery stands for, and only running it again can confirm that.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
@@ -23,6 +24,7 @@ from zoo.collection.sources import Source
 from zoo.datasets.local import noted
 from zoo.errors import VerificationError
 from zoo.files import read_tensors, write_tensors
+from zoo.moments import ahead
 from zoo.records import (
     Card,
     Name,
@@ -311,17 +313,19 @@ def verify_entry(
         images=images,
         device=device,
     )
-    return [weights, *found, *_revision(result)]
+    return [weights, *found, *_warnings(result)]
 
 
-def _revision(result: Result) -> list[Finding]:
-    """A warning about a result that nobody else can make again."""
+def _warnings(result: Result) -> Iterator[Finding]:
+    """About a result that nobody else can make again, or that is from the future."""
     from zoo.verification import Finding
 
-    if not result.provenance.changed:
-        return []
-    text = f"{str(result.provenance.revision)[:12]}, with changes not committed"
-    return [Finding("warning", f"made by robrep of revision {text}")]
+    made = result.provenance
+    if made.changed:
+        text = f"{str(made.revision)[:12]}, with changes not committed"
+        yield Finding("warning", f"made by robrep of revision {text}")
+    if ahead(made.created):
+        yield Finding("warning", f"states that it was made on {made.created:%Y-%m-%d}")
 
 
 def _difference(training: Training, other: Training) -> str:

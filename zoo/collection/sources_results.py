@@ -23,6 +23,7 @@ from zoo.collection.sources_hub import HubSource
 from zoo.collection.sources_web import WebSource
 from zoo.errors import RobrepError, UserError
 from zoo.files import read_json
+from zoo.moments import ahead, aware
 from zoo.records import Card, Record, Size, read_record, validated
 from zoo.result_writer import RESULT
 
@@ -179,7 +180,7 @@ class ResultsSource(Source):
 
 
 def _dated(folder: Path) -> datetime:
-    """When the newest result of a revision was made."""
+    """When the newest result of a revision was made; a date to come is none."""
     return max(_dates(folder), default=datetime.min.replace(tzinfo=UTC))
 
 
@@ -187,7 +188,8 @@ def _dates(folder: Path) -> Iterator[datetime]:
     for path in folder.glob(f"*/{RESULT}"):
         try:
             text = read_json(path)["provenance"]["created"]
-            found = datetime.fromisoformat(text)
+            found = aware(datetime.fromisoformat(text))
         except (RobrepError, KeyError, TypeError, ValueError):
             continue  # whoever reads it is told
-        yield found if found.tzinfo else found.replace(tzinfo=UTC)
+        if not ahead(found):
+            yield found

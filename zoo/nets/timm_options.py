@@ -28,19 +28,20 @@ SWITCHES = (
     *("qkv_bias", "qk_norm", "conv_bias", "conv_mlp", "use_grn", "class_token"),
     *("no_embed_class", "use_pos_embed", "pre_norm", "fc_norm", "head_norm_first"),
     *("avg_down", "replace_stem_pool", "strict_img_size", "dynamic_img_size"),
-    *("dynamic_img_pad", "always_partition", "distilled"),
+    *("dynamic_img_pad", "always_partition", "distilled", "zero_init_last"),
 )
 RATES = (
     *("drop_rate", "drop_path_rate", "proj_drop_rate", "pos_drop_rate"),
     *("attn_drop_rate", "patch_drop_rate", "drop_block_rate", "norm_eps"),
     *("init_values", "ls_init_value", "layer_scale_init_value", "head_init_scale"),
-    *("zero_init_last",),
 )
 CHOICES = (
     *("global_pool", "act_layer", "norm_layer", "stem_type", "pad_type"),
     "resample",
 )
 """Words that timm looks up in tables of its own."""
+NUMBERS = frozenset({*SIZES, *RATES})
+"""True and false are none of them, which to Python they are."""
 OPTIONS = frozenset({*SIZES, *SWITCHES, *RATES, *CHOICES})
 
 

@@ -15,6 +15,7 @@ from zoo.collection.entries import Published, read_entry
 from zoo.collection.index import CARD, ENTRY
 from zoo.collection.sources_results import RevisionSource, check_repository
 from zoo.errors import RobrepError
+from zoo.moments import ahead
 from zoo.repository.tree import altered, folders, irregular, misplaced, models, name_in
 from zoo.task_version import shown, version_of
 
@@ -80,7 +81,9 @@ def check(
             found = list(misplaced(folder, root))
             faults += found
             if not found:
-                new += _added(folder, root, base, known, data_dir, device)
+                added = list(_added(folder, root, base, known, data_dir, device))
+                faults += _to_come(added, root)
+                new += added
         faults += [
             f"{name_in(root, path)} does not belong there: a model has revisions alone"
             for path in sorted(model.iterdir())
@@ -121,6 +124,15 @@ def _added(
             published=published,
             before=known.get(key),
         )
+
+
+def _to_come(added: list[New], root: Path) -> Iterator[str]:
+    """The newest revision is the one that is shown: none may be so for ever."""
+    for new in added:
+        made = new.published and new.published.result.provenance.created
+        if made and ahead(made):
+            name = name_in(root, new.folder)
+            yield f"{name} is dated {made:%Y-%m-%d}, which is to come"
 
 
 def _read(source: RevisionSource, name: str) -> Published | None:

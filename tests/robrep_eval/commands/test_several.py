@@ -14,6 +14,8 @@ import torch
 
 from robrep_eval import evaluate, evaluate_all
 from robrep_eval.commands.cli import main
+from robrep_eval.run.places import words_for
+from robrep_eval.run.plan import safe_name
 from robrep_eval.run.several import split_values
 from robrep_eval.run.summary import Summary, SummaryRow
 from zoo.encoder import Encoder, EncoderSpec, save_encoder
@@ -289,6 +291,14 @@ def test_runs_that_would_share_a_folder_are_told_apart_or_refused(
     code, _, err = call("--model", models[0], "--model", models[1], *words)
     assert code == 2
     assert "name a folder for all of them (--output FOLDER)" in err
+
+
+@pytest.mark.parametrize("other", ["a/ENC.pt", "a/e+nc.pt", "b/e-nc.pt"])
+def test_words_stay_apart_as_names_of_folders(other: str) -> None:
+    first = "a/enc.pt" if other == "a/ENC.pt" else "a/e-nc.pt"
+    words = words_for([first, other, first], lambda path: Path(path).stem)
+    folders = [safe_name(word).casefold() for word in words]
+    assert folders[0] == folders[2] != folders[1]
 
 
 def test_the_usual_folders_have_a_summary_among_them(

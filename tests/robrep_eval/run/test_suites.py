@@ -245,6 +245,9 @@ def test_what_a_suite_does_not_take(call: Any, words: Any, message: str) -> None
         ("digits+parity", "digits+parit", "parit"),
         ("name: few", "name: parity", "two tasks have one name"),
         ("eps: 0.05", "eps: -1", "eps"),
+        ("eps: 0.05", "eps: true", "eps.*number"),
+        ("images: 20", "images: true", "images"),
+        ("version: 2", "version: true", "version"),
         ("labels: 40", "labels: 400%", "out of range"),
         ("version: 2", "version: 0", "version"),
         ("norm: Linf", "norm: Lp", "norm"),
@@ -257,6 +260,14 @@ def test_a_file_that_is_no_suite(
     path = tmp_path / "own.yaml"
     path.write_text(SUITE.replace(old, new, 1))
     with pytest.raises(UserError, match=message):
+        load_suite(str(path))
+
+
+def test_tasks_that_would_share_a_folder_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    text = SUITE.replace("name: parity", "name: a+b").replace("name: few", "name: a%b")
+    path.write_text(text)
+    with pytest.raises(UserError, match="the tasks 'a\\+b' and 'a%b' would share"):
         load_suite(str(path))
 
 

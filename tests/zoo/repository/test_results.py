@@ -20,7 +20,7 @@ from zoo.collection.entries import entry_name
 from zoo.collection.opening import open_source
 from zoo.collection.publish import Publication
 from zoo.collection.sources_embedded import EMBEDDED_FOLDER
-from zoo.collection.sources_results import RevisionSource
+from zoo.collection.sources_results import RevisionSource, revision_of
 from zoo.commands.cli import cli
 from zoo.commands.shell import run
 from zoo.encoder import save_encoder
@@ -281,6 +281,30 @@ def test_a_published_revision_stays_as_it_is(
     }[change]
     place = after.relative_to(copied).as_posix()
     assert f"{place} {said}" in check(copied, base).faults
+
+
+@pytest.mark.parametrize(
+    "date", ["9999-12-31T23:59:59", "9999-12-31T23:59:59-14:00", "2999-01-01T00:00Z"]
+)
+def test_a_date_to_come_is_named_and_makes_nothing_the_newest(
+    copied: Path, laid_out: tuple[Path, Path], date: str
+) -> None:
+    forged = copied / NAME / ("0" * 12)
+    shutil.copytree(revision(copied), forged)
+    record = json.loads((forged / ENTRY / "result.json").read_text())
+    record["provenance"]["created"] = date
+    (forged / ENTRY / "result.json").write_text(json.dumps(record))
+    reseal(forged / ENTRY)
+    (row,) = build(open_source(copied)).rows
+    assert row.created.year < int(date[:4])
+    shutil.rmtree(copied / NAME / revision_of(row.card))
+    forged.rename(copied / NAME / revision_of(row.card))
+    (fault,) = check(copied).faults
+    assert fault.endswith(f"{ENTRY} is dated {date[:10]}, which is to come")
+    source = open_source(copied)
+    (item,) = [item for item in plan(source, None) if item.entry]
+    found = audit(source, item, data_dir=None)
+    assert ("warning", f"states that it was made on {date[:10]}") in found.findings
 
 
 def test_a_revision_out_of_sight_is_checked_like_others(
