@@ -31,8 +31,6 @@ from zoo.margins import cross_entropy
 from zoo.measurements import BoundEstimate, Limit
 from zoo.records import Proportion
 
-BOUND_IMAGES = 2000
-"""First images on which the bound is estimated."""
 MAX_PAIRS = 2000
 """Examples among which pairwise distances are taken."""
 

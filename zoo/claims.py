@@ -51,9 +51,10 @@ COLUMNS = {
         "head_constant",
         "displacement",
         "margin",
-    )
+    ),
+    f"{BOUND}.settings": ("images", "displacement", "cross_entropy"),
 }
-"""Names of what lies in a field of several columns."""
+"""Names of what lies in a field that holds several things."""
 _WHOLE = (Proportion, ThreatModel)
 """One claim, though of several numbers."""
 _PARTS = ("path", "sha256", "size")
@@ -200,6 +201,11 @@ _TABLE: tuple[tuple[Basis, str, list[str]], ...] = (
     ),
     (
         Basis.CONSISTENT,
+        "no fewer images than what its attacks did pays for, and lists as long",
+        [f"{BOUND}.settings.images", "result.measurements.health.n"],
+    ),
+    (
+        Basis.CONSISTENT,
         "computed from the lists beside it",
         [
             *_under(BOUND, "clean_loss", "adversarial_loss", "b1", "b2"),
@@ -215,7 +221,6 @@ _TABLE: tuple[tuple[Basis, str, list[str]], ...] = (
             "result.measurements.smoothing.norm",
             "result.measurements.corruptions.mean",
             "result.measurements.eps_curve.points[].eps",
-            "result.measurements.health.n",
             "result.measurements.health.level",
             *_under(
                 "result.measurements.health.flags[]", "check", "status", "examples"
@@ -263,7 +268,12 @@ _TABLE: tuple[tuple[Basis, str, list[str]], ...] = (
         [
             *_under(f"{BOUND}.examples", "displacement", "adversarial_loss"),
             *_under(BOUND, "strongest"),
-            *(f"result.measurements.{name}.settings" for name in _MEASURED),
+            *(
+                f"result.measurements.{name}.settings"
+                for name in _MEASURED
+                if name != "bound"
+            ),
+            *_under(f"{BOUND}.settings", "displacement", "cross_entropy"),
             "result.measurements.others",
             *_under("result.measurements.smoothing", "sigma", "n0", "n", "alpha"),
             *_under("result.measurements.smoothing", "probe", "prediction", "radius"),

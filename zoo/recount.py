@@ -15,6 +15,7 @@ import numpy as np
 from pydantic import BaseModel
 
 from zoo import health_checks, two_phases
+from zoo.affordable import fewest
 from zoo.batteries import fault, misattacked
 from zoo.errors import VerificationError
 from zoo.measurements import (
@@ -51,6 +52,16 @@ def near(what: str, stated: float, found: float, slack: float = EXACT) -> None:
     """Raises `VerificationError` unless both are equal but for a relative `slack`."""
     if not math.isclose(stated, found, rel_tol=slack, abs_tol=slack):
         raise VerificationError(f"{what}: stated {stated:.6g}, recomputed {found:.6g}")
+
+
+def enough(what: str, found: int, least: int, most: int) -> None:
+    """Raises `VerificationError` unless as many images were looked at as the record
+    pays for: few may be easy ones."""
+    if not least <= found <= most:
+        raise VerificationError(
+            f"{what}: made on {found} images; by its own attacks the record pays for "
+            f"{least}, and it has {most}"
+        )
 
 
 def holds(what: str, found: bool) -> None:
@@ -218,7 +229,7 @@ def check_health(result: Result, report: HealthReport) -> None:
         )
     curve = result.measurements.eps_curve
     most = curve.points[0].robust.n if curve and curve.points else result.dataset.n
-    agree("images of the health checks", report.n, min(report.n, most))
+    enough("health checks", report.n, min(most, fewest(result).health), most)
 
 
 def check_eps_curve(
@@ -230,6 +241,7 @@ def check_eps_curve(
     counts = [point.robust.k for point in curve.points]
     n = len(checked[0])
     agree("images of eps_curve", {point.robust.n for point in curve.points}, {n})
+    enough("eps_curve", n, fewest(result).health, result.dataset.n)
     found = [_clean(result, rows) for rows in checked]
     holds(
         f"eps_curve at 0: stated {counts[0]}, recomputed {found[0][0]}",

@@ -13,7 +13,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from zoo.bound import BOUND_IMAGES, features_and_logits, from_reached, linear_head
+from zoo.affordable import fewest
+from zoo.bound import features_and_logits, from_reached, linear_head
 from zoo.classifier import Classifier
 from zoo.datasets.base import Dataset
 from zoo.errors import UserError, VerificationError
@@ -21,7 +22,7 @@ from zoo.layout import ON_CPU, Layout
 from zoo.lipschitz import certify_lipschitz
 from zoo.measurements import BoundEstimate, Limit, LipschitzCertificate
 from zoo.records import Proportion, Result, Verdict
-from zoo.recount import agree, check_curve, holds, near
+from zoo.recount import agree, check_curve, enough, holds, near
 
 ROUNDING = 1e-3
 """Relative difference that other devices and batch sizes may bring into a value."""
@@ -43,10 +44,10 @@ def check_bound(
     Raises:
         VerificationError: a value that does not follow from it.
     """
-    stated = found.settings.get("images", BOUND_IMAGES)
-    holds("bound: number of images", isinstance(stated, int) and stated > 0)
-    n = min(len(data), stated)
-    agree("bound: number of images", _lengths(found.examples), {n})
+    n = len(found.examples.get("b2", ()))
+    agree("bound: lengths of the columns", _lengths(found.examples), {n})
+    agree("bound.settings.images", found.settings.get("images", n), n)
+    enough("bound", n, fewest(result).bound, len(data))
     columns = {name: np.array(values) for name, values in found.examples.items()}
     clean = features_and_logits(classifier, data.images(slice(n)), layout)
     y = data.labels[:n]

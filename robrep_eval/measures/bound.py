@@ -12,8 +12,8 @@ from torch import Tensor
 from robrep_eval.attacks.displacement import FeatureAttackSettings, displace
 from robrep_eval.attacks.pgd import ascend_each
 from robrep_eval.measures.base import Finished, Measurement
-from robrep_eval.measures.budget import affordable
-from zoo.bound import BOUND_IMAGES, estimate_bound
+from zoo.affordable import BOUND_IMAGES, affordable
+from zoo.bound import estimate_bound
 from zoo.margins import cross_entropy
 from zoo.measurements import BoundEstimate, Limit
 from zoo.records import Result

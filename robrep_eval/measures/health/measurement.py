@@ -7,18 +7,18 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 from robrep_eval.measures.base import Finished, Measurement
-from robrep_eval.measures.budget import affordable
 from robrep_eval.measures.health import Level, Subject, check_health
 from robrep_eval.measures.health.attack import STEPS, eps_curve
 from robrep_eval.measures.health.subject import MAX_STANDING
+from zoo.affordable import HEALTH_IMAGES, affordable
 from zoo.errors import UserError, nearest
 from zoo.measurements import EpsCurve, HealthReport, Status
 from zoo.records import Result
 
 LEVELS = ("none", "default", "full")
-MAX_IMAGES = 256
+MAX_IMAGES = HEALTH_IMAGES
 """Taken from the evaluated set as a limit takes them; fewer where the battery was
-short, see `robrep_eval.measures.budget`, unless another number is asked for."""
+short, see `zoo.affordable`, unless another number is asked for."""
 
 
 def subject(finished: Finished, images: int) -> Subject:

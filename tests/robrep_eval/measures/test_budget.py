@@ -10,7 +10,7 @@ import torch
 from robrep_eval.attacks.base import Context
 from robrep_eval.attacks.battery import build
 from robrep_eval.attacks.prepared import prepare
-from robrep_eval.measures.budget import BOUND, HEALTH, LEAST, STANDING, affordable
+from zoo.affordable import BOUND, HEALTH, LEAST, STANDING, affordable
 from zoo.classifier import Classifier
 from zoo.collection.entries import read_entry
 from zoo.collection.store import opened

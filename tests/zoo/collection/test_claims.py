@@ -21,6 +21,7 @@ import torch
 from pydantic import BaseModel
 from whole import read_whole, write_whole
 
+from zoo.affordable import fewest
 from zoo.batteries import CUSTOM, shown
 from zoo.bound import features_and_logits, from_reached
 from zoo.claims import CLAIMS, Basis, fields, names
@@ -394,8 +395,11 @@ def test_no_checked_field_is_called_stated() -> None:
     assert wrong == []
 
 
-def _displacement(forger: Forger, factor: float = 1.1) -> None:
-    """Another displacement, with all that follows from it and the network."""
+def _displacement(
+    forger: Forger, factor: float = 1.1, images: int | None = None
+) -> None:
+    """Another displacement, with all that follows from it and the network; or the same
+    on the first images alone."""
     forger.begin()
     assert forger.audit().holds
     forger.begin()
@@ -406,16 +410,19 @@ def _displacement(forger: Forger, factor: float = 1.1) -> None:
     bound = published.result.measurements.bound
     assert bound is not None
     assert classifier.linear is not None
-    n = bound.estimated_robust.n
-    moved = torch.tensor(bound.examples["displacement"], dtype=torch.float64) * factor
-    loss = torch.tensor(bound.examples["adversarial_loss"], dtype=torch.float64)
+    n = images or bound.estimated_robust.n
+    columns = {name: values[:n] for name, values in bound.examples.items()}
+    moved = torch.tensor(columns["displacement"], dtype=torch.float64) * factor
+    loss = torch.tensor(columns["adversarial_loss"], dtype=torch.float64)
     again = from_reached(
         features_and_logits(classifier, data.images(slice(n)), ON_CPU),
         data.labels[:n],
         classifier.linear.weight,
         (moved, loss),
-        strongest=bound.strongest,
-        settings=bound.settings,
+        strongest={name: min(count, 1) for name, count in bound.strongest.items()}
+        if images
+        else bound.strongest,
+        settings={**bound.settings, "images": n},
     )
     forger.now["result"]["measurements"]["bound"] = again.model_dump(mode="json")
 
@@ -428,6 +435,14 @@ def _curve_at(point: int, change: int) -> Callable[[Content], None]:
         points[point]["robust"] = Proportion.of(k, n).model_dump()
 
     return forge
+
+
+def _few_checked(now: Content) -> None:
+    """Health checks and curve on five images, all of them robust."""
+    found = now["result"]["measurements"]
+    found["health"]["n"] = 5
+    for point in found["eps_curve"]["points"]:
+        point["robust"] = Proportion.of(5, 5).model_dump()
 
 
 def _no_loss(now: Content) -> None:
@@ -447,6 +462,8 @@ JOINT_FORGERIES: dict[str, tuple[Callable[[Content], None], str]] = {
     "a limit that no check has": (_flag(limit=2e-4), "limit of deterministic"),
     "a check that is left out": (_less, "lack deterministic"),
     "no adversarial loss": (_no_loss, "a loss below log 2"),
+    "few images checked": (_measured("health", n=5), "health checks: made on 5"),
+    "few images checked and drawn": (_few_checked, "made on 5 images"),
     "averages of no list": (_measured("bound", b1=0.1), "bound.b1"),
     "top 1 above top 5": (
         _measured("label_free", nearest_top1=0.9, nearest_top5=0.8),
@@ -471,6 +488,19 @@ def test_a_displacement_too_small_for_what_it_did(forger: Forger) -> None:
     verdict = forger.audit()
     assert not verdict.holds
     assert "above b2" in str(verdict.reason)
+
+
+def test_a_bound_on_few_images(forger: Forger) -> None:
+    """The battery decides how many there are at least; more are welcome."""
+    forger.begin()
+    assert forger.audit().holds
+    least = fewest(forger.result()).bound
+    assert 1 < least < measured.IMAGES
+    for images, holds in ((least, True), (least - 1, False), (1, False)):
+        _displacement(forger, 1.0, images)
+        verdict = forger.audit()
+        assert verdict.holds == holds, verdict.reason
+        assert holds or f"bound: made on {images} images" in str(verdict.reason)
 
 
 @pytest.mark.parametrize(
