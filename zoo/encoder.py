@@ -192,6 +192,12 @@ def describing(path: object) -> Iterator[None]:
         raise UserError(f"{path} has a broken description: {reason}") from None
 
 
+def _fits(own: Tensor, value: Tensor) -> bool:
+    """Whether a copy keeps what numbers mean: real stays real, whole stays whole."""
+    whole = not (own.is_floating_point() or own.is_complex() or own.is_quantized)
+    return value.is_floating_point() or (whole and not value.is_complex())
+
+
 def load_weights(module: nn.Module, tensors: dict[str, Tensor], *, source: str) -> None:
     """Copies weights strictly: every key, every shape, no NaN.
 
@@ -220,10 +226,16 @@ def load_weights(module: nn.Module, tensors: dict[str, Tensor], *, source: str) 
         raise UserError(
             f"the weights of {source} do not fit the architecture: {'; '.join(parts)}"
         )
+    odd = [key for key, value in tensors.items() if not _fits(own[key], value)]
+    if odd:
+        raise UserError(
+            f"the weights of {source} hold {tensors[odd[0]].dtype} in {odd[0]}, where "
+            f"{own[odd[0]].dtype} belongs"
+        )
     broken = [
         key
         for key, value in tensors.items()
-        if value.is_floating_point() and not bool(value.isfinite().all())
+        if not bool(value.isfinite().all() & value.to(own[key].dtype).isfinite().all())
     ]
     if broken:
         raise UserError(

@@ -121,6 +121,7 @@ def parse_json(content: bytes, name: str) -> Any:
                 parse_int=budgets.integer,
                 parse_float=_finite,
                 parse_constant=_finite,
+                object_pairs_hook=_distinct,
             )
             budgets.check_values(parsed)
             return parsed
@@ -132,6 +133,16 @@ def parse_json(content: bytes, name: str) -> Any:
         ) from None
     except ValueError as error:
         raise UserError(f"{name} is not valid JSON ({error})") from None
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object; of a key that is there twice, other readers may take the other."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in found if names.count(name) > 1)
+        raise ValueError(f"it says '{twice[:80]}' twice")
+    return found
 
 
 def _finite(text: str) -> float:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from test_entries import PLACE, change, rehash
 from torch import nn
 from whole import read_whole, write_whole
@@ -23,7 +24,14 @@ from zoo.collection.publish import Publication, publish
 from zoo.collection.sources import FolderSource
 from zoo.collection.state_file import read_state
 from zoo.errors import UserError
-from zoo.files import read_json, read_tensors, sha256_file, write_json, write_tensors
+from zoo.files import (
+    parse_json,
+    read_json,
+    read_tensors,
+    sha256_file,
+    write_json,
+    write_tensors,
+)
 from zoo.records import write_record
 
 Change = Callable[[Any], Any]
@@ -170,3 +178,36 @@ def test_a_checkpoint_that_is_none(tmp_path: Path, content: bytes) -> None:
     reason = str(caught.value).rpartition(": ")[2]
     assert re.search(r"[a-z]{2}", reason)  # words, not what pickle stumbled over
     assert "\n" not in reason
+
+
+@pytest.mark.parametrize("text", ['{"a": 1, "a": 2}', '[{"b": {"a": 1, "a": 1}}]'])
+def test_a_key_that_is_there_twice_is_read_by_nobody(text: str) -> None:
+    """Others might take the first, where robrep takes the last."""
+    with pytest.raises(UserError, match="it says 'a' twice"):
+        parse_json(text.encode(), "it")
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (torch.zeros(8, dtype=torch.complex64), "hold torch.complex64 in bn1.bias"),
+        (torch.zeros(8, dtype=torch.uint8), "hold torch.uint8 in bn1.bias"),
+        (torch.full((8,), 1e300, dtype=torch.float64), "NaN or infinity in bn1.bias"),
+    ],
+)
+def test_weights_that_a_copy_would_change(value: torch.Tensor, reason: str) -> None:
+    module = nn.ModuleDict({"bn1": nn.BatchNorm2d(8)})
+    state = module.state_dict()
+    encoder.load_weights(module, state, source="it")
+    with pytest.raises(UserError, match=re.escape(reason)):
+        encoder.load_weights(module, {**state, "bn1.bias": value}, source="it")
+
+
+def test_a_lock_that_leads_elsewhere(tmp_path: Path) -> None:
+    add_encoder(tmp_path, "sound")
+    (tmp_path / "zoo").mkdir()
+    (tmp_path / "thesis").write_text("mine")
+    (tmp_path / "zoo" / ".publish.lock").symlink_to(tmp_path / "thesis")
+    with pytest.raises(UserError, match="is a link"):
+        publish(Publication(runs=[tmp_path / "sound"]), str(tmp_path / "zoo"))
+    assert (tmp_path / "thesis").read_text() == "mine"

@@ -81,6 +81,8 @@ def test_a_broken_image_is_named(folder: Path, workers: int, tmp_path: Path) -> 
     )
     assert len(torch.cat(list(rest.blocks(2)))) == 2
     assert rest.without_broken(0) is rest
+    with pytest.raises(UserError, match=r"none of the 1 images .* can be read"):
+        data.subset([2]).without_broken(9)
 
 
 def test_a_worker_that_dies_is_an_error_and_no_endless_wait() -> None:

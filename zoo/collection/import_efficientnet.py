@@ -48,7 +48,7 @@ FIRST = {
     "_bn2": "bn2",
 }
 """The first block does not expand, and timm numbers its layers from there."""
-BLOCK = re.compile(r"_blocks\.(\d+)\.(\w+)\.(\w+)")
+BLOCK = re.compile(r"_blocks\.(0|[1-9][0-9]?)\.(\w+)\.(\w+)", re.ASCII)
 
 
 def import_efficientnet_lite(

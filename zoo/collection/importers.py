@@ -14,8 +14,10 @@ DynACL  Luo et al. 2023, arXiv 2303.01289, github.com/PKU-ML/DYNACL
 
 from __future__ import annotations
 
+import math
 import re
 import tempfile
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from zoo.encoder import Encoder
 
 NORMALISATION = ("normalize.mean", "normalize.std")
-BN_LIST = re.compile(r"\.bn_list\.([0-9]+)\.")
+BN_LIST = re.compile(r"\.bn_list\.(0|[1-9][0-9]?)\.")
 SIZES = {"cifar": 32, "imagenet": 96}
 """Images that each stem is for; the larger as the field uses it for STL-10."""
 
@@ -161,7 +163,13 @@ def import_checkpoint(
 
     form = get(method)
     check_free(to, name)
-    state = {_plain_key(key): value for key, value in read_state(path).items()}
+    raw = read_state(path)
+    state = {_plain_key(key): value for key, value in raw.items()}
+    if len(state) < len(raw):
+        told = Counter(map(_plain_key, raw)).most_common(1)[0][0]
+        raise UserError(
+            f"{path} holds several networks: '{told}' is there under two prefixes"
+        )
     encoder, dropped = build(state, form, source=str(path))
     head = _linear_head(state, _branch(state, form, str(path)), encoder.dim)
     card = Card(
@@ -204,9 +212,13 @@ def save_imported(encoder: Encoder, card: Card, to: Path) -> tuple[Path, Card]:
     Returns:
         The folder, and the card with the hash.
     """
-    from zoo.encoder import save_encoder
+    from zoo.encoder import feature_digest, save_encoder
 
     check_free(to, card.name)
+    if not all(map(math.isfinite, feature_digest(encoder))):
+        raise UserError(
+            f"the features of {card.name} are not finite: the checkpoint is damaged"
+        )
     to.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=to, prefix=f".{card.name}-") as scratch:
         made = Path(scratch) / card.name

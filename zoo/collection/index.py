@@ -64,6 +64,14 @@ def check_name(name: str, what: str) -> None:
         ) from None
 
 
+def _once(what: str, names: Sequence[str]) -> set[str]:
+    """The names; each costs whoever checks it, and counts where there are rankings."""
+    counts = Counter(names)
+    if twice := [name for name, count in counts.items() if count > 1]:
+        raise ValueError(f"{what} '{min(twice)}' is listed twice")
+    return set(counts)
+
+
 class FileRecord(Record):
     """One file: where it lies, and how to know that it is the right one."""
 
@@ -111,7 +119,8 @@ class EncoderRow(Record):
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
-        known = {row.path for row in self.files}
+        known = _once("the file", [row.path for row in self.files])
+        _once("the entry", self.entries)
         wanted = {CARD, self.card.weights}
         wanted |= {f"{ENTRIES}/{entry}/{ENTRY}" for entry in self.entries}
         if missing := sorted(wanted - known):
@@ -129,9 +138,8 @@ class Index(Record):
 
     @model_validator(mode="after")
     def _names_once(self) -> Self:
-        counts = Counter(row.card.name for row in self.encoders)
-        if twice := [name for name, count in counts.items() if count > 1]:
-            raise ValueError(f"'{min(twice)}' is listed twice")
+        _once("the encoder", [row.card.name for row in self.encoders])
+        _once("the folder", [row.folder for row in self.encoders])
         return self
 
     def names(self) -> list[str]:

@@ -211,6 +211,8 @@ def _by_reference(reference: str, request: Publication) -> tuple[Path, Card]:
 
 def _publish_to_folder(stage: Path, name: str, root: Path) -> Receipt:
     root.mkdir(parents=True, exist_ok=True)
+    if (root / LOCK).is_symlink():
+        raise UserError(f"{root / LOCK} is a link, through which robrep writes nothing")
     with FileLock(root / LOCK):
         target = FolderSource(root)
         merged = merge(stage, name, target, name)

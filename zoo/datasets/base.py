@@ -143,6 +143,11 @@ class Dataset:
                 f"cannot be read, more than --skip-broken {most} allows: {first}"
             )
         kept = [row for row in range(len(self)) if row not in found]
+        if not kept:
+            raise UserError(
+                f"none of the {len(self)} images of {self.name}/{self.split} can be "
+                f"read: {first}"
+            )
         part = self.subset(kept)
         part.notes += (
             f"{len(found)} of the {len(self)} images of {self.split} could not be read "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import commands
@@ -80,3 +82,40 @@ def test_other_networks_are_refused(net: torch.nn.Module, tmp_path: Path) -> Non
     assert not (tmp_path / "zoo").exists()
     words = ["import", str(file), "--format", "acl", "--name", "a", "--to", "zoo"]
     assert "--size is for" in commands.refusal(cli, *words, "--size", "64")
+
+
+class _Code:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, ("ran",)
+
+
+def _put(key: str, value: object) -> Callable[[dict[str, object]], None]:
+    return lambda state: state.update({key: value})
+
+
+@pytest.mark.parametrize(
+    ("alter", "reason"),
+    [
+        (_put("_fc.note", _Code()), "pickled objects"),
+        (_put("_blocks.\u0967._bn0.bias", torch.zeros(96)), "which no EfficientNet"),
+        (_put("_blocks.01._bn0.bias", torch.zeros(96)), "which no EfficientNet"),
+        (_put(f"_blocks.{'9' * 5000}._bn0.bias", torch.zeros(1)), "which no Effic"),
+        (_put("_bn0.bias", torch.zeros(32, dtype=torch.complex64)), "torch.complex64"),
+        (_put("_bn0.bias", torch.full((32,), 1e300, dtype=torch.float64)), "infinity"),
+        (_put("_bn0.running_var", -torch.ones(32)), "are not finite"),
+    ],
+)
+def test_a_file_that_means_harm(
+    net: torch.nn.Module,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    alter: Callable[[dict[str, object]], None],
+    reason: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    state = dict(zip(_names(), net.state_dict().values(), strict=True))
+    alter(state)  # type: ignore[arg-type]
+    torch.save(state, "net.pth")
+    words = _import(Path("net.pth"), tmp_path / "zoo", "--size", "64")
+    assert reason in commands.refusal(cli, *words)
+    assert [path.name for path in tmp_path.iterdir()] == ["net.pth"]

@@ -285,6 +285,14 @@ def test_another_methods_checkpoint_is_refused(
     assert not (tmp_path / "x").exists()
 
 
+def test_two_networks_in_one_file_are_refused(tmp_path: Path) -> None:
+    state = dict(MAKERS["rocl"]()[0]["model"])
+    more = {f"encoder.{key}": value for key, value in state.items()}
+    torch.save({**state, **more}, tmp_path / "checkpoint.pt")
+    with pytest.raises(UserError, match="is there under two prefixes"):
+        import_checkpoint(tmp_path / "checkpoint.pt", "rocl", tmp_path, name="x")
+
+
 @pytest.mark.parametrize(("said", "saw"), [(None, True), (False, False), (True, True)])
 def test_a_classifier_in_the_file_means_labels_unless_said_otherwise(
     tmp_path: Path, said: bool | None, saw: bool

@@ -133,3 +133,24 @@ def test_thousands_of_encoders(tmp_path: Path) -> None:
     (tmp_path / INDEX).write_text(json.dumps(index))
     with pytest.raises(UserError, match="'e7' is listed twice"):
         FolderSource(tmp_path).find("e1")
+
+
+@pytest.mark.parametrize("what", ["file", "entry", "folder"])
+def test_nothing_is_listed_twice(tmp_path: Path, what: str) -> None:
+    """It would be checked as often, and an entry ranked as often."""
+    add_encoder(tmp_path, "one")
+    row = describe_folder(tmp_path / "one", "one").model_dump(mode="json")
+    place = "entries/a/entry.json"
+    row["files"].append({**row["files"][0], "path": place})
+    row["entries"] = ["a"]
+    rows = [row]
+    if what == "folder":
+        rows.append({**row, "card": {**row["card"], "name": "two"}})
+    elif what == "file":
+        row["files"] *= 2
+    else:
+        row["entries"] *= 2
+    index = {"schema_version": 1, "encoders": rows}
+    (tmp_path / INDEX).write_text(json.dumps(index))
+    with pytest.raises(UserError, match=f"the {what} '.*' is listed twice"):
+        FolderSource(tmp_path).find("one")
