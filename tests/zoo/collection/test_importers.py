@@ -287,7 +287,7 @@ def test_another_methods_checkpoint_is_refused(
 
 def test_two_networks_in_one_file_are_refused(tmp_path: Path) -> None:
     state = dict(MAKERS["rocl"]()[0]["model"])
-    more = {f"encoder.{key}": value for key, value in state.items()}
+    more = {key.removeprefix("module."): value for key, value in state.items()}
     torch.save({**state, **more}, tmp_path / "checkpoint.pt")
     with pytest.raises(UserError, match="is there under two prefixes"):
         import_checkpoint(tmp_path / "checkpoint.pt", "rocl", tmp_path, name="x")
