@@ -23,6 +23,7 @@ from zoo.collection.sources_results import (
 )
 from zoo.errors import RobrepError, UserError
 from zoo.files import copy_together
+from zoo.locks import in_use
 from zoo.records import Card, read_record, write_record
 
 LARGEST = 50_000_000
@@ -59,20 +60,26 @@ def add(request: Publication, root: Path, weights: str | None = None) -> Added:
     check_repository(root)
     with tempfile.TemporaryDirectory(prefix=f"{SCRATCH}{os.getpid()}-") as scratch:
         card = prepare(request, Path(scratch))
-        staged = FolderSource(Path(scratch))
-        row = staged.find(card.name)
-        folder = root / card.name / revision_of(card)
-        known = _known(folder, card, staged)
-        added = [name for name in row.entries if name not in known]
-        pairs = [
-            (scratch / Path(row.located(file.path)), folder / Path(*parts[1:]))
-            for file in row.files
-            if (parts := Path(file.path).parts)[0] == ENTRIES and parts[1] in added
-        ]
-        if not folder.is_dir():
-            pairs += _weights(card, Path(scratch), folder, weights)
-            pairs.append((Path(scratch) / card.name / CARD, folder / CARD))
-        copy_together(pairs)
+        with in_use(root, wait=True):
+            return _lay_out(card, Path(scratch), root, weights)
+
+
+def _lay_out(card: Card, scratch: Path, root: Path, weights: str | None) -> Added:
+    """Copies what the repository lacks; no other process does so meanwhile."""
+    staged = FolderSource(scratch)
+    row = staged.find(card.name)
+    folder = root / card.name / revision_of(card)
+    known = _known(folder, card, staged)
+    added = [name for name in row.entries if name not in known]
+    pairs = [
+        (scratch / Path(row.located(file.path)), folder / Path(*parts[1:]))
+        for file in row.files
+        if (parts := Path(file.path).parts)[0] == ENTRIES and parts[1] in added
+    ]
+    if not folder.is_dir():
+        pairs += _weights(card, scratch, folder, weights)
+        pairs.append((scratch / card.name / CARD, folder / CARD))
+    copy_together(pairs)
     return Added(folder=folder, added=tuple(added), known=tuple(known))
 
 

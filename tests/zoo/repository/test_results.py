@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -281,6 +282,23 @@ def test_a_published_revision_stays_as_it_is(
     }[change]
     place = after.relative_to(copied).as_posix()
     assert f"{place} {said}" in check(copied, base).faults
+
+
+def test_two_that_add_at_once_do_not_mix(evaluated: Evaluated, tmp_path: Path) -> None:
+    """One of two results of one name is there, whole; the other is refused."""
+    root = tmp_path / "results"
+    start(root)
+    requests = [
+        Publication(runs=[run], source=str(evaluated.plain), entry="same")
+        for run in (evaluated.run, evaluated.other_run)
+    ]
+    with ThreadPoolExecutor(2) as both:
+        calls = [both.submit(add, request, root) for request in requests]
+        errors = [call.exception() for call in calls]
+    (refused,) = filter(None, errors)
+    assert "holds another result" in str(refused)
+    change = check(root)
+    assert change.faults == change.failed == []
 
 
 @pytest.mark.parametrize(
