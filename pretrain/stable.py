@@ -24,7 +24,7 @@ from pretrain.methods.base import step_size
 from pretrain.randomness import generator
 from pretrain.recipe import AttackSettings, Recipe, StableSettings
 from robrep_eval.attacks.pgd import ascend
-from robrep_eval.probes.linear import PENALTIES, features
+from robrep_eval.probes.linear import features
 from zoo.datasets.base import Dataset
 from zoo.encoder import Encoder
 from zoo.errors import UserError
@@ -37,6 +37,9 @@ NEGLIGIBLE = 1e-6
 """Variance, beside the largest, of directions that count as constant."""
 LEAST = 1e-4
 """Displacement, beside the largest, below which directions count as equally stable."""
+UNIT = 1e-5
+"""L2 penalty of a probe that pays the price: the smallest one that version 1 of SLF
+tried. A probe with a smaller penalty pays less, in proportion."""
 
 
 def passes(settings: StableSettings | None, data: Dataset) -> float:
@@ -123,9 +126,8 @@ def mixture(displacement: Tensor, price: float, draws: torch.Generator) -> Tenso
     z = Q diag(w) s / sqrt(mean w^2), Q orthogonal with a constant first column: every
     feature is the most stable direction and, for a small part, all others, i > 1, in
     units of their displacement: w_i^2 = 1 / lambda_i. w_1 makes mean w^2 the price in
-    units of the smallest penalty of `robrep_eval.probes.linear`. Features then have
-    variances near 1; that penalty on a probe v of s comes to
-    price * sum_{i>1} lambda_i v_i^2.
+    units of `UNIT`. Features then have variances near 1; that penalty on a probe v of s
+    comes to price * sum_{i>1} lambda_i v_i^2.
 
     Args:
         displacement: lambda (k,), ascending, of directions s with unit variance.
@@ -140,11 +142,11 @@ def mixture(displacement: Tensor, price: float, draws: torch.Generator) -> Tenso
     """
     moved, k = displacement.double(), len(displacement)
     squares = 1 / moved.clamp(min=LEAST * float(moved[-1]))
-    whole, others = k * price / min(PENALTIES), float(squares[1:].sum())
+    whole, others = k * price / UNIT, float(squares[1:].sum())
     if whole <= others:
         raise UserError(
             f"stable.price is {price:g}, but the displacement of {k} directions costs "
-            f"{min(PENALTIES) * others / k:.2g} in any case; set it higher"
+            f"{UNIT * others / k:.2g} in any case; set it higher"
         )
     squares[0] = whole - others
     columns = torch.randn(k, k, generator=draws, dtype=torch.float64)

@@ -13,6 +13,7 @@ from zoo.errors import UserError
 from zoo.paired import PairedDifference, paired_difference
 from zoo.records import AttackRun, Examples, Record, Result
 from zoo.result_file import read_result
+from zoo.task_version import version_of
 from zoo.verdicts import Column, correct, robust, robust_against
 
 Rows = npt.NDArray[np.intp]
@@ -111,6 +112,12 @@ def _check_comparable(a: Result, b: Result) -> None:
 
 def _cautions(a: Result, b: Result) -> Iterator[str]:
     """Differences that a figure would be mistaken without, in sentences."""
+    tasks = [_task(result) for result in (a, b)]
+    if tasks[0] != tasks[1]:
+        yield (
+            f"A is of {tasks[0]}, B of {tasks[1]}: the rows compare protocols as well "
+            "as encoders"
+        )
     if a.battery != b.battery:
         yield (
             f"A was attacked with {a.battery}, B with {b.battery}: the row 'robust' is "
@@ -125,6 +132,15 @@ def _cautions(a: Result, b: Result) -> Iterator[str]:
     for run in a.attacks:
         if run.name in runs_b:
             yield from _settings_differ(run, runs_b[run.name])
+
+
+def _task(result: Result) -> str:
+    """Protocol and versions, as far as two results should share them."""
+    version = version_of(result)
+    protocol = result.probe.protocol if result.probe else "no protocol"
+    words = [protocol if version.probe is None else f"{protocol} {version.probe}"]
+    words += [f"dataset {version.dataset}"] * ((version.dataset or 1) > 1)
+    return ", ".join(words)
 
 
 def _settings_differ(a: AttackRun, b: AttackRun) -> Iterator[str]:

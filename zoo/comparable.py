@@ -14,7 +14,7 @@ from zoo.records import Result
 from zoo.recount import agree, holds
 from zoo.selection import SELECTED, as_limit
 
-PROTOCOLS = ("SLF", "ALF", "AFF")
+PROTOCOLS = ("SLF", "SLF-R", "ALF", "AFF")
 
 
 def images(result: Result, data: Dataset) -> str:

@@ -211,8 +211,9 @@ class ProbeRecord(Record):
     """How the head was fitted; absent for ready-made classifiers."""
 
     protocol: str
-    """"SLF": standard linear probe on frozen features. "ALF": the same head, trained on
-    adversarial images. "AFF": encoder and head, trained on adversarial images."""
+    """"SLF": standard linear probe on frozen features. "SLF-R": the same, its penalty
+    chosen under attack. "ALF": such a head, trained on adversarial images. "AFF":
+    encoder and head, trained on adversarial images."""
     parameters: dict[str, Any]
     train: str
     """Dataset and split it was fitted on."""
@@ -221,7 +222,7 @@ class ProbeRecord(Record):
     """Part of the training split whose labels were used, e.g. "10%"; null for all."""
     train_accuracy: float
     validation_accuracy: float | None
-    """On held-out training images; for ALF and AFF under PGD."""
+    """On held-out training images; for SLF-R, ALF and AFF under PGD."""
     knn_accuracy: float | None
     """k-NN on the same features and test points, as a sanity figure."""
     seconds: float

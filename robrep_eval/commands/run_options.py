@@ -117,7 +117,8 @@ OPTIONS: tuple[Callable[[Any], Any], ...] = (
         multiple=True,
         type=Words(),
         metavar="PROTOCOL",
-        help="slf: linear probe. alf: the same on adversarial images. aff: fine-tunes "
+        help="slf: linear probe. slf-r: the same, its penalty chosen under attack. "
+        "alf: the head is trained on adversarial images. aff: fine-tunes "
         "the encoder as well (as long as 25 epochs of adversarial training, three "
         "times).",
     ),
@@ -125,8 +126,8 @@ OPTIONS: tuple[Callable[[Any], Any], ...] = (
         "--l2",
         type=DECIMAL,
         metavar="PENALTY",
-        help="Of the linear probe. Default: chosen by clean accuracy on held-out "
-        "training images. A larger one leaves wider margins, and certifies more.",
+        help="Of the linear probe. Default: chosen on held-out training images "
+        "(slf: clean accuracy). A larger one leaves wider margins, and certifies more.",
     ),
     click.option(
         "--labels",

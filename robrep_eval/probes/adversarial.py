@@ -25,11 +25,12 @@ from typing import Literal
 import torch
 from torch import nn
 
+from robrep_eval.probes.choice import held_out
 from robrep_eval.probes.linear import (
+    PENALTIES,
     ProbeSettings,
     check_fit,
     features,
-    held_out,
     validation_scores,
 )
 from robrep_eval.probes.logistic import fit_linear
@@ -42,6 +43,7 @@ from zoo.files import read_tensors, write_tensors
 from zoo.layout import ON_CPU, Layout
 from zoo.linear_end import without_end
 from zoo.records import ProbeRecord
+from zoo.task_version import GRIDS
 from zoo.threads import fitting_threads, network_work
 from zoo.threat import ThreatModel
 
@@ -76,9 +78,11 @@ class _Fit:
         self.penalty = self._penalty()
 
     def _penalty(self) -> float:
-        """Of the linear probe, chosen as in SLF."""
+        """Of the linear probe, chosen as in version 1 of SLF: it is trained on."""
         y, classes = self.train.labels, len(self.train.classes)
         quick = replace(self.probe, tolerance=START_TOLERANCE)
+        if quick.penalties == PENALTIES:
+            quick = replace(quick, penalties=GRIDS["SLF", 1])
         scores = validation_scores(self._ended(self.z), y, classes, quick)
         return max(scores, key=lambda penalty: (scores[penalty], penalty))
 

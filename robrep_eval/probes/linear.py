@@ -1,6 +1,7 @@
-"""The standard linear probe (SLF) on frozen features.
+"""The standard linear probe (SLF, SLF-R) on frozen features.
 
-The solver is `robrep_eval.probes.logistic`.
+The head is the same in both, fitted on clean features; they differ in what its penalty
+is chosen by. The solver is `robrep_eval.probes.logistic`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from robrep_eval.probes.choice import Judge, held_out
 from robrep_eval.probes.feature_files import (
     FORMATS,
     FeatureFiles,
@@ -32,16 +34,23 @@ from zoo.errors import UserError, nearest
 from zoo.label_budget import LabelBudget
 from zoo.layout import ON_CPU, Layout
 from zoo.records import ProbeRecord
+from zoo.task_version import GRIDS, PROTOCOLS
 from zoo.threads import fitting_threads, network_work
+from zoo.threat import ThreatModel
 
-PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+PENALTIES = GRIDS["SLF", PROTOCOLS["SLF"]]
 """Candidates for the L2 penalty per example; the best on held-out data is taken."""
-MIN_HELD_OUT = 100
-MAX_SPLITS = 5
 
-
-Protocol = Literal["SLF", "ALF", "AFF"]
-PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
+ALWAYS = 1e-5
+"""Smallest penalty that is tried in any case; weaker ones are dear to fit."""
+PATIENCE = 2
+"""Penalties in a row that may be no better before weaker ones are not tried."""
+TRIAL_TOLERANCE = 1e-5
+"""As `ProbeSettings.tolerance`, of the fits that the choice is made by."""
+Protocol = Literal["SLF", "SLF-R", "ALF", "AFF"]
+NAMES: tuple[Protocol, ...] = get_args(Protocol)
+FROZEN = ("SLF", "SLF-R")
+"""Protocols that fit the head on clean features."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,10 +78,9 @@ class ProbeSettings:
         return self.penalties[0] if len(self.penalties) == 1 else None
 
     def __post_init__(self) -> None:
-        if self.protocol not in PROTOCOLS:
+        if self.protocol not in NAMES:
             raise UserError(
-                f"unknown probe '{self.protocol}'; "
-                f"{nearest(str(self.protocol), PROTOCOLS)}"
+                f"unknown probe '{self.protocol}'; {nearest(str(self.protocol), NAMES)}"
             )
         for penalty in self.penalties:
             if not 0 <= penalty < np.inf:
@@ -84,10 +92,10 @@ class ProbeSettings:
                 f"unknown format of features '{self.features}'; "
                 f"{nearest(self.features, FORMATS)}"
             )
-        if self.features != "float32" and self.protocol != "SLF":
+        if self.features != "float32" and self.protocol not in FROZEN:
             raise UserError(
-                f"features are kept for SLF alone; leave their format out of "
-                f"{self.protocol}"
+                f"features are kept for {' and '.join(FROZEN)} alone; leave their "
+                f"format out of {self.protocol}"
             )
         if self.labels is not None:
             object.__setattr__(self, "labels", LabelBudget.parse(self.labels).text)
@@ -115,25 +123,11 @@ def features(
     return z
 
 
-def split(y: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Positions for fitting and for validation, stratified by class, reproducible."""
-    generator = np.random.default_rng(seed)
-    order = generator.permutation(len(y))
-    held: list[int] = []
-    labels = y.numpy()
-    for label in np.unique(labels):
-        members = order[labels[order] == label]
-        if len(members) > 1:
-            held += members[: max(1, round(share * len(members)))].tolist()
-    mask = torch.zeros(len(y), dtype=torch.bool)
-    mask[held] = True
-    return (~mask).nonzero().flatten(), mask.nonzero().flatten()
-
-
 def fit_probe(
     encoder: Encoder,
     train: Dataset,
     *,
+    threat: ThreatModel | None = None,
     test: Dataset | None = None,
     settings: ProbeSettings | None = None,
     layout: Layout = ON_CPU,
@@ -141,11 +135,12 @@ def fit_probe(
     of: Dataset | None = None,
     team: Team = ALONE,
 ) -> tuple[Classifier, ProbeRecord]:
-    """SLF: the penalty is chosen on a held-out part, then all training data are used.
+    """SLF, SLF-R: held-out images choose the penalty, then all training data are used.
 
     Args:
         encoder: Frozen; its features are computed once.
         train: Training split.
+        threat: Under which SLF-R chooses.
         test: If given, k-NN accuracy on it is recorded beside the probe.
         settings: Candidates and split.
         layout: Where the encoder lives, and images per forward pass.
@@ -170,7 +165,12 @@ def fit_probe(
         files = replace(files, format=settings.features)
     classes = len(train.classes)
     rows = training_rows(encoder, train, of, settings.features, layout, files, team)
-    scores = validation_scores(rows, rows.y, classes, settings, team)
+    judge = None
+    if settings.protocol == "SLF-R":
+        if threat is None:
+            raise UserError("SLF-R chooses under attack; say in which ball (threat=)")
+        judge = Judge(encoder, train, threat, layout)
+    scores = validation_scores(rows, rows.y, classes, settings, team, judge)
     # The largest penalty among the best: the smaller head constant costs nothing.
     best = max(scores, key=lambda penalty: (scores[penalty], penalty))
     # From zeros, whatever was tried before: the head depends on its penalty alone.
@@ -185,16 +185,18 @@ def fit_probe(
             knn = knn_of_parts(rows, parts, test.labels)
     parameters = {
         "l2": best,
+        "penalties": sorted(settings.penalties),
         "validation_accuracy": {f"{p:g}": scores[p] for p in scores},
         "validation_share": settings.validation_share,
         "seed": settings.seed,
         "solver": "L-BFGS on principal axes, multinomial logistic regression, float64",
         "tolerance": settings.tolerance,
+        **({} if judge is None else {"choice": judge.said()}),
     }
     if settings.features != "float32":
         parameters["features"] = settings.features
     record = ProbeRecord(
-        protocol="SLF",
+        protocol=settings.protocol,
         parameters=parameters,
         train=f"{train.name}/{train.split}",
         train_n=len(train),
@@ -251,43 +253,46 @@ def validation_scores(
     classes: int,
     settings: ProbeSettings,
     team: Team = ALONE,
+    judge: Judge | None = None,
 ) -> dict[float, float]:
     """Held-out accuracy of each candidate penalty.
 
-    From the strongest to the weakest, each begun at the solution of the one before.
+    From the strongest to the weakest, each begun at the solution of the one before,
+    below `ALWAYS` until `PATIENCE` in a row were no better than the best.
+
+    Args:
+        z: Features (N, d).
+        y: Labels (N,).
+        classes: Number of classes.
+        settings: Candidates and split.
+        team: Processes that do this together.
+        judge: Says of how many held-out images a head is right; by default of all of
+            them, clean.
     """
     rows = z if isinstance(z, Rows) else Rows.of(z, y)
     parts = held_out(y, settings.validation_share, settings.seed)
-    total = sum(len(held) for _, held in parts)
-    right = dict.fromkeys(settings.penalties, 0)
-    for fitting, held in parts:
-        problem = Logistic(rows.subset(fitting), classes, team)
-        start = None
-        for penalty in sorted(settings.penalties, reverse=True):
-            start = problem.solve(
-                penalty, settings.tolerance, settings.max_iterations, start
+    if judge is not None:
+        parts = [(fitting, judge.chosen(held)) for fitting, held in parts]
+    problems = [Logistic(rows.subset(fitting), classes, team) for fitting, _ in parts]
+    starts: list[Tensor | None] = [None] * len(parts)
+    tolerance = max(settings.tolerance, TRIAL_TOLERANCE)
+    right: list[int] = []
+    penalties = sorted(settings.penalties, reverse=True)
+    for penalty in penalties:
+        right.append(0)
+        for at, (problem, (_, held)) in enumerate(zip(problems, parts, strict=True)):
+            found = problem.solve(
+                penalty, tolerance, settings.max_iterations, starts[at]
             )
-            right[penalty] += rows.subset(held).right(problem.head(start))
-    return {penalty: count / total for penalty, count in right.items()}
-
-
-def held_out(y: Tensor, share: float, seed: int) -> list[tuple[Tensor, Tensor]]:
-    """One split into fitting and validation part; several where labels are few.
-
-    A handful of held-out images chooses next to nothing, so with fewer than 100 the
-    split is drawn anew, up to five times, until that many have been held out.
-
-    Raises:
-        UserError: no class has two images, so none can be held out.
-    """
-    first = split(y, share, seed)
-    if not len(first[1]):
-        raise UserError(
-            f"no class has two of the {len(y)} training images, so none can be held "
-            "out to choose the probe's settings"
-        )
-    count = min(MAX_SPLITS, -(-MIN_HELD_OUT // len(first[1])))
-    return [first, *(split(y, share, seed + i) for i in range(1, count))]
+            head, starts[at] = problem.head(found), found
+            if judge is None:
+                right[-1] += rows.subset(held).right(head)
+            else:
+                right[-1] += judge.right(head, held)
+        if penalty < ALWAYS and len(right) > PATIENCE + right.index(max(right)):
+            break
+    total = sum(len(held) for _, held in parts)
+    return {p: count / total for p, count in zip(penalties, right, strict=False)}
 
 
 def check_fit(encoder: Encoder, train: Dataset) -> None:

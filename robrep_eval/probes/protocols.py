@@ -1,4 +1,4 @@
-"""The downstream protocols by name: SLF, ALF and AFF, with all labels or a few."""
+"""The downstream protocols by name, each with all labels or a few."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from robrep_eval.probes.adversarial import fit_adversarial
 from robrep_eval.probes.feature_files import FeatureFiles
 from robrep_eval.probes.few_labels import few_labels
-from robrep_eval.probes.linear import ProbeSettings, fit_probe
+from robrep_eval.probes.linear import FROZEN, ProbeSettings, fit_probe
 from robrep_eval.probes.team import ALONE, Team
 from zoo.classifier import Classifier
 from zoo.datasets.base import Dataset
@@ -19,6 +19,7 @@ from zoo.threat import ThreatModel
 
 DESCRIPTIONS = {
     "SLF": "fitting a linear probe (SLF)",
+    "SLF-R": "fitting a linear probe, its penalty chosen under attack (SLF-R)",
     "ALF": "fitting a linear probe on adversarial images (ALF)",
     "AFF": "fine-tuning encoder and head on adversarial images (AFF)",
 }
@@ -43,12 +44,12 @@ def fit(
     Args:
         encoder: Left as it is; AFF trains a copy.
         train: The whole training split; `settings.labels` says how much of it is used.
-        threat: What ALF and AFF train against.
+        threat: What ALF and AFF train against, and under which SLF-R chooses.
         test: For the k-NN figure beside SLF.
         settings: Protocol and labels among them.
         labels_seed: Which images, if not all.
         layout: Where the encoder lives, and images per forward pass.
-        files: Where features are kept (SLF); in memory by default.
+        files: Where features are kept (SLF, SLF-R); in memory by default.
         team: Processes that do this together (SLF).
         checkpoint: File to keep an unfinished ALF or AFF in.
         on_progress: Called with the share of the work done (ALF and AFF).
@@ -58,10 +59,11 @@ def fit(
     """
     settings = settings or ProbeSettings()
     part = few_labels(train, settings.labels, labels_seed)
-    if settings.protocol == "SLF":
+    if settings.protocol in FROZEN:
         classifier, record = fit_probe(
             encoder,
             part,
+            threat=threat,
             test=test,
             settings=settings,
             layout=layout,
@@ -74,7 +76,7 @@ def fit(
             encoder,
             part,
             threat,
-            protocol=settings.protocol,
+            protocol="AFF" if settings.protocol == "AFF" else "ALF",
             probe=settings,
             layout=layout,
             checkpoint=checkpoint,

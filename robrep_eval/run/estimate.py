@@ -19,7 +19,8 @@ from robrep_eval.attacks.base import Attack, needs_gradients
 from robrep_eval.attacks.prepared import prepare
 from robrep_eval.attacks.problem import Model, physical_batch
 from robrep_eval.attacks.square import SquareAttack
-from robrep_eval.probes.linear import held_out
+from robrep_eval.probes.choice import held_out
+from robrep_eval.probes.linear import FROZEN
 from robrep_eval.probes.logistic import Logistic
 from robrep_eval.probes.rows import Rows
 from robrep_eval.run.chunk_size import CHUNK_BYTES
@@ -192,9 +193,9 @@ def _wait(x: Tensor) -> None:
 
 
 def _fit_seconds(plan: Plan, y: Tensor, width: int) -> float:
-    """Of all fits of SLF, by the time of one evaluation of the loss on some rows."""
+    """Of all fits on clean features, by the time of one evaluation of the loss."""
     probe = plan.request.probe
-    if probe.protocol != "SLF":
+    if probe.protocol not in FROZEN:
         return 0.0
     count, classes = min(len(y), 2048), len(plan.data.classes)
     draws = torch.Generator().manual_seed(0)

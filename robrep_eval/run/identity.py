@@ -16,7 +16,7 @@ from typing import Any
 from torch import nn
 
 from robrep_eval.attacks.battery import Battery
-from robrep_eval.probes.linear import PENALTIES, ProbeSettings
+from robrep_eval.probes.linear import FROZEN, ProbeSettings
 from robrep_eval.run.chunk import BatterySettings
 from robrep_eval.run.surrogates import references
 from zoo.classifier import Classifier
@@ -28,6 +28,7 @@ from zoo.encoder import Encoder, fingerprint
 from zoo.own_module import OwnEncoder
 from zoo.records import ProbeRecord
 from zoo.settings import LAYOUT, differing, dump
+from zoo.task_version import GRIDS
 from zoo.threat import ThreatModel, parse_eps
 
 Identity = dict[str, Any]
@@ -178,7 +179,7 @@ def _from_first_form(
     settings = ProbeSettings(
         protocol=known["probe"],
         labels=known.get("labels"),
-        penalties=PENALTIES if known.get("l2") is None else (known["l2"],),
+        penalties=GRIDS["SLF", 1] if known.get("l2") is None else (known["l2"],),
     )
     train = f"{known['dataset'].rpartition('/')[0]}/train"
     return {
@@ -205,6 +206,6 @@ def _recorded(probe: ProbeRecord | None) -> dict[str, Any]:
     said = probe.parameters
     names = ("validation_share", "tolerance", "seed")
     found: dict[str, Any] = {name: said[name] for name in names if name in said}
-    if probe.protocol == "SLF" and len(said["validation_accuracy"]) > 1:
+    if probe.protocol in FROZEN and len(said["validation_accuracy"]) > 1:
         found["penalties"] = [float(text) for text in said["validation_accuracy"]]
     return found

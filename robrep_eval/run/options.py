@@ -35,7 +35,7 @@ class ProbeOptions(FitOptions, total=False):
     """A probe."""
 
     probe: str | ProbeSettings
-    """ "slf", "alf" or "aff"."""
+    """ "slf", "slf-r", "alf" or "aff"."""
 
 
 class RunOptions(TypedDict, total=False):

@@ -21,7 +21,7 @@ from zoo.records import (
     Result,
     Verdict,
 )
-from zoo.task_version import task_version
+from zoo.task_version import end_of_grid, task_version
 from zoo.two_phases import recount
 from zoo.verdicts import (
     clean_accuracy,
@@ -87,8 +87,14 @@ def record(
         evidence=evidence,
         seconds=seconds,
         provenance=provenance(settings.device, list(plan.request.command)),
-        notes=[*plan.notes, *found.warnings],
+        notes=[*plan.notes, *_about(probe), *found.warnings],
     )
+
+
+def _about(probe: ProbeRecord | None) -> list[str]:
+    """Notes on the fit."""
+    warning = end_of_grid(probe) if probe else ""
+    return [warning] if warning else []
 
 
 def _audit(battery: Battery, found: Run, seed: int) -> Audit | None:

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from pretrain import stable
 from pretrain.recipe import Recipe
+from pretrain.stable import UNIT
 from pretrain.train import train
-from robrep_eval.probes.linear import PENALTIES, features
+from robrep_eval.probes.linear import features
 from zoo import datasets
 from zoo.datasets.base import Dataset, from_tensors
 from zoo.encoder import load_encoder
@@ -105,7 +106,7 @@ def test_a_penalty_on_features_is_one_on_displacement(
     v = torch.randn(len(lambdas), generator=draws, dtype=torch.float64)
     v[0] = 0
     head = torch.linalg.solve((mixed / deviation[:, None]).T, v)
-    penalty = min(PENALTIES) * float(head.square().sum())
+    penalty = UNIT * float(head.square().sum())
     assert penalty == pytest.approx(price * float(lambdas @ v.square()), rel=0.15)
 
 
@@ -113,7 +114,7 @@ def test_directions_that_hardly_move_count_as_equally_stable() -> None:
     """Displacements below 1e-4 of the largest are priced as that: by hand, k = 4."""
     moved, price = torch.tensor([1e-12, 1e-9, 0.02, 1.0]), 400.0
     squares = [0.0, 1e4, 50.0, 1.0]  # 1 / lambda, the second at the floor of 1e-4
-    squares[0] = 4 * price / min(PENALTIES) - sum(squares)
+    squares[0] = 4 * price / UNIT - sum(squares)
     mixed = stable.mixture(moved, price, torch.Generator().manual_seed(0)).double()
     scale = sum(squares) / 4
     # Q is orthogonal, so the columns' lengths are the weights.
@@ -124,7 +125,7 @@ def test_directions_that_hardly_move_count_as_equally_stable() -> None:
 def test_the_least_price_is_that_of_all_directions_but_the_first() -> None:
     """k directions cost PENALTY / k * sum_{i>1} 1 / lambda_i; a hair more is enough."""
     moved = torch.tensor([1e-3, 0.25, 0.5, 1.0])
-    least = min(PENALTIES) / 4 * (4 + 2 + 1)
+    least = UNIT / 4 * (4 + 2 + 1)
     draws = torch.Generator().manual_seed(0)
     with pytest.raises(UserError, match=f"costs {least:.2g} in any case"):
         stable.mixture(moved, least * 0.999, draws)

@@ -37,6 +37,7 @@ from zoo.records import (
 )
 from zoo.result_file import RESULT, read_result, write_result
 from zoo.selection import SELECTED, as_limit
+from zoo.task_version import version_of
 from zoo.threat import ThreatModel
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class Entry(Record):
     weights_sha256: Sha256
     """Of the encoder's weights file."""
     protocol: str
-    """"SLF", "ALF", "AFF", or "none" for a ready-made classifier."""
+    """"SLF", "SLF-R", "ALF", "AFF", or "none" for a ready-made classifier."""
     result: FileRecord
     columns: FileRecord | None = None
     """What the result has one value per example of; null in schema 1, whose results
@@ -121,6 +122,8 @@ def entry_name(result: Result) -> str:
         words.insert(1, data.split)
     if result.probe and result.probe.labels:
         words.append(result.probe.labels.replace("%", "pct"))
+    version = version_of(result).probe or 1
+    words += [f"v{version}"] * (version > 1)
     if result.battery != "standard":
         words.append(result.battery)
     plain = re.sub(r"[^a-z0-9._-]+", "-", "-".join(words).lower())

@@ -144,7 +144,9 @@ def download(name: str, to: Path | None, source: str | None) -> None:
 @click.option("--latex", "form", flag_value="latex", help="Print a LaTeX tabular.")
 @click.option("--json", "form", flag_value="json", help="Print JSON only.")
 @click.option("--dataset", "datasets", multiple=True, help="Only this one; repeatable.")
-@click.option("--protocol", "protocols", multiple=True, help="SLF, ALF or AFF only.")
+@click.option(
+    "--protocol", "protocols", multiple=True, help="SLF, SLF-R, ALF or AFF only."
+)
 @click.option("--verify", is_flag=True, help="Recompute every entry first.")
 @DATA_DIR
 @SOURCE

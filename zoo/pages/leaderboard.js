@@ -3,7 +3,7 @@
 // time. Figures come from the JSON in the page; no text is ever turned into markup.
 (() => {
   const PAGE = 100; // rows
-  const KNOWN = ["SLF", "ALF", "AFF"];
+  const KNOWN = ["SLF", "SLF-R", "ALF", "AFF"];
   const $ = (id) => document.getElementById(id);
   const words = new Intl.Collator("en", { numeric: true });
 
