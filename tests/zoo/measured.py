@@ -23,7 +23,7 @@ from zoo.threat import ThreatModel
 
 IMAGES = 48
 NAME = "measured"
-ENTRY = "digits-l2-0.35-slf-50pct-apgd-dlr-fgsm-audit-6"
+ENTRY = "digits-l2-0.35-slf-v2-50pct-apgd-dlr-fgsm-audit-6"
 
 
 def publish_measured(root: Path) -> Path:

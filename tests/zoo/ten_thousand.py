@@ -178,7 +178,7 @@ def prepare(root: Path) -> Prepared:
         publish(Publication(runs=[root / "run"]), str(root / "zoo"))
         bundle = submit(
             FolderSource(root / "zoo"),
-            "tiny-cifar10/cifar10-linf8-slf",
+            "tiny-cifar10/cifar10-linf8-slf-v2",
             PAPER,
             output=root / "bundle",
             variant="TINY-8",

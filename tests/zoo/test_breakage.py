@@ -351,7 +351,9 @@ def test_one_broken_entry_does_not_hide_the_others(
     publish(request, str(root))
     (root / NAME / "entries" / ENTRY / "result.json").write_text("{}")
     board = build(FolderSource(root))
-    assert [row.reference for row in board.rows] == [f"{NAME}/digits-l2-0.01-slf-fgsm"]
+    assert [row.reference for row in board.rows] == [
+        f"{NAME}/digits-l2-0.01-slf-v2-fgsm"
+    ]
     (reason,) = board.left_out.values()
     assert "result.json has 2 bytes" in reason
 

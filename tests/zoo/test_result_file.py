@@ -148,7 +148,7 @@ def test_a_collection_of_schema_1_is_read_verified_and_added_to(
     root = tmp_path / "zoo"
     shutil.copytree(OLD, root)
     request = Publication(runs=[evaluated.other_run], source=str(OLD))
-    assert publish(request, str(root)).added == ("digits-l2-0.01-slf-fgsm",)
+    assert publish(request, str(root)).added == ("digits-l2-0.01-slf-v2-fgsm",)
     grown = FolderSource(root)
     assert all(audit(grown, item, data_dir=None).holds for item in plan(grown, None))
 

@@ -9,6 +9,7 @@ import pytest
 from boards import row
 from zoo_collection import ENTRY, Evaluated
 
+from robrep_eval.compare import compare
 from robrep_eval.probes.protocols import DESCRIPTIONS
 from zoo import datasets
 from zoo.board.leaderboard import Row
@@ -19,6 +20,7 @@ from zoo.errors import VerificationError
 from zoo.records import Result, TaskVersion
 from zoo.result_file import read_result, write_result
 from zoo.task_version import (
+    GRIDS,
     PROTOCOLS,
     check_version,
     shown,
@@ -69,7 +71,7 @@ def test_images_of_ones_own_and_ready_classifiers_have_none() -> None:
     ("task", "message"),
     [
         (TaskVersion(dataset=2, probe=1), "version 2 of its dataset"),
-        (TaskVersion(dataset=1, probe=7), "knows 1 at most"),
+        (TaskVersion(dataset=1, probe=7), "knows 2 at most"),
         (TaskVersion(dataset=None, probe=1), "version None of its dataset"),
         (TaskVersion(dataset=1, probe=None), "it has one"),
     ],
@@ -90,3 +92,43 @@ def test_another_version_is_another_group() -> None:
     assert _task(second).endswith("dataset 1, probe 2")
     assert shown(TaskVersion(dataset=1, probe=2)) == second.version
     assert shown(TaskVersion(dataset=None, probe=1)) == ""
+
+
+def test_a_version_that_its_penalties_contradict_is_refused(
+    evaluated: Evaluated,
+) -> None:
+    probe = evaluated.result.probe
+    assert probe is not None
+
+    def told(penalties: tuple[float, ...], version: int) -> Result:
+        own = {**probe.parameters, "penalties": list(penalties)}
+        return result_of(
+            evaluated,
+            probe=probe.model_copy(update={"parameters": own}),
+            task=TaskVersion(dataset=1, probe=version),
+        )
+
+    for version in (1, 2):
+        assert check_version(told(GRIDS["SLF", version], version))
+        with pytest.raises(VerificationError, match=f"those of version {version}"):
+            check_version(told(GRIDS["SLF", version], 3 - version))
+        older = told(GRIDS["SLF", version], version)
+        assert task_version("digits", older.probe).probe == version
+
+
+def test_a_comparison_of_two_versions_says_so(evaluated: Evaluated) -> None:
+    new = evaluated.result
+    old = result_of(evaluated, task=TaskVersion(dataset=1, probe=1))
+    (caution,) = compare(old, new).cautions
+    assert caution.startswith("A is of SLF 1, B of SLF 2")
+    assert compare(new, new).cautions == []
+
+
+def test_published_entries_keep_the_first_version() -> None:
+    source = open_source("embedded")
+    for encoder in source.index.encoders:
+        for name in encoder.entries:
+            result = read_entry(source, encoder, name).result
+            version = version_of(result)
+            assert shown(version) == "", f"{encoder.name}/{name}"
+            check_version(result)

@@ -72,5 +72,5 @@ class Evaluated:
         return to
 
 
-ENTRY = "digits-linf-0.02-slf-fgsm-pgd"
+ENTRY = "digits-linf-0.02-slf-v2-fgsm-pgd"
 """Name of the published entry."""

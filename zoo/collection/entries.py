@@ -114,16 +114,17 @@ class Published:
 def entry_name(result: Result) -> str:
     """The usual name of an entry, such as "digits-linf-0.1-slf".
 
-    What differs from a standard evaluation is added: "digits-linf-0.1-slf-10pct-quick".
+    What differs from a standard evaluation is added: "digits-linf-0.1-slf-10pct-quick",
+    and the version of the protocol, if not the first: "digits-linf-0.1-slf-v2".
     """
     data = result.dataset
     words = [data.name, short_threat(result.threat), protocol(result)]
+    version = version_of(result).probe or 1
+    words += [f"v{version}"] * (version > 1)
     if data.split != "test":
         words.insert(1, data.split)
     if result.probe and result.probe.labels:
         words.append(result.probe.labels.replace("%", "pct"))
-    version = version_of(result).probe or 1
-    words += [f"v{version}"] * (version > 1)
     if result.battery != "standard":
         words.append(result.battery)
     plain = re.sub(r"[^a-z0-9._-]+", "-", "-".join(words).lower())

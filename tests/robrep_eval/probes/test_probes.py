@@ -14,12 +14,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from torch import nn
 
-from robrep_eval.probes.linear import (
-    ProbeSettings,
-    features,
-    fit_probe,
-    split,
-)
+from robrep_eval.probes.choice import split
+from robrep_eval.probes.linear import ProbeSettings, features, fit_probe
 from robrep_eval.probes.logistic import fit_linear
 from robrep_eval.probes.neighbours import knn_accuracy
 from zoo.classifier import Classifier

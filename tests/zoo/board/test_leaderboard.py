@@ -42,7 +42,7 @@ def test_board_of_real_entries(evaluated: Evaluated) -> None:
     found = published_with_both(evaluated, root)
     assert {row.reference for row in found.rows} == {
         f"tiny-digits/{ENTRY}",
-        "tiny-digits/digits-l2-0.01-slf-fgsm",
+        "tiny-digits/digits-l2-0.01-slf-v2-fgsm",
     }
     assert [row.place for row in found.rows] == ["1", "1"]  # two threat models
     linf = next(row for row in found.rows if row.threat.norm == "Linf")

@@ -26,7 +26,13 @@ from zoo.encoder import load_encoder, save_encoder
 from zoo.errors import VerificationError
 from zoo.evidence import check_adversarials
 from zoo.files import read_tensors
-from zoo.records import Proportion, Verdict, read_record, write_record
+from zoo.records import (
+    Proportion,
+    TaskVersion,
+    Verdict,
+    read_record,
+    write_record,
+)
 from zoo.result_file import PATTERN
 from zoo.threat import Norm, ThreatModel
 from zoo.verification import load_named_classifier, load_named_dataset
@@ -407,21 +413,22 @@ def test_entries_that_differ_have_names_that_differ(evaluated: Evaluated) -> Non
     assert base.probe is not None
     data = base.dataset
     variants: dict[str, dict[str, Any]] = {
-        "digits-linf-0.02-slf-fgsm-pgd": {},
-        "digits-linf-0.02-slf": {"battery": "standard"},
-        "digits-linf8-slf": {
+        "digits-linf-0.02-slf-v2-fgsm-pgd": {},
+        "digits-linf-0.02-slf-v2": {"battery": "standard"},
+        "digits-linf8-slf-v2": {
             "battery": "standard",
             "threat": ThreatModel(norm="Linf", eps=8 / 255),
         },
         "digits-linf-0.02-alf-10pct-quick": {
             "battery": "quick",
             "probe": base.probe.model_copy(update={"protocol": "ALF", "labels": "10%"}),
+            "task": TaskVersion(dataset=1, probe=1),
         },
-        "digits-train-linf-0.02-slf": {
+        "digits-train-linf-0.02-slf-v2": {
             "battery": "standard",
             "dataset": data.model_copy(update={"split": "train"}),
         },
-        "imagefolder-my-data-linf-0.02-slf": {
+        "imagefolder-my-data-linf-0.02-slf-v2": {
             "battery": "standard",
             "dataset": data.model_copy(update={"name": "imagefolder:/My data"}),
         },

@@ -268,13 +268,13 @@ def test_a_second_entry_joins_the_first(
     published_to_hub(evaluated)
     receipt = published_to_hub(evaluated, "other")
     assert not receipt.new_encoder
-    assert receipt.added == ("digits-l2-0.01-slf-fgsm",)
+    assert receipt.added == ("digits-l2-0.01-slf-v2-fgsm",)
     source = open_source("hf-hub:org/tiny")
-    assert source.find("tiny-digits").entries == ["digits-l2-0.01-slf-fgsm", ENTRY]
+    assert source.find("tiny-digits").entries == ["digits-l2-0.01-slf-v2-fgsm", ENTRY]
     assert all(audit(source, i, data_dir=None).holds for i in plan(source, None))
     page = hub.files("org/tiny")["README.md"].decode()
     assert ENTRY in page
-    assert "digits-l2-0.01-slf-fgsm" in page
+    assert "digits-l2-0.01-slf-v2-fgsm" in page
 
 
 def test_what_others_publish_meanwhile_is_not_overwritten(
