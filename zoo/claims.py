@@ -89,6 +89,7 @@ _TABLE: tuple[tuple[Basis, str, list[str]], ...] = (
         "SHA-256 of the file",
         [
             *_FILES,
+            *_under("worst.deltas", *_PARTS),
             "entry.weights_sha256",
             *_under("card", "weights", "sha256"),
             *_under("columns", "file", "file_sha256"),
@@ -127,6 +128,11 @@ _TABLE: tuple[tuple[Basis, str, list[str]], ...] = (
     ),
     (
         Basis.RECOMPUTED,
+        "an adversarial for each, of an image that the entry calls robust",
+        ["worst.fallen"],
+    ),
+    (
+        Basis.RECOMPUTED,
         "forward passes over clean images, and the weights of the head",
         [
             *_under(
@@ -152,6 +158,7 @@ _TABLE: tuple[tuple[Basis, str, list[str]], ...] = (
             *_under("entry", "schema_version", "name", "encoder"),
             *_under("card", "schema_version", "name"),
             "result.schema_version",
+            *_under("worst", "schema_version", "encoder", "entry"),
         ],
     ),
     (
@@ -173,6 +180,7 @@ _TABLE: tuple[tuple[Basis, str, list[str]], ...] = (
             *_under("result.attacks[]", "attempted", "fooled", "refused"),
             *_under("result.attacks[]", "undecided", "robust"),
             *_under("result.evidence", "count", "tolerance"),
+            "worst.robust",
         ],
     ),
     (
@@ -261,6 +269,11 @@ _TABLE: tuple[tuple[Basis, str, list[str]], ...] = (
             *_under("result.provenance", "created", "robrep", "revision"),
             *_under("result.provenance", "versions", "device", "threads", "command"),
         ],
+    ),
+    (
+        Basis.STATED,
+        "which attacks were tried beyond the entry's battery",
+        ["worst.batteries"],
     ),
     (
         Basis.STATED,

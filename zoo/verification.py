@@ -206,7 +206,7 @@ def verify(
         lambda: Finding("task", check_version(result)),
         lambda: _check_clean(result, classifier, data, device),
         lambda: _check_completeness(result, claims),
-        lambda: _check_claims(result, classifier, claims, data, device),
+        lambda: check_claims(result, classifier, claims, data, device),
         lambda: _check_figures(result),
         lambda: Finding("battery", comparable.battery(result)),
         lambda: _check_measurements(result, classifier, data, device),
@@ -298,10 +298,14 @@ def _check_completeness(result: Result, claims: Claims) -> Finding:
     return Finding("evidence", f"an adversarial for each of {len(stated)} foolings")
 
 
-def _check_claims(
+def check_claims(
     result: Result, classifier: Classifier, claims: Claims, data: Dataset, device: str
 ) -> Finding:
-    """Each adversarial: finite, in the box, in the ball, misclassified."""
+    """Each adversarial: finite, in the box, in the ball, misclassified.
+
+    Raises:
+        VerificationError: the first that is not.
+    """
     for start in range(0, len(claims.positions), BLOCK):
         rows = claims.positions[start : start + BLOCK]
         check = check_adversarials(

@@ -15,6 +15,7 @@ from robrep_eval.measures.lipschitz import LipschitzMargins
 from robrep_eval.measures.registry import usual
 from robrep_eval.probes.linear import ProbeSettings
 from zoo.collection.publish import Publication, publish
+from zoo.collection.strengthen import strengthen
 from zoo.encoder import Encoder, EncoderSpec, save_encoder
 from zoo.measurements import CorruptionCell, Corruptions
 from zoo.records import Proportion, Training, write_record
@@ -70,6 +71,16 @@ def publish_measured(root: Path) -> Path:
         )
         _add_stated(root / "run")
         publish(Publication(runs=[root / "run"]), str(root / "published"))
+        evaluate(
+            f"zoo:{NAME}",
+            norm="L2",
+            eps=0.35,
+            attacks="fast",
+            limit=IMAGES,
+            output=root / "more",
+            measure=(),
+        )
+        strengthen(root / "published", f"{NAME}/{ENTRY}", [root / "more"])
     return root / "published"
 
 

@@ -53,6 +53,11 @@ class Row(Record):
     """Of the task, if it is not the first: other versions are other tasks."""
     clean: Proportion
     robust: Proportion
+    worst: Proportion | None = None
+    """Under everything that was tried, if more than its battery was; ranks are by
+    `robust`."""
+    worst_by: list[str] = Field(default_factory=list)
+    """What was tried beyond the battery."""
     undecided: int
     created: datetime
     parameters: int
@@ -221,7 +226,7 @@ def _rank(group: Sequence[_Candidate], *, verified: bool) -> list[Row]:
 
 
 def _row(entry: Published) -> Row:
-    result = entry.result
+    result, worst = entry.result, entry.worst
     return Row(
         reference=entry.reference,
         dataset=result.dataset.name,
@@ -234,6 +239,8 @@ def _row(entry: Published) -> Row:
         version=shown(version_of(result)),
         clean=result.clean,
         robust=result.robust,
+        worst=worst.robust if worst else None,
+        worst_by=worst.batteries if worst else [],
         undecided=result.undecided,
         created=result.provenance.created,
         parameters=result.model.parameters,

@@ -100,6 +100,8 @@ def _entry(row: Row, texts: dict[str, int]) -> dict[str, Any]:
         "last": row.last,
         **_figure("clean", row.clean),
         **_figure("robust", row.robust),
+        "worst": float(f"{100 * row.worst.value:.1f}") if row.worst else None,
+        "worst_by": _text(", ".join(row.worst_by), texts),
         "undecided": row.undecided,
         "battery": _text(f"{row.battery} ({row.engine})", texts),
         "parameters": row.parameters,

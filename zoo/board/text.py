@@ -25,7 +25,9 @@ HEADINGS = (
     "robust",
 )
 FIGURES = ("clean", "robust")
-NUMBERS = {"rank", "images", *FIGURES}
+WORST = "worst known"
+"""A column of its own, where any row has the figure."""
+NUMBERS = {"rank", "images", *FIGURES, WORST}
 WIDEST = 26
 """Characters of a column in the terminal, before it is folded."""
 NOTE = (
@@ -34,6 +36,20 @@ NOTE = (
     "from this one. '-': not ranked, for its attacks or images cannot be compared, or "
     "a health check of its evaluation warned ('doubtful') or failed ('broken')."
 )
+WORST_NOTE = (
+    f" '{WORST}': robust accuracy under all that was tried, where more than the "
+    "battery was."
+)
+
+
+def headings(board: Board) -> tuple[str, ...]:
+    """Of the columns; those of which no row has anything are left out."""
+    return (*HEADINGS, WORST) if any(row.worst for row in board.rows) else HEADINGS
+
+
+def note(board: Board) -> str:
+    """What stands below all tables."""
+    return NOTE + (WORST_NOTE if WORST in headings(board) else "")
 
 
 def sections(board: Board) -> dict[str, list[Row]]:
@@ -44,9 +60,9 @@ def sections(board: Board) -> dict[str, list[Row]]:
     return found
 
 
-def cells(row: Row) -> list[str]:
-    """One row, in the order of `HEADINGS`."""
-    return [
+def cells(row: Row, headings: tuple[str, ...] = HEADINGS) -> list[str]:
+    """One row, in the order of the headings."""
+    found = [
         row.place,
         row.card.name,
         row.method,
@@ -54,7 +70,9 @@ def cells(row: Row) -> list[str]:
         str(row.robust.n),
         percent(row.clean),
         f"{percent(row.robust)}{mark(row.judgement)}",
+        f"{100 * row.worst.value:.1f}" if row.worst else "",
     ]
+    return found[: len(headings)]
 
 
 def percent(figure: Proportion) -> str:
@@ -65,17 +83,22 @@ def percent(figure: Proportion) -> str:
 
 def markdown(board: Board) -> str:
     """A heading and a table per section, for README files and issues."""
-    parts = []
+    parts, names = [], headings(board)
     for title, rows in sections(board).items():
-        table = markdown_table(HEADINGS, [*map(cells, rows)], numbers=NUMBERS)
+        lines = [cells(row, names) for row in rows]
+        table = markdown_table(names, lines, numbers=NUMBERS)
         parts.append(f"### {escape_markdown(title)}\n\n{table}")
-    return "\n".join([*parts, f"Accuracies in %. {NOTE}\n"])
+    return "\n".join([*parts, f"Accuracies in %. {note(board)}\n"])
 
 
 def latex(board: Board) -> str:
     """A tabular with the rules of the package booktabs, in sections."""
-    rows = {title: [*map(cells, own)] for title, own in sections(board).items()}
-    return latex_table(HEADINGS, rows, numbers=NUMBERS, note=NOTE)
+    names = headings(board)
+    rows = {
+        title: [cells(row, names) for row in own]
+        for title, own in sections(board).items()
+    }
+    return latex_table(names, rows, numbers=NUMBERS, note=note(board))
 
 
 def terminal(board: Board) -> Group:
@@ -85,23 +108,27 @@ def terminal(board: Board) -> Group:
     from zoo.commands.options import plain_table
     from zoo.plain_text import plain
 
-    shown = [HEADINGS.index(h) for h in ("rank", "encoder", *FIGURES)]
-    lines = [cells(row) for row in board.rows]
+    names = headings(board)
+    wanted = ("rank", "encoder", *FIGURES, WORST)
+    shown = [names.index(name) for name in wanted if name in names]
+    lines = [cells(row, names) for row in board.rows]
     tables = []
     for title, rows in sections(board).items():
         table = plain_table(title)
         for at in shown:
-            number = HEADINGS[at] in NUMBERS
+            number = names[at] in NUMBERS
             # Doubts go to a second line where there is no room for them.
             widest = max(len(line[at].rpartition("]")[0] or line[at]) for line in lines)
             table.add_column(
-                HEADINGS[at],
+                names[at],
                 justify="right" if number else "left",
                 overflow="fold",
                 min_width=min(WIDEST, widest),
             )
         for row in rows:
-            line = cells(row)
+            line = cells(row, names)
             table.add_row(*(plain(line[at]) for at in shown))
         tables.append(table)
-    return Group(f"leaderboard: {board.source}", *tables, f"Accuracies in %. {NOTE}")
+    return Group(
+        f"leaderboard: {board.source}", *tables, f"Accuracies in %. {note(board)}"
+    )

@@ -21,6 +21,7 @@ from zoo.batteries import shown
 from zoo.collection.index import ENTRIES, ENTRY, EncoderRow, FileRecord
 from zoo.collection.public import public_result
 from zoo.collection.sources import Source
+from zoo.collection.worst_case import WorstCase, check_counts, read_claims, read_worst
 from zoo.datasets.local import noted
 from zoo.errors import VerificationError
 from zoo.files import read_tensors, write_tensors
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from zoo.classifier import Classifier
+    from zoo.datasets.base import Dataset
     from zoo.encoder import Encoder
     from zoo.verification import Finding
 
@@ -86,6 +88,8 @@ class Published:
     entry: Entry
     result: Result
     row: EncoderRow
+    worst: WorstCase | None = None
+    """What was found beyond the entry's battery, if that is published beside it."""
 
     @property
     def reference(self) -> str:
@@ -159,7 +163,8 @@ def read_entry(source: Source, row: EncoderRow, name: str) -> Published:
             f"{place}/{ENTRY} is the entry {entry.encoder}/{entry.name}"
         )
     result = _read_result(source, row, entry)
-    return Published(entry=entry, result=result, row=row)
+    worst = read_worst(source, row, name)
+    return Published(entry=entry, result=result, row=row, worst=worst)
 
 
 def _read_result(source: Source, row: EncoderRow, entry: Entry) -> Result:
@@ -317,7 +322,27 @@ def verify_entry(
         images=images,
         device=device,
     )
-    return [weights, *found, *_warnings(result)]
+    more = _check_worst(source, published, classifier, data, device)
+    return [weights, *found, *more, *_warnings(result)]
+
+
+def _check_worst(
+    source: Source,
+    published: Published,
+    classifier: Classifier,
+    data: Dataset,
+    device: str,
+) -> list[Finding]:
+    """What was found beyond the battery, checked as the entry's own evidence is."""
+    from zoo.verification import Finding, check_claims
+
+    worst, result = published.worst, published.result
+    if worst is None:
+        return []
+    claims = read_claims(source, published.row, worst, data)
+    check_counts(worst, result, claims)
+    check_claims(result, classifier, claims, data, device)
+    return [Finding("worst case known", str(worst))]
 
 
 def _warnings(result: Result) -> Iterator[Finding]:

@@ -54,6 +54,7 @@ for _command in (
     verify,
     cli_read.leaderboard,
     cli_write.publish,
+    cli_write.worst_case,
     cli_write.submit,
     cli_write.import_,
     results,

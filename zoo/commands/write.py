@@ -1,4 +1,4 @@
-"""Commands of `robrep-zoo` that make something: publish, submit, import."""
+"""Commands of `robrep-zoo` that make something: publish, worst-case, submit, import."""
 
 from __future__ import annotations
 
@@ -45,6 +45,38 @@ def publish(
         click.echo(f"published entry {receipt.encoder}/{name}")
     for name in receipt.known:
         click.echo(f"entry {receipt.encoder}/{name} was there already")
+
+
+@click.command("worst-case")
+@click.argument("reference", metavar="ENCODER/ENTRY")
+@click.argument(
+    "runs",
+    nargs=-1,
+    required=True,
+    metavar="RUN...",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+)
+@click.option(
+    "--to",
+    required=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of the collection that holds the entry.",
+)
+@DATA_DIR
+def worst_case(
+    reference: str, runs: tuple[Path, ...], to: Path, data_dir: Path | None
+) -> None:
+    """Add what RUN found to the worst case known of a published entry.
+
+    RUN is the folder of an evaluation on the same images and under the same threat
+    model, such as one with --battery fast. Those of its adversarials count that fool
+    the published classifier on an image that the entry calls robust. The entry and its
+    figure stay as they are.
+    """
+    from zoo.collection.strengthen import strengthen
+
+    worst = strengthen(to, reference, runs, data_dir=data_dir)
+    click.echo(plain(f"{reference}: worst case known {worst}"))
 
 
 @click.command()

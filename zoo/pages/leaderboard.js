@@ -22,7 +22,7 @@
     told(e, ["description", "arch", "method", "made", "licence", "source", "command", "notes"]);
   }
   const rows = table(data.entries).map((row, at) => {
-    told(row, ["name", "protocol", "battery", "checks", "doubts"]);
+    told(row, ["name", "protocol", "battery", "checks", "doubts", "worst_by"]);
     const e = encoders[row.encoder];
     return {
       ...row, at, e, method: e.method, arch: e.arch, labels: e.labels ? "yes" : "no",
@@ -156,12 +156,19 @@
     if (name === "robust" && ["doubtful", "broken"].includes(row.checks)) {
       cell.append(make("span", { className: "doubt", title: row.doubts, textContent: ` ${row.checks}` }));
     }
+    if (name === "robust" && row.worst !== null && row.worst < value) {
+      cell.append(make("span", { className: "quiet", title: worst(row), textContent: ` worst known ${row.worst.toFixed(1)}` }));
+    }
     cell.append(make("span", { className: "quiet", textContent: ` [${low.toFixed(1)}, ${high.toFixed(1)}]` }),
       draw("svg", { class: `bar ${name}`, viewBox: "0 0 100 6", preserveAspectRatio: "none", "aria-hidden": "true" },
         draw("rect", { class: "all", width: 100, height: 6 }),
         draw("rect", { class: "value", width: value, height: 6 }),
         draw("rect", { class: "interval", x: low, width: high - low, y: 2, height: 2 })));
     return cell;
+  }
+
+  function worst(row) {
+    return `under all that was tried, here ${row.worst_by} beyond the battery: ${row.worst.toFixed(1)}%`;
   }
 
   function picture() {
@@ -191,6 +198,7 @@
         `less robust: ${worse}; not told apart: ${ties})` : "not ranked: its attacks or images cannot be compared with others, or a health check objected"],
       ["clean", counted("clean")],
       ["robust", `${counted("robust")}, ${row.battery}${row.undecided ? `, ${row.undecided} undecided` : ""}`],
+      ["worst case known", row.worst !== null && worst(row)],
       ["health checks", row.doubts ? `${row.checks}: ${row.doubts}` : row.checks],
       ["dataset, threat model", data.tasks[row.task]],
       ["protocol", row.protocol],

@@ -1,0 +1,228 @@
+"""What was found beyond an entry's battery stands beside it, and is checked like it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from zoo_collection import Evaluated
+
+from robrep_eval import evaluate
+from zoo.board.leaderboard import build
+from zoo.board.text import WORST, markdown
+from zoo.collection.audit import Audit, audit, plan
+from zoo.collection.entries import read_entry
+from zoo.collection.index import INDEX, FileRecord, scan
+from zoo.collection.publish import Publication, publish
+from zoo.collection.sources import FolderSource
+from zoo.collection.strengthen import strengthen
+from zoo.commands.cli import cli
+from zoo.commands.shell import run
+from zoo.errors import UserError
+from zoo.files import sha256_file
+from zoo.records import Proportion, Verdict, write_record
+
+NAME = "tiny-digits"
+ENTRY = "digits-linf-0.02-slf-none"
+REFERENCE = f"{NAME}/{ENTRY}"
+PLACE = f"{NAME}/entries/{ENTRY}"
+
+
+@pytest.fixture(scope="module")
+def weak(evaluated: Evaluated, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An entry of the same images that nothing attacked."""
+    root = tmp_path_factory.mktemp("weak")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ROBREP_ZOO", str(evaluated.plain))
+        evaluate(
+            f"zoo:{NAME}",
+            eps=0.02,
+            attacks="none",
+            limit=60,
+            output=root / "run",
+            measure=(),
+        )
+        publish(Publication(runs=[root / "run"]), str(root / "zoo"))
+    return root / "zoo"
+
+
+@pytest.fixture(scope="module")
+def known(
+    weak: Path, evaluated: Evaluated, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The same, with what the attacks of another run found."""
+    root = tmp_path_factory.mktemp("known") / "zoo"
+    shutil.copytree(weak, root)
+    strengthen(root, REFERENCE, [evaluated.run])
+    return root
+
+
+@pytest.fixture
+def forged(known: Path, tmp_path: Path) -> Path:
+    """A copy to be tampered with."""
+    return shutil.copytree(known, tmp_path / "zoo")
+
+
+def audited(root: Path) -> Audit:
+    source = FolderSource(root)
+    return audit(source, plan(source, REFERENCE)[0], data_dir=None)
+
+
+def alter(root: Path, change: Callable[[dict[str, Any], dict[str, Any]], None]) -> None:
+    """Changes record and perturbations, and makes all checksums agree again."""
+    place = root / PLACE
+    record = json.loads((place / "worst.json").read_text())
+    tensors = load_file(place / "worst.safetensors")
+    change(record, tensors)
+    save_file(tensors, place / "worst.safetensors", {"version": "1"})
+    record["deltas"] = FileRecord.of(place, "worst.safetensors").model_dump()
+    (place / "worst.json").write_text(json.dumps(record))
+    write_record(root / INDEX, scan(root))
+
+
+def test_all_that_the_other_run_fooled_falls(known: Path, evaluated: Evaluated) -> None:
+    source = FolderSource(known)
+    entry = read_entry(source, source.find(NAME), ENTRY)
+    theirs = evaluated.result
+    assert entry.worst is not None
+    assert entry.worst.robust == theirs.robust
+    assert entry.worst.batteries == [theirs.battery]
+    rows = zip(theirs.examples.index, theirs.examples.verdict, strict=True)
+    assert entry.worst.fallen == [at for at, v in rows if v is Verdict.FOOLED]
+    assert entry.result.robust == entry.result.clean  # the headline stays
+
+
+def test_the_entry_stays_as_it_was(weak: Path, known: Path) -> None:
+    before = {p: sha256_file(p) for p in sorted((weak / PLACE).iterdir())}
+    after = {p.name: sha256_file(p) for p in (known / PLACE).iterdir()}
+    assert {p.name: found for p, found in before.items()}.items() <= after.items()
+    assert after.keys() - {p.name for p in before} == {
+        "worst.json",
+        "worst.safetensors",
+    }
+    found = scan(known).encoders[0].files, FolderSource(known).index.encoders[0].files
+    assert found[0] == found[1]
+    serials = [FolderSource(root).index.serial for root in (weak, known)]
+    assert serials[1] == serials[0] + 1
+
+
+def test_verify_checks_it(known: Path, weak: Path) -> None:
+    verdict = audited(known)
+    assert verdict.holds, verdict.reason
+    told = dict(verdict.findings)["worst case known"]
+    assert "more fell to fgsm,pgd" in told
+    assert "worst case known" not in dict(audited(weak).findings)
+
+
+def test_it_is_shown_and_does_not_rank(known: Path, weak: Path) -> None:
+    (row,) = build(FolderSource(known)).rows
+    assert row.worst is not None
+    assert row.worst < row.robust
+    text = markdown(build(FolderSource(known)))
+    assert WORST in text
+    assert f"| {100 * row.worst.value:.1f} |" in text
+    assert WORST not in markdown(build(FolderSource(weak)))
+    readme = (known / NAME / "README.md").read_text()
+    assert f"Worst case known of {ENTRY}: {row.worst}" in readme
+
+
+def test_a_second_time_changes_nothing(forged: Path, evaluated: Evaluated) -> None:
+    before = (forged / INDEX).read_bytes()
+    strengthen(forged, REFERENCE, [evaluated.run])
+    assert (forged / INDEX).read_bytes() == before
+
+
+def test_publishing_the_entry_again_keeps_it(forged: Path, weak: Path) -> None:
+    request = Publication(runs=[weak.parent / "run"], source=str(weak))
+    assert publish(request, str(forged)).known == (ENTRY,)
+    assert audited(forged).holds
+    assert build(FolderSource(forged)).rows[0].worst
+
+
+def _clean(record: dict[str, Any], tensors: dict[str, Any]) -> None:
+    tensors["scale"] = torch.zeros_like(tensors["scale"])
+
+
+def _beyond(record: dict[str, Any], tensors: dict[str, Any]) -> None:
+    tensors["scale"] = 1.1 * tensors["scale"]
+
+
+def _twice(record: dict[str, Any], tensors: dict[str, Any]) -> None:
+    tensors["positions"] = tensors["positions"][:1].expand(len(tensors["code"])).clone()
+
+
+def _one_more(record: dict[str, Any], tensors: dict[str, Any]) -> None:
+    k, n = record["robust"]["k"] - 1, record["robust"]["n"]
+    record["robust"] = Proportion.of(k, n).model_dump()
+
+
+def _no_battery(record: dict[str, Any], tensors: dict[str, Any]) -> None:
+    tensors["attack"] = tensors["attack"] + 1
+
+
+def _another_entry(record: dict[str, Any], tensors: dict[str, Any]) -> None:
+    record["entry"] = "another"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (_clean, "does not count: held"),
+        (_beyond, "does not count: refused"),
+        (_twice, "fooled twice"),
+        (_one_more, "robust accuracy"),
+        (_no_battery, "not listed"),
+        (_another_entry, "worst case of tiny-digits/another"),
+    ],
+)
+def test_a_forged_one_is_refused(
+    forged: Path, change: Callable[..., None], reason: str
+) -> None:
+    alter(forged, change)
+    verdict = audited(forged)
+    assert not verdict.holds
+    assert reason in str(verdict.reason)
+
+
+def test_an_image_that_was_never_robust_is_refused(forged: Path) -> None:
+    source = FolderSource(forged)
+    result = read_entry(source, source.find(NAME), ENTRY).result
+    row = result.examples.verdict.index(Verdict.MISCLASSIFIED)
+
+    def change(record: dict[str, Any], tensors: dict[str, Any]) -> None:
+        tensors["positions"][0] = row
+
+    alter(forged, change)
+    assert "does not call robust" in str(audited(forged).reason)
+
+
+def test_a_run_under_another_threat_is_refused(
+    forged: Path, evaluated: Evaluated
+) -> None:
+    before = (forged / INDEX).read_bytes()
+    with pytest.raises(UserError, match="another threat model than the entry"):
+        strengthen(forged, REFERENCE, [evaluated.other_run])
+    assert (forged / INDEX).read_bytes() == before
+
+
+def test_the_command(
+    weak: Path,
+    evaluated: Evaluated,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    root = shutil.copytree(weak, tmp_path / "zoo")
+    words = ["worst-case", REFERENCE, str(evaluated.run), "--to", str(root)]
+    monkeypatch.setattr("sys.argv", ["robrep-zoo", *words])
+    with pytest.raises(SystemExit) as left:
+        run(cli, "robrep-zoo")
+    assert not left.value.code
+    assert f"{REFERENCE}: worst case known" in capsys.readouterr().out
+    assert audited(root).holds

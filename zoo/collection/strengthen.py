@@ -1,0 +1,190 @@
+"""Adding what further runs found to the worst case known of a published entry."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+from torch import Tensor
+
+from zoo.classifier import Classifier
+from zoo.collection import worst_case
+from zoo.collection.entries import Published, load_classifier, read_entry, verify_entry
+from zoo.collection.index import ENTRIES, INDEX, EncoderRow, FileRecord, write_index
+from zoo.collection.model_card import README, readme
+from zoo.collection.publish import LOCK
+from zoo.collection.sources import FolderSource
+from zoo.collection.worst_case import WORST, WORST_DELTAS, WorstCase
+from zoo.datasets.base import Dataset
+from zoo.deltas import pack, unpack
+from zoo.errors import UserError
+from zoo.evidence import check_adversarials
+from zoo.files import copy_together, write_tensors, write_text
+from zoo.records import Result, Verdict, write_record
+from zoo.result_file import read_result
+from zoo.verification import BLOCK, Claims, check_claims, load_named_dataset
+from zoo.verification import read_claims as claims_of_run
+
+
+@dataclass
+class _Gathering:
+    """Adversarials of images that a result calls robust, one of each."""
+
+    result: Result
+    classifier: Classifier
+    data: Dataset
+    batteries: list[str] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+    found_by: list[int] = field(default_factory=list)
+    images: list[Tensor] = field(default_factory=list)
+
+    def add(self, battery: str, rows: Tensor, images: Tensor) -> None:
+        """Keeps those that fool the classifier on an image that stood so far.
+
+        Args:
+            battery: What found them.
+            rows: (n,), of the result's examples.
+            images: (n, C, H, W).
+        """
+        if battery not in self.batteries:
+            self.batteries.append(battery)
+        verdict = self.result.examples.verdict
+        for start in range(0, len(rows), BLOCK):
+            part, proposed = rows[start : start + BLOCK], images[start : start + BLOCK]
+            check = check_adversarials(
+                self.classifier,
+                self.data.images(part),
+                proposed,
+                self.data.labels[part],
+                self.result.threat,
+            )
+            for at in check.fooled.nonzero().flatten().tolist():
+                row = int(part[at])
+                if verdict[row] is Verdict.ROBUST and row not in self.positions:
+                    self.positions.append(row)
+                    self.found_by.append(self.batteries.index(battery))
+                    self.images.append(proposed[at])
+
+    def claims(self) -> Claims:
+        """All of them."""
+        none = torch.zeros(0, *self.data.shape)
+        return Claims(
+            positions=torch.tensor(self.positions, dtype=torch.int64),
+            attack_index=torch.tensor(self.found_by, dtype=torch.int64),
+            images=torch.stack(self.images) if self.images else none,
+        )
+
+
+def strengthen(
+    root: Path, reference: str, runs: Sequence[Path], *, data_dir: Path | None = None
+) -> WorstCase:
+    """Adds to an entry's worst case what runs found on its images.
+
+    A run need not be of the same classifier: its adversarials are tried on the
+    published one, and those count that fool it on an image that the entry calls robust.
+
+    Args:
+        root: Folder of the collection that holds the entry.
+        reference: ENCODER/ENTRY.
+        runs: Folders of evaluations under the entry's threat model.
+        data_dir: Where the dataset lies.
+
+    Returns:
+        What is published now.
+
+    Raises:
+        UserError: no such entry, or a run of other images or another threat model.
+        VerificationError: the entry or a run does not hold.
+    """
+    encoder, _, name = reference.partition("/")
+    if not root.is_dir():
+        raise UserError(f"no zoo at {root}: no such folder")
+    with FileLock(root / LOCK):
+        source = FolderSource(root)
+        entry = read_entry(source, source.find(encoder), name)
+        verify_entry(source, entry, data_dir=data_dir)
+        data = load_named_dataset(entry.result, data_dir)
+        found = _Gathering(entry.result, load_classifier(source, entry), data)
+        if entry.worst:
+            before = worst_case.read_claims(source, entry.row, entry.worst, data)
+            for at, battery in enumerate(entry.worst.batteries):
+                own = before.attack_index == at
+                found.add(battery, before.positions[own], before.images[own])
+        for run in runs:
+            _add_run(found, run)
+        return _publish(source, entry, found)
+
+
+def _add_run(found: _Gathering, run: Path) -> None:
+    """The adversarials of a run, by the images that they are of."""
+    result, other = found.result, read_result(run)
+    for what, theirs, ours in (
+        ("dataset", other.dataset.name, result.dataset.name),
+        ("split", other.dataset.split, result.dataset.split),
+        ("threat model", other.threat, result.threat),
+    ):
+        if theirs != ours:
+            raise UserError(
+                f"the run in {run} is of another {what} than the entry: {theirs}, not "
+                f"{ours}"
+            )
+    claims = claims_of_run(run, other)
+    rows = {index: row for row, index in enumerate(result.examples.index)}
+    index = other.examples.index
+    at = [rows.get(index[place], -1) for place in claims.positions.tolist()]
+    own = torch.tensor(at, dtype=torch.int64)
+    found.add(other.battery, own[own >= 0], claims.images[own >= 0])
+
+
+def _publish(source: FolderSource, entry: Published, found: _Gathering) -> WorstCase:
+    """Writes both files, the encoder's page and the index, all checked before."""
+    result, row, data = entry.result, entry.row, found.data
+    place = f"{ENTRIES}/{entry.entry.name}"
+    with tempfile.TemporaryDirectory() as scratch:
+        stage = Path(scratch)
+        tensors = pack(found.classifier, found.claims(), data, result.threat)
+        write_tensors(stage / place / WORST_DELTAS, tensors, {"version": 1})
+        worst = WorstCase(
+            encoder=row.card.name,
+            entry=entry.entry.name,
+            batteries=found.batteries,
+            robust=worst_case.figure(result, len(found.positions)),
+            fallen=sorted(result.examples.index[at] for at in found.positions),
+            deltas=FileRecord.of(stage / place, WORST_DELTAS),
+        )
+        write_record(stage / place / WORST, worst)
+        claims = unpack(tensors, data)
+        worst_case.check_counts(worst, result, claims)
+        check_claims(result, found.classifier, claims, data, "cpu")
+        entries = [
+            read_entry(source, row, name)
+            for name in row.entries
+            if name != entry.entry.name
+        ]
+        entries.append(replace(entry, worst=worst))
+        entries.sort(key=lambda each: each.reference)
+        write_text(stage / README, readme(row.card, entries))
+        paths = [f"{place}/{WORST_DELTAS}", f"{place}/{WORST}", README]
+        _write_index(source, row, stage, paths)
+        pairs = [(stage / path, source.root / row.located(path)) for path in paths]
+        copy_together([*pairs, (stage / INDEX, source.root / INDEX)])
+    return worst
+
+
+def _write_index(
+    source: FolderSource, row: EncoderRow, stage: Path, paths: Sequence[str]
+) -> None:
+    """The index with these files of the encoder as they are in the stage."""
+    files = {file.path: file for file in row.files}
+    files |= {path: FileRecord.of(stage, path) for path in paths}
+    new = row.model_copy(update={"files": [files[path] for path in sorted(files)]})
+    index = source.index
+    rows = [new if each.card.name == row.card.name else each for each in index.encoders]
+    serial = index.serial + (new != row)
+    write_index(
+        stage / INDEX, index.model_copy(update={"encoders": rows, "serial": serial})
+    )

@@ -1,0 +1,108 @@
+"""The worst case known of an entry: what was found beyond its own battery.
+
+An entry's figure is that of its battery, so that it compares with the literature, and a
+published entry never changes. Whoever fools an image that it calls robust adds the
+adversarial in two files beside it: a record, and perturbations packed as the entry's
+own are. They may grow; forward passes check them as they check the entry. The record
+imports no torch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from zoo.collection.index import ENTRIES, EncoderRow, FileRecord
+from zoo.collection.sources import Source
+from zoo.errors import VerificationError
+from zoo.records import Count, Name, Proportion, Record, Result, Verdict, read_record
+from zoo.recount import agree, holds
+
+if TYPE_CHECKING:
+    from zoo.datasets.base import Dataset
+    from zoo.verification import Claims
+
+WORST = "worst.json"
+WORST_DELTAS = "worst.safetensors"
+
+
+class WorstCase(Record):
+    """What an entry's images withstand of everything that was tried on them."""
+
+    schema_version: Literal[1] = 1
+    encoder: Name
+    entry: Name
+    batteries: Annotated[list[str], Field(min_length=1, max_length=255)]
+    """What was tried beyond the entry's own battery; an adversarial names one by its
+    place here."""
+    robust: Proportion
+    """Of the entry's images, under its own battery and these together."""
+    fallen: list[Count]
+    """Positions in the split of those that fell to these alone, ascending."""
+    deltas: FileRecord
+
+    def __str__(self) -> str:
+        words = f"{len(self.fallen)} more fell to {', '.join(self.batteries)}"
+        return f"{self.robust} ({words})"
+
+
+def read_worst(source: Source, row: EncoderRow, entry: str) -> WorstCase | None:
+    """The record beside an entry; None: there is none.
+
+    Raises:
+        UserError: a file that is not what the index says, or no such record.
+        VerificationError: it is of another entry.
+    """
+    path = f"{ENTRIES}/{entry}/{WORST}"
+    if all(file.path != path for file in row.files):
+        return None
+    found = read_record(source.fetch(row, path), WorstCase)
+    if (found.encoder, found.entry) != (row.card.name, entry):
+        raise VerificationError(
+            f"{path} is the worst case of {found.encoder}/{found.entry}"
+        )
+    return found
+
+
+def read_claims(
+    source: Source, row: EncoderRow, worst: WorstCase, data: Dataset
+) -> Claims:
+    """The adversarials of the record.
+
+    Raises:
+        UserError: a file that is not what the index says.
+        VerificationError: nor what the record says, or damaged.
+    """
+    from zoo.deltas import unpack
+    from zoo.files import read_tensors
+
+    path = f"{ENTRIES}/{worst.entry}/{worst.deltas.path}"
+    agree(path, worst.deltas, row.file(path).model_copy(update={"path": WORST_DELTAS}))
+    return unpack(read_tensors(source.fetch(row, path))[0], data)
+
+
+def figure(result: Result, fallen: int) -> Proportion:
+    """Robust accuracy when so many images that the result calls robust fell."""
+    return Proportion.of(result.robust.k - fallen, result.robust.n)
+
+
+def check_counts(worst: WorstCase, result: Result, claims: Claims) -> None:
+    """That each adversarial is of another image that the entry calls robust.
+
+    Raises:
+        VerificationError: the first statement that does not follow.
+    """
+    rows = claims.positions.tolist()
+    index, verdict = result.examples.index, result.examples.verdict
+    holds("worst case: an image is fooled twice", len(set(rows)) == len(rows))
+    holds(
+        "worst case: an image that the entry does not call robust",
+        all(verdict[row] is Verdict.ROBUST for row in rows),
+    )
+    holds(
+        "worst case: a battery that is not listed",
+        all(at < len(worst.batteries) for at in claims.attack_index.tolist()),
+    )
+    agree("worst case: images", worst.fallen, sorted(index[row] for row in rows))
+    agree("worst case: robust accuracy", worst.robust, figure(result, len(rows)))
