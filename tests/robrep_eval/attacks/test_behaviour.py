@@ -16,7 +16,8 @@ from robrep_eval.attacks.noise import PerExample
 from robrep_eval.attacks.pool import Pool, State
 from robrep_eval.attacks.prepared import prepare
 from robrep_eval.attacks.problem import Problem
-from robrep_eval.attacks.square import SquareAttack, SquareLinf
+from robrep_eval.attacks.square import SquareAttack
+from robrep_eval.attacks.square_linf import SquareLinf
 from robrep_eval.attacks.targets import Targets
 from zoo.ball import lengths
 from zoo.classifier import Classifier
@@ -254,11 +255,11 @@ def test_passed_over_queries_are_exactly_those_that_change_nothing(make: Any) ->
     state = program.begin(torch.arange(5))
     state["query"][:] = torch.arange(5) * 20
     before = state["query"].clone()
-    program._next(state)  # moves every row to its next query that matters
+    program.queue.next(state)  # moves every row to its next query that matters
     for row in range(5):
         for query in range(int(before[row]), int(state["query"][row]) + 1):
             one = program.begin(torch.tensor([row]))
-            block = program._block(torch.tensor([row]), torch.tensor([query]))
+            block = program.queue._block(torch.tensor([row]), torch.tensor([query]))
             tried = program._candidate(
                 one, block["windows"][:, 0], block["signs"][:, 0]
             )

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from robrep_eval.attacks.base import Context
 from robrep_eval.attacks.prepared import prepare
-from robrep_eval.attacks.square import SquareAttack, until_first
+from robrep_eval.attacks.square import SquareAttack
+from robrep_eval.attacks.square_linf import until_first
 from zoo.classifier import Classifier
 from zoo.threat import ThreatModel
 
