@@ -25,7 +25,7 @@ from zoo.errors import VerificationError
 from zoo.evidence import check_adversarials
 from zoo.margins import margin, spread
 from zoo.threat import ThreatModel
-from zoo.verification import BLOCK, Claims
+from zoo.verification import Claims, block
 
 LEVELS = (1, 7, 127, 32767)
 """Largest integer of each grid: signs alone, then 4, 8 and 16 bits."""
@@ -68,16 +68,17 @@ def pack(
         threat: What they keep to.
     """
     columns: tuple[list[Tensor], list[Tensor], list[Tensor]] = ([], [], [])
-    for start in range(0, len(claims.positions), BLOCK):
-        rows = claims.positions[start : start + BLOCK]
-        block = _Block(
+    size = block(data.shape)
+    for start in range(0, len(claims.positions), size):
+        rows = claims.positions[start : start + size]
+        some = _Block(
             classifier,
             data.images(rows),
             data.labels[rows],
-            claims.images[start : start + BLOCK],
+            claims.images[start : start + size],
             threat,
         )
-        for column, part in zip(columns, _pack_block(block), strict=True):
+        for column, part in zip(columns, _pack_block(some), strict=True):
             column.append(part)
     code, scale, grid = map(_joined, columns, _empty(data))
     return {

@@ -180,14 +180,14 @@ def write_tensors(
             raise OSError(errno.EIO, str(error), str(path)) from None
 
 
-def write_rows(
+def write_stream(
     path: Path,
     columns: Mapping[str, Tensor],
     name: str,
-    rows: Iterable[Tensor],
-    shape: tuple[int, ...],
+    parts: Iterable[Tensor],
+    size: int,
 ) -> None:
-    """Writes safetensors whose one large float32 tensor comes in parts, atomically.
+    """Writes safetensors whose one large tensor, of bytes, comes in parts, atomically.
 
     No more than one part is in memory at a time.
 
@@ -195,34 +195,29 @@ def write_rows(
         path: The file.
         columns: Small tensors, written whole.
         name: Of the large one.
-        rows: Its parts, along the first dimension.
-        shape: Of all of it.
+        parts: Its parts, uint8 (n,).
+        size: Of all of them.
 
     Raises:
-        ValueError: the parts do not add up to `shape`.
+        ValueError: the parts do not add up to `size`.
     """
     import torch
     from safetensors.torch import save
 
-    # A large tensor without rows gives the header; its true size is filled in below.
+    # An empty tensor, the last one, gives the header; its true size is filled in below.
     small = {k: v.detach().cpu().contiguous() for k, v in columns.items()}
-    body = save({**small, name: torch.zeros(0, *shape[1:])})
+    body = save({**small, name: torch.zeros(0, dtype=torch.uint8)})
     length = int.from_bytes(body[:8], "little")
     header, data = json.loads(body[8 : 8 + length]), body[8 + length :]
-    size = 4 * math.prod(shape)
-    header[name] |= {"shape": list(shape), "data_offsets": [0, size]}
-    for key in small:
-        header[key]["data_offsets"] = [o + size for o in header[key]["data_offsets"]]
+    header[name] |= {"shape": [size], "data_offsets": [len(data), len(data) + size]}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     with atomic(path) as temporary, temporary.open("wb") as stream:
-        stream.write(len(text).to_bytes(8, "little") + text)
-        for part in rows:
-            size -= stream.write(part.contiguous().float().numpy().tobytes())
+        stream.write(len(text).to_bytes(8, "little") + text + data)
+        for part in parts:
+            size -= stream.write(part.contiguous().numpy().data)
         if size:
-            raise ValueError(f"{name}: {size} bytes are missing of shape {shape}")
-        stream.write(data)
-        stream.flush()
+            raise ValueError(f"{name}: {size} bytes are missing")
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from zoo import comparable, datasets
+from zoo import compact, comparable, datasets
 from zoo.arithmetic import full_float32
 from zoo.classifier import Classifier, predict
 from zoo.classifier_file import load_classifier
@@ -29,6 +30,9 @@ from zoo.result_file import read_result
 from zoo.task_version import check_version
 
 BLOCK = 1024
+"""Images that are in memory together, if they are small."""
+BLOCK_BYTES = 1 << 27
+"""Of float32 images that are in memory together."""
 SIZES = (100, 37)
 """Of the batches of the two passes over clean images."""
 TIE = 1e-5
@@ -51,7 +55,7 @@ class Claims:
     """Row of each in result.examples, int64 (k,)."""
     attack_index: Tensor
     """Which of result.attacks found it, int64 (k,)."""
-    images: Tensor
+    images: Tensor | compact.Images
     """float32 (k, C, H, W)."""
 
 
@@ -81,9 +85,9 @@ def verify_folder(
     folder = Path(folder)
     result = read_result(folder)
     classifier = load_named_classifier(folder, result, model).to(device)
-    claims = read_claims(folder, result)
     place = noted(folder)  # never what the result says: others may have written a path
     data = load_named_dataset(result, data_dir, dataset or place)
+    claims = read_claims(folder, result, data)
     return verify(
         result,
         classifier,
@@ -109,38 +113,67 @@ def load_named_classifier(
     return classifier
 
 
-def read_claims(folder: Path, result: Result) -> Claims:
-    """The adversarials beside the result, their file compared by hash."""
+def read_claims(folder: Path, result: Result, data: Dataset | None) -> Claims:
+    """The adversarials beside the result, their file compared by hash.
+
+    Args:
+        folder: Of the run.
+        result: Its record.
+        data: The evaluated images, without which no compact adversarial is looked at.
+
+    Raises:
+        UserError: the file is missing or unreadable.
+        VerificationError: it is not the file that the result names, or of other form.
+    """
     path = folder / result.evidence.file
     _same_hash(path, result.evidence.file_sha256, "the evidence")
     tensors, _ = read_tensors(path)
-    wanted = {"positions", "attack", "images"}
-    if tensors.keys() != wanted:
+    wanted = {"positions", "attack", "stream", "ends"}
+    if tensors.keys() not in (wanted, {"positions", "attack", "images"}):
         raise VerificationError(
             f"{path} holds the tensors {', '.join(sorted(tensors)) or 'none'}, not "
             f"{', '.join(sorted(wanted))}"
         )
-    claims = Claims(
-        positions=tensors["positions"],
-        attack_index=tensors["attack"],
-        images=tensors["images"],
-    )
     try:
+        claims = Claims(
+            positions=tensors["positions"],
+            attack_index=tensors["attack"],
+            images=_adversarials(tensors, result, data),
+        )
         _check_form(claims, result)
     except ValueError as error:
         raise VerificationError(f"{path}: {error}") from None
     return claims
 
 
+def _adversarials(
+    tensors: dict[str, Tensor], result: Result, data: Dataset | None
+) -> Tensor | compact.Images:
+    """As they are, or packed; raises `ValueError` for another form."""
+    shape = tuple(result.dataset.shape)
+    if "images" not in tensors:
+        packed = compact.Packed(tensors["stream"], tensors["ends"])
+        rows = tensors["positions"]
+
+        def origins(numbers: Tensor) -> Tensor:
+            if data is None:
+                raise UserError("adversarials are kept beside images not at hand")
+            return data.images(rows[numbers])
+
+        return compact.Images(packed, origins, result.dataset.shape, result.threat)
+    images = tensors["images"]
+    count = len(images) if images.ndim else 0
+    if images.dtype != torch.float32 or images.shape != (count, *shape):
+        raise ValueError(
+            f"'images' is {images.dtype} of shape {tuple(images.shape)}, "
+            f"not float32 of shape (k, {', '.join(map(str, shape))})"
+        )
+    return images
+
+
 def _check_form(claims: Claims, result: Result) -> None:
     """Raises `ValueError` unless each row can be an adversarial of the result."""
-    count = len(claims.images) if claims.images.ndim else 0
-    shape = (count, *result.dataset.shape)
-    if claims.images.dtype != torch.float32 or claims.images.shape != shape:
-        raise ValueError(
-            f"'images' is {claims.images.dtype} of shape {tuple(claims.images.shape)}, "
-            f"not float32 of shape (k, {', '.join(map(str, result.dataset.shape))})"
-        )
+    count = len(claims.images)
     for name, rows, most in (
         ("positions", claims.positions, result.dataset.n),
         ("attack", claims.attack_index, len(result.attacks)),
@@ -215,6 +248,11 @@ def verify(
     return [step() for step in steps]
 
 
+def block(shape: tuple[int, int, int]) -> int:
+    """Images of `shape` (C, H, W) that are in memory together."""
+    return max(1, min(BLOCK, BLOCK_BYTES // (4 * math.prod(shape))))
+
+
 def _same_hash(path: Path, expected: str, what: str) -> None:
     if not path.is_file():
         raise UserError(f"{what} is missing: no file {path}")
@@ -242,9 +280,10 @@ def _check_clean(
     """
     wrong: list[int] = []
     stated = torch.tensor(result.examples.clean_prediction)
-    for start in range(0, len(data), BLOCK):
-        x = data.images(slice(start, start + BLOCK))
-        part = stated[start : start + BLOCK]
+    size = block(data.shape)
+    for start in range(0, len(data), size):
+        x = data.images(slice(start, start + size))
+        part = stated[start : start + size]
         possible = _possible(classifier, x, device)
         column = (part + 1).clamp(max=result.dataset.classes).unsqueeze(1)
         agrees = possible.gather(1, column).squeeze(1) & (part < result.dataset.classes)
@@ -306,23 +345,24 @@ def check_claims(
     Raises:
         VerificationError: the first that is not.
     """
-    for start in range(0, len(claims.positions), BLOCK):
-        rows = claims.positions[start : start + BLOCK]
+    size = block(data.shape)
+    for start in range(0, len(claims.positions), size):
+        rows = claims.positions[start : start + size]
         check = check_adversarials(
             classifier,
             data.images(rows),
-            claims.images[start : start + BLOCK],
+            claims.images[start : start + size],
             data.labels[rows],
             result.threat,
             device=device,
         )
-        for row, outcome, size in zip(
+        for row, outcome, distance in zip(
             rows.tolist(), check.outcome, check.distance.tolist(), strict=True
         ):
             if outcome is not Outcome.FOOLED:
                 raise VerificationError(
                     f"the adversarial of image {result.examples.index[row]} does not "
-                    f"count: {outcome.value} (distance {size:.6g}, {result.threat})"
+                    f"count: {outcome.value} (distance {distance:.6g}, {result.threat})"
                 )
     return Finding(
         "adversarials",

@@ -100,7 +100,7 @@ def gather(
     except (RobrepError, OSError) as error:
         gaps.append(f"The classifier could not be loaded: {error}.")
     try:
-        claims = read_claims(folder, result)
+        claims = read_claims(folder, result, data)
     except (RobrepError, OSError) as error:
         gaps.append(f"The adversarials could not be loaded: {error}.")
     return Material(

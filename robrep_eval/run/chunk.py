@@ -19,6 +19,7 @@ from torch import Tensor
 from robrep_eval.attacks.base import Attack, Context
 from robrep_eval.attacks.battery import Battery
 from robrep_eval.attacks.pool import Journal, State
+from zoo import compact
 from zoo.budgets import plain_reason
 from zoo.classifier import Classifier, predict
 from zoo.datasets.base import Dataset
@@ -32,9 +33,6 @@ from zoo.verdicts import verdicts
 
 OUTCOMES = list(Outcome)
 """Order in which outcomes are numbered in chunk files."""
-NOTHING = torch.zeros(0)
-"""In place of images that stay in their file; a slice would keep its whole alive."""
-
 MOVED = ".moved"
 """After the name of a tensor of images: which rows of it are no clean image."""
 
@@ -63,8 +61,8 @@ class ChunkAttack:
     outcomes: list[Outcome]
     rows: Tensor
     """Rows of the chunk with a counted adversarial, int64 (k,)."""
-    images: Tensor
-    """Those adversarials (k, C, H, W)."""
+    images: compact.Packed
+    """Those adversarials."""
     seconds: float
     notes: list[str] = field(default_factory=list)
 
@@ -170,18 +168,18 @@ class Chunk:
             part = read_chunk(path, len(self.y), self.data.shape)
             with _undamaged(path):
                 _expect_tried(part, rows)
-            return replace(part, images=NOTHING)
+            return replace(part, images=compact.NONE)
         progress(0.0)
         if len(rows):
             result = self._propose(attack, rows, progress)
         else:
             skipped = [Outcome.SKIPPED] * len(self.y)
             result = ChunkAttack(
-                outcomes=skipped, rows=rows, images=NOTHING, seconds=0.0
+                outcomes=skipped, rows=rows, images=compact.NONE, seconds=0.0
             )
         write_chunk(path, result)
         _journal_path(path).unlink(missing_ok=True)
-        return replace(result, images=NOTHING)
+        return replace(result, images=compact.NONE)
 
     def _propose(
         self, attack: Attack, rows: Tensor, progress: Callable[[float], None]
@@ -220,7 +218,7 @@ class Chunk:
         return ChunkAttack(
             outcomes=outcomes,
             rows=rows[check.fooled],
-            images=proposals[check.fooled],
+            images=compact.pack(proposals[check.fooled], x[check.fooled], self.threat),
             seconds=journal.seconds(),
             notes=notes,
         )
@@ -315,7 +313,8 @@ def write_chunk(path: Path, part: ChunkAttack) -> None:
         {
             "outcomes": torch.tensor(codes, dtype=torch.uint8),
             "rows": part.rows,
-            "images": part.images,
+            "stream": part.images.stream,
+            "ends": part.images.ends,
         },
         {"seconds": part.seconds, "notes": part.notes},
     )
@@ -326,20 +325,21 @@ def read_chunk(
 ) -> ChunkAttack:
     """What an attack came to on a chunk of `count` images of `shape`.
 
+    Runs that an earlier robrep began hold adversarials as they are.
+
     Raises:
         UserError: damaged, or of another chunk.
     """
     with _undamaged(path):
         tensors, metadata = read_tensors(path)
-        codes, rows, images = (tensors[k] for k in ("outcomes", "rows", "images"))
+        codes, rows = tensors["outcomes"], tensors["rows"]
         _expect(codes, torch.uint8, len(codes) if count is None else count)
         outcomes = [OUTCOMES[code] for code in codes.tolist()]
         fooled = [i for i, o in enumerate(outcomes) if o is Outcome.FOOLED]
         _expect(rows, torch.int64, len(fooled))
         if rows.tolist() != fooled:
             raise ValueError("its rows are not those that were fooled")
-        if fooled:
-            _expect(images, torch.float32, len(fooled), *(shape or images.shape[1:]))
+        images = _adversarials(tensors, len(fooled), shape)
         return ChunkAttack(
             outcomes=outcomes,
             rows=rows,
@@ -347,6 +347,22 @@ def read_chunk(
             seconds=float(metadata["seconds"]),
             notes=[str(note) for note in metadata["notes"]],
         )
+
+
+def _adversarials(
+    tensors: dict[str, Tensor], count: int, shape: tuple[int, int, int] | None
+) -> compact.Packed:
+    """As many as an attack counted; raises what `_undamaged` makes one error of."""
+    if "images" not in tensors:
+        found = compact.Packed(tensors["stream"], tensors["ends"])
+        if len(found) != count:
+            raise ValueError(f"it holds {len(found)} adversarials, not {count}")
+        return found
+    images = tensors["images"]
+    if not count:
+        return compact.NONE
+    _expect(images, torch.float32, count, *(shape or images.shape[1:]))
+    return compact.plain(images)
 
 
 @contextmanager

@@ -26,6 +26,7 @@ from robrep_eval.run.chunk import BatterySettings, Chunk, ChunkResult, read_chun
 from robrep_eval.run.chunk_size import chunk_size
 from robrep_eval.run.shards import Shards
 from zoo.classifier import Classifier
+from zoo.compact import Packed
 from zoo.datasets.base import Dataset
 from zoo.records import Examples, Verdict
 from zoo.threat import ThreatModel
@@ -66,16 +67,10 @@ class Run:
     network: dict[str, str] = field(default_factory=dict)
     """What each attack of robrep's engine asked, by its name."""
 
-    def parts(self) -> Iterator[Tensor]:
-        """The counted adversarials, float32 (k, C, H, W), a file at a time."""
+    def parts(self) -> Iterator[Packed]:
+        """The counted adversarials, a file at a time."""
         for path in self.files:
             yield read_chunk(path).images
-
-    @property
-    def images(self) -> Tensor:
-        """All of them at once."""
-        parts = list(self.parts())
-        return torch.cat(parts) if parts else torch.zeros(0)
 
 
 def run_battery(

@@ -225,8 +225,7 @@ def _run(
     evidence = folder.write_evidence(
         found.positions,
         found.attack_index,
-        found.parts(),
-        shape=plan.data.shape,
+        found.parts,
         tolerance=plan.threat.tolerance(plan.data.shape),
     )
     result = record(plan, folder, classifier, probe, found, evidence, seconds)
@@ -280,7 +279,7 @@ def _measure(plan: Plan, folder: RunFolder, result: Result, tell: Callbacks) -> 
         result=result,
         classifier=classifier.to(settings.device),
         data=plan.data,
-        claims=cache(lambda: read_claims(folder.path, result)),
+        claims=cache(lambda: read_claims(folder.path, result, plan.data)),
         train=lambda: few_labels(
             training_images(plan.request, plan.data),
             plan.request.probe.labels,

@@ -12,20 +12,22 @@ features/                 of large sets, until the probe is fitted
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
 from robrep_eval.run.identity import differences
 from zoo.classifier import Classifier
 from zoo.classifier_file import load_classifier, save_classifier
+from zoo.compact import Packed
 from zoo.datasets.local import LOCAL
 from zoo.errors import UserError
-from zoo.files import leftovers, read_json, sha256_file, write_json, write_rows
+from zoo.files import leftovers, read_json, sha256_file, write_json, write_stream
 from zoo.pages.html_page import is_page
 from zoo.records import Evidence, ProbeRecord, Result
 from zoo.result_file import RESULT, read_result, write_result
@@ -268,21 +270,24 @@ class RunFolder:
         self,
         positions: Tensor,
         attack_index: Tensor,
-        images: Iterable[Tensor],
+        images: Callable[[], Iterable[Packed]],
         *,
-        shape: tuple[int, int, int],
         tolerance: float,
     ) -> Evidence:
         """Saves the counted adversarials; see `zoo.verification.Claims`.
 
-        `images` come in parts, so that they need not be in memory together.
+        `images` gives them in parts, so that they need not be in memory together.
         """
-        write_rows(
+        ends, size = [torch.zeros(0, dtype=torch.int64)], 0
+        for part in images():
+            ends.append(part.ends + size)
+            size += len(part.stream)
+        write_stream(
             self.evidence_path,
-            {"positions": positions, "attack": attack_index},
-            "images",
-            images,
-            (len(positions), *shape),
+            {"positions": positions, "attack": attack_index, "ends": torch.cat(ends)},
+            "stream",
+            (part.stream for part in images()),
+            size,
         )
         return Evidence(
             file=self.evidence_path.name,

@@ -13,6 +13,7 @@ import random
 import shutil
 import struct
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ from zoo.collection.index import Index
 from zoo.collection.state_file import read_state
 from zoo.columns import put
 from zoo.commands.numbers import DECIMAL, WHOLE
+from zoo.compact import pack as pack_exactly
+from zoo.datasets.base import Dataset
 from zoo.datasets.idx import read_idx
 from zoo.datasets.image_file import read_header, read_pixels
 from zoo.datasets.local import LOCAL, noted
@@ -43,7 +46,7 @@ from zoo.files import read_json, read_tensors, sha256_file
 from zoo.label_budget import LabelBudget
 from zoo.records import Card, Outcome, Result, read_record
 from zoo.result_file import RESULT, read_result
-from zoo.threat import parse_eps, parse_norm
+from zoo.threat import ThreatModel, parse_eps, parse_norm
 from zoo.verification import read_claims
 from zoo.yaml_text import parse, read
 
@@ -139,22 +142,35 @@ LOCAL_NOTE = {"dataset": "imagefolder:/nowhere/images"}
 NOTES = {"seconds": "1.5", "notes": "[]"}
 
 
-def claims() -> dict[str, torch.Tensor]:
+@cache
+def evaluated() -> Dataset:
+    """The images that the evidence is about."""
+    return load("digits", "test", None).take(4)
+
+
+def claims(*, packed: bool) -> dict[str, torch.Tensor]:
     """What lies beside a result, for two foolings."""
-    return {
-        "positions": torch.tensor([0, 3]),
-        "attack": torch.tensor([0, 1]),
-        "images": torch.zeros(2, 1, 8, 8),
-    }
+    rows = {"positions": torch.tensor([0, 3]), "attack": torch.tensor([0, 1])}
+    return rows | adversarials(2, packed=packed)
 
 
-def chunk() -> dict[str, torch.Tensor]:
+def adversarials(count: int, *, packed: bool) -> dict[str, torch.Tensor]:
+    """As they are written, or as they were before they were packed."""
+    images = torch.zeros(count, 1, 8, 8)
+    if not packed:
+        return {"images": images}
+    threat = ThreatModel(norm="Linf", eps=0.1)
+    found = pack_exactly(images, evaluated().images(slice(count)), threat)
+    return {"stream": found.stream, "ends": found.ends}
+
+
+def chunk(*, packed: bool) -> dict[str, torch.Tensor]:
     """What an attack came to on three images, of which it fooled one."""
     codes = [OUTCOMES.index(o) for o in (Outcome.HELD, Outcome.FOOLED, Outcome.SKIPPED)]
     return {
         "outcomes": torch.tensor(codes, dtype=torch.uint8),
         "rows": torch.tensor([1]),
-        "images": torch.zeros(1, 1, 8, 8),
+        **adversarials(1, packed=packed),
     }
 
 
@@ -272,16 +288,16 @@ def _evidence(path: Path) -> None:
     result = read_result(ENTRY)
     stated = {"file": path.name, "file_sha256": sha256_file(path)}
     evidence = result.evidence.model_copy(update=stated)
-    found = read_claims(path.parent, result.model_copy(update={"evidence": evidence}))
+    result = result.model_copy(update={"evidence": evidence})
+    found = read_claims(path.parent, result, evaluated())
     count = len(found.images)
-    sane(found.images.shape == (count, 1, 8, 8), found)
+    sane(found.images[:].shape == (count, 1, 8, 8), found)
     sane(found.positions.shape == found.attack_index.shape == (count,), found)
 
 
 def _chunk(path: Path) -> None:
     found = read_chunk(path, 3, (1, 8, 8))
     sane(found.outcomes.count(Outcome.FOOLED) == len(found.images), found)
-    sane(found.images.shape[1:] == (1, 8, 8), found)
 
 
 def _local(path: Path) -> None:
@@ -361,8 +377,22 @@ def readers(folder: Path) -> dict[str, tuple[str, Make, Reader]]:
             lambda d: tampered(deltas(), d),
             lambda p: unpack(read_tensors(p)[0], data),
         ),
-        "evidence": (".safetensors", lambda d: tampered(claims(), d), _evidence),
-        "chunk": (".safetensors", lambda d: tampered(chunk(), d, NOTES), _chunk),
+        **{
+            f"evidence{name}": (
+                ".safetensors",
+                lambda d, p=packed: tampered(claims(packed=p), d),
+                _evidence,
+            )
+            for name, packed in (("", True), (" not packed", False))
+        },
+        **{
+            f"chunk{name}": (
+                ".safetensors",
+                lambda d, p=packed: tampered(chunk(packed=p), d, NOTES),
+                _chunk,
+            )
+            for name, packed in (("", True), (" not packed", False))
+        },
         "local": (".json", lambda d: as_json(altered(LOCAL_NOTE, d), d), _local),
         "metrics": (
             ".jsonl",

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from zoo.classifier import Classifier
+from zoo.compact import Images
 from zoo.datasets.base import Dataset
 from zoo.layout import ON_CPU, Layout
 from zoo.records import Examples
@@ -38,7 +39,7 @@ class Subject:
     """Outcomes of the battery on the whole set, once it has run."""
     whole: Dataset | None = None
     """That set, in the order of `examples`."""
-    adversarials: Tensor | None = None
+    adversarials: Tensor | Images | None = None
     """Counted adversarials (k, C, H, W) ..."""
     origins: Tensor | Dataset | None = None
     """... the clean images they came from ..."""

@@ -200,7 +200,7 @@ def finished(
         result=result,
         classifier=robust_classifier,
         data=digits_test.take(40),
-        claims=lambda: read_claims(folder, result),
+        claims=lambda: read_claims(folder, result, digits_test.take(40)),
         train=lambda: datasets.load("digits", "train").subset(slice(200)),
     )
     more = (Smoothing(sampling=SmoothingSettings(n=100)), WithoutLabels(steps=4))

@@ -315,7 +315,7 @@ def test_pictures_are_the_images_and_their_change(
         row = material.result.examples.index.index(picture.index)
         at = seen.first()[row]
         clean = digits_test.images([picture.index])[0, 0].double().numpy()
-        attacked = material.claims.images[at, 0].double().numpy()
+        attacked = material.claims.images[[at]][0, 0].double().numpy()
         assert _pixels(picture.clean) == pytest.approx(255 * clean, abs=0.51)
         assert _pixels(picture.attacked) == pytest.approx(255 * attacked, abs=0.51)
         change = 255 * (0.5 + 5 * (attacked - clean))

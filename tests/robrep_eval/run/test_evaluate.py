@@ -21,7 +21,7 @@ from zoo.errors import UserError, VerificationError
 from zoo.files import read_json, read_tensors, sha256_file, write_json, write_tensors
 from zoo.records import Proportion, Verdict
 from zoo.result_file import read_result
-from zoo.verification import verify_folder
+from zoo.verification import load_named_dataset, read_claims, verify_folder
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +81,16 @@ def test_an_honest_result_verifies(run_folder: Path) -> None:
     ]
 
 
+def test_adversarials_of_an_earlier_robrep_verify_and_take_more_room(
+    run_folder: Path, tmp_path: Path
+) -> None:
+    folder = _copy(run_folder, tmp_path / "copy")
+    packed = (folder / CLAIMS).stat().st_size
+    _change_tensor(CLAIMS, "images", lambda images: images)(folder)
+    assert verify_folder(folder) == verify_folder(run_folder)
+    assert packed < 0.7 * (folder / CLAIMS).stat().st_size
+
+
 def _copy(folder: Path, to: Path) -> Path:
     import shutil
 
@@ -112,11 +122,19 @@ CLAIMS = "adversarials.safetensors"
 def _change_tensor(
     file: str, name: str, change: Callable[[Tensor], Tensor]
 ) -> Callable[[Path], None]:
-    """A lie in a tensor, with the hash in the record brought in line."""
+    """A lie in a tensor, with the hash in the record brought in line.
+
+    Adversarials named "images" are written as they were before they were packed.
+    """
 
     def tell(folder: Path) -> None:
         path = folder / file
         tensors, metadata = read_tensors(path)
+        if name == "images":
+            result = read_result(folder)
+            claims = read_claims(folder, result, load_named_dataset(result, None))
+            tensors["images"] = claims.images[:]
+            del tensors["stream"], tensors["ends"]
         tensors[name] = change(tensors[name])
         write_tensors(path, tensors, metadata)
         record = read_json(folder / "result.json")
@@ -153,6 +171,11 @@ def _change_tensor(
         ),
         (_change_tensor(CLAIMS, "images", lambda t: t.double()), "is torch.float64"),
         (_change_tensor(CLAIMS, "images", lambda t: t[:, 0]), "not float32 of shape"),
+        (_change_tensor(CLAIMS, "stream", lambda t: t + 1), "is damaged"),
+        (_change_tensor(CLAIMS, "stream", lambda t: t.int()), "'stream' is torch.int32"),
+        (_change_tensor(CLAIMS, "stream", lambda t: t[1:]), "does not divide"),
+        (_change_tensor(CLAIMS, "ends", lambda t: t.flip(0)), "does not divide"),
+        (_change_tensor(CLAIMS, "ends", lambda t: t[None]), "'ends' is torch.int64 of"),
         (_change_tensor(CLAIMS, "attack", lambda t: t[1:]), "one for each image"),
         (_change_tensor(CLAIMS, "attack", lambda t: t + 7), "the result has"),
         (_change_tensor(CLAIMS, "positions", lambda t: -t - 1), "the result has"),
