@@ -102,7 +102,7 @@ def test_an_invertible_map_changes_nothing(seed: int) -> None:
 
 
 def test_features_that_do_not_vary_are_left_out() -> None:
-    _, classifier, x, y = pair(0)
+    _, classifier, x, _ = pair(0)
 
     class Padded(nn.Module):
         def __init__(self) -> None:

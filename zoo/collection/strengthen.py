@@ -115,11 +115,11 @@ def strengthen(
                 own = before.attack_index == at
                 found.add(battery, before.positions[own], before.images[own])
         for run in runs:
-            _add_run(found, run)
+            _add_run(found, run, data_dir)
         return _publish(source, entry, found)
 
 
-def _add_run(found: _Gathering, run: Path) -> None:
+def _add_run(found: _Gathering, run: Path, data_dir: Path | None) -> None:
     """The adversarials of a run, by the images that they are of."""
     result, other = found.result, read_result(run)
     for what, theirs, ours in (
@@ -132,7 +132,7 @@ def _add_run(found: _Gathering, run: Path) -> None:
                 f"the run in {run} is of another {what} than the entry: {theirs}, not "
                 f"{ours}"
             )
-    claims = claims_of_run(run, other)
+    claims = claims_of_run(run, other, load_named_dataset(other, data_dir))
     rows = {index: row for row, index in enumerate(result.examples.index)}
     index = other.examples.index
     at = [rows.get(index[place], -1) for place in claims.positions.tolist()]

@@ -172,7 +172,7 @@ def _change_tensor(
         (_change_tensor(CLAIMS, "images", lambda t: t.double()), "is torch.float64"),
         (_change_tensor(CLAIMS, "images", lambda t: t[:, 0]), "not float32 of shape"),
         (_change_tensor(CLAIMS, "stream", lambda t: t + 1), "is damaged"),
-        (_change_tensor(CLAIMS, "stream", lambda t: t.int()), "'stream' is torch.int32"),
+        (_change_tensor(CLAIMS, "stream", lambda t: t.int()), "is torch.int32"),
         (_change_tensor(CLAIMS, "stream", lambda t: t[1:]), "does not divide"),
         (_change_tensor(CLAIMS, "ends", lambda t: t.flip(0)), "does not divide"),
         (_change_tensor(CLAIMS, "ends", lambda t: t[None]), "'ends' is torch.int64 of"),
