@@ -19,6 +19,7 @@ from robrep_eval.attacks.base import Attack, needs_gradients
 from robrep_eval.attacks.prepared import prepare
 from robrep_eval.attacks.problem import Model, physical_batch
 from robrep_eval.attacks.square import SquareAttack
+from robrep_eval.attacks.transfer import TransferAttack
 from robrep_eval.probes.choice import held_out
 from robrep_eval.probes.linear import FROZEN
 from robrep_eval.probes.logistic import Logistic
@@ -146,7 +147,10 @@ def estimate(plan: Plan) -> Estimate:
 
 
 def most_steps(attack: Attack) -> int | None:
-    """Gradients or queries for one image at most; None if the attack does not say."""
+    """Gradients or queries for one image at most; None if the attack does not say, or
+    they are of another network."""
+    if isinstance(attack, TransferAttack):
+        return None
     return _steps(attack.parameters)
 
 

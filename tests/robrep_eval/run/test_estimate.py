@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from robrep_eval.attacks.battery import build
+from robrep_eval.attacks.registry import known
 from robrep_eval.run.estimate import Estimate, estimate, most_steps
 from robrep_eval.run.plan import Request, prepare
 from zoo.classifier import Classifier
@@ -31,6 +32,12 @@ def test_passes_of_standard_are_those_of_the_paper() -> None:
     assert sum(n or 0 for n in _steps("quick").values()) == 460
     rounds = 20 + 20 + 50 + 25 + 120 + 450 + 400 + 540
     assert _steps("fast")["fast-rounds"] == rounds
+
+
+@pytest.mark.parametrize("name", [*known(), "transfer:zoo:simclr-digits"])
+def test_every_attack_is_counted_or_said_not_to_be(name: str) -> None:
+    for count in _steps(name).values():
+        assert count is None or count > 0
 
 
 @pytest.fixture
