@@ -55,15 +55,15 @@ def placed(requests: Sequence[Request]) -> list[Request]:
                 )
         return list(requests)
     varied = [words for words in _columns(requests) if len(set(words)) > 1]
-    told: dict[str, str] = {}
+    told: dict[str, tuple[str, ...]] = {}
     names = []
-    for words in map("-".join, zip(*varied, strict=True)):
-        names.append(safe_name(words))
+    for words in zip(*varied, strict=True):
+        names.append(safe_name("-".join(words)))
         other = told.setdefault(names[-1].casefold(), words)
         if other != words:
             raise UserError(
-                f"the runs {other} and {words} would share the folder {names[-1]}; "
-                "evaluate one of them on its own (--output FOLDER)"
+                f"the runs {', '.join(other)} and {', '.join(words)} would share the "
+                f"folder {names[-1]}; evaluate one on its own (--output FOLDER)"
             )
     return [
         replace(request, output=output / name)

@@ -46,6 +46,33 @@ def test_true_is_no_number_in_any_setting_or_record(kind: type[BaseModel]) -> No
         assert any(word in said for word in ("bool", "Any")), f"{name}: {said}"
 
 
+@pytest.mark.parametrize(
+    ("arch", "option"),
+    [
+        ("resnet_s8", {"stem_stride": True}),
+        ("resnet_s8", {"widths": [True, 32, 64]}),
+        ("resnet_s8", {"linear_end": True}),
+        ("timm:resnet18", {"output_stride": True}),
+        ("timm:resnet18", {"drop_rate": False}),
+        ("transformers:vit", {"resize": True}),
+    ],
+)
+def test_true_is_no_number_of_an_architecture(
+    arch: str, option: dict[str, Any]
+) -> None:
+    with pytest.raises(UserError, match="is no switch"):
+        architectures.resolve_options(arch, option)
+
+
+def test_switches_of_an_architecture_stay() -> None:
+    for arch, option in (
+        ("timm:vit_tiny_patch16_224", {"qkv_bias": False}),
+        ("timm:resnet18", {"zero_init_last": True}),
+        ("transformers:vit", {"qkv_bias": True}),
+    ):
+        assert architectures.resolve_options(arch, option) == option
+
+
 @pytest.mark.parametrize("name", built_in())
 def test_built_in_recipes_are_valid_and_survive_a_round_trip(name: str) -> None:
     recipe = validate(load_recipe(name))

@@ -14,8 +14,8 @@ import torch
 
 from robrep_eval import evaluate, evaluate_all
 from robrep_eval.commands.cli import main
-from robrep_eval.run.places import words_for
-from robrep_eval.run.plan import safe_name
+from robrep_eval.run.places import placed, words_for
+from robrep_eval.run.plan import Request, safe_name
 from robrep_eval.run.several import split_values
 from robrep_eval.run.summary import Summary, SummaryRow
 from zoo.encoder import Encoder, EncoderSpec, save_encoder
@@ -299,6 +299,17 @@ def test_words_stay_apart_as_names_of_folders(other: str) -> None:
     words = words_for([first, other, first], lambda path: Path(path).stem)
     folders = [safe_name(word).casefold() for word in words]
     assert folders[0] == folders[2] != folders[1]
+
+
+def test_runs_whose_words_join_to_one_name_are_refused(tmp_path: Path) -> None:
+    pairs = [("a-fashion", "mnist"), ("a", "fashion-mnist"), ("a", "digits")]
+    requests = [
+        Request(model=f"zoo:{model}", dataset=dataset, output=tmp_path)
+        for model, dataset in pairs
+    ]
+    with pytest.raises(UserError, match="would share the folder"):
+        placed(requests)
+    assert len({request.output for request in placed(requests[1:])}) == 2
 
 
 def test_the_usual_folders_have_a_summary_among_them(

@@ -114,7 +114,7 @@ def test_a_file_that_means_harm(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     state = dict(zip(_names(), net.state_dict().values(), strict=True))
-    alter(state)  # type: ignore[arg-type]
+    alter(state)
     torch.save(state, "net.pth")
     words = _import(Path("net.pth"), tmp_path / "zoo", "--size", "64")
     assert reason in commands.refusal(cli, *words)

@@ -298,7 +298,8 @@ def test_two_that_add_at_once_do_not_mix(evaluated: Evaluated, tmp_path: Path) -
     (refused,) = filter(None, errors)
     assert "holds another result" in str(refused)
     change = check(root)
-    assert change.faults == change.failed == []
+    assert not change.faults
+    assert not change.failed
 
 
 @pytest.mark.parametrize(
