@@ -209,6 +209,7 @@ def _both_trainings(now: Content, path: str) -> None:
 def _another_protocol(now: Content) -> None:
     now["entry"]["protocol"] = "alf"
     now["result"]["probe"]["protocol"] = "ALF"
+    now["result"]["task"]["probe"] = 1
 
 
 def _fewer_labels(now: Content) -> None:
