@@ -65,6 +65,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3, help="of the inner attack")
     parser.add_argument("--repeats", type=int, default=12, help="training steps timed")
     parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
+    parser.add_argument("--draws", default="image", choices=("image", "step"))
     parser.add_argument("--compile", action="store_true", help="the encoder")
     parser.add_argument("--methods", nargs="*", default=sorted(methods.registry()))
     parser.add_argument("--row", help=argparse.SUPPRESS)
@@ -107,11 +108,11 @@ def measure(name: str, given: Any) -> Speed:
     theirs: list[float] = []
     peak = 0.0
     for step in range(given.repeats + WARM_UP):
-        x, y = next(batches)
-        ours.append(_timed(lambda x=x, y=y, step=step: session.step(x, y, step)))  # type: ignore[misc]
+        rows = next(batches)
+        ours.append(_timed(lambda rows=rows, step=step: session.step(rows, step)))  # type: ignore[misc]
         if not theirs:
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        theirs.append(_timed(lambda x=x: bare(x)))  # type: ignore[misc]
+        theirs.append(_timed(lambda x=rows.x: bare(x)))  # type: ignore[misc]
     return Speed(
         method=recipe.batch / statistics.median(ours[WARM_UP:]),
         bare=recipe.batch / statistics.median(theirs[WARM_UP:]),
@@ -175,6 +176,7 @@ def _recipe(name: str, given: Any) -> Recipe:
             "batch": given.batch,
             "epochs": 100,
             "monitor": {"every": 0},
+            "draws": given.draws,
             "precision": given.precision,
             "compile": given.compile,
         }

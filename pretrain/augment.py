@@ -2,7 +2,7 @@
 
 Crop, shift, rotation and mirror image are one affine warp: one resampling, and on
 small grey images several times faster than a library's chain of them. Colour and
-blur are kornia's.
+blur are `pretrain.colour`'s, or kornia's where draws are of the step as a whole.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pretrain.colour import recolour
 from pretrain.precision import in_fp32
 from pretrain.quiet import quiet_import
+from pretrain.randomness import Generator, ImageGenerator
 from pretrain.recipe import AugmentSettings
 
 if TYPE_CHECKING:
@@ -66,13 +68,13 @@ def weak(settings: AugmentSettings) -> AugmentSettings:
 
 
 @in_fp32
-def augment(x: Tensor, settings: AugmentSettings, generator: torch.Generator) -> Tensor:
+def augment(x: Tensor, settings: AugmentSettings, generator: Generator) -> Tensor:
     """One random view of each image.
 
     Args:
         x: Images (N, C, H, W) in [0, 1].
         settings: How strong.
-        generator: CPU generator; equal states give equal views.
+        generator: Of the images, or a CPU generator; equal states give equal views.
 
     Returns:
         Views like `x`, in [0, 1].
@@ -81,14 +83,17 @@ def augment(x: Tensor, settings: AugmentSettings, generator: torch.Generator) ->
     if settings.crop < 1 or settings.shift or settings.rotate or settings.flip:
         view = _warp(view, settings, generator)
     if any(settings.jitter) or settings.gray or settings.blur:
-        view = _recolour(view, settings, generator)
+        if isinstance(generator, ImageGenerator):
+            view = recolour(view.clamp(0, 1), settings, generator)
+        else:
+            view = _recolour(view, settings, generator)
     return view.clamp(0, 1)
 
 
-def _warp(x: Tensor, settings: AugmentSettings, generator: torch.Generator) -> Tensor:
+def _warp(x: Tensor, settings: AugmentSettings, generator: Generator) -> Tensor:
     """One bilinear resampling by a random affine map; black beyond the border."""
     n = len(x)
-    draw = torch.rand((7, n), generator=generator)
+    draw = _uniform(generator, 7, n)
     area = 1 - (1 - settings.crop) * draw[0]
     # Aspect ratios from 3/4 to 4/3, log-uniform, as far as the crop stays inside.
     ratio = torch.exp((2 * draw[1] - 1) * math.log(4 / 3)) if settings.crop < 1 else 1
@@ -98,7 +103,7 @@ def _warp(x: Tensor, settings: AugmentSettings, generator: torch.Generator) -> T
     reach = 2 * settings.shift
     center_x = (2 * draw[2] - 1) * (1 - width) + (2 * draw[3] - 1) * reach
     center_y = (2 * draw[4] - 1) * (1 - height) + (2 * draw[5] - 1) * reach
-    mirror = torch.where(torch.rand(n, generator=generator) < settings.flip, -1.0, 1.0)
+    mirror = torch.where(_uniform(generator, 1, n)[0] < settings.flip, -1.0, 1.0)
     angle = (2 * draw[6] - 1) * math.radians(settings.rotate)
     cos, sin = angle.cos(), angle.sin()
     theta = torch.stack(
@@ -110,6 +115,13 @@ def _warp(x: Tensor, settings: AugmentSettings, generator: torch.Generator) -> T
     )  # (N, 2, 3)
     grid = F.affine_grid(theta.to(x), list(x.shape), align_corners=False)
     return F.grid_sample(x, grid, align_corners=False, padding_mode="zeros")
+
+
+def _uniform(generator: Generator, count: int, n: int) -> Tensor:
+    """(count, n) in [0, 1): a column for each image."""
+    if isinstance(generator, ImageGenerator):
+        return generator.uniform(n, count).T
+    return torch.rand((count, n), generator=generator)
 
 
 def _recolour(

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from pretrain import methods
+from pretrain import distributed, methods
 from pretrain.augment import preset
 from pretrain.methods.base import Cost, Materials, Method
 from pretrain.randomness import generator
@@ -60,7 +60,13 @@ def check(recipe: Recipe, data: Dataset) -> None:
     Raises:
         UserError: options, architecture or threat model that do not fit.
     """
-    methods.options(recipe)
+    options = methods.options(recipe)
+    if recipe.accumulate > 1 and not methods.get(recipe.method).splits(options):
+        raise UserError(
+            f"accumulate {recipe.accumulate} cannot be had with method "
+            f"'{recipe.method}': images of one batch meet in its loss, so parts of it "
+            "have another; checkpoint_activations saves memory with every method"
+        )
     if recipe.threat is not None:
         recipe.threat.check_units(data.shape)
     if recipe.arch != INIT:
@@ -190,11 +196,20 @@ def training_labels(
     prepares = type(method).prepare is not Method.prepare
     if method.teacher is not None and prepares:
         seen = train.take(method.prepared_on)
-        z = features(method.teacher, seen, Layout(device=str(device)))
+        z = shared_features(method.teacher, seen, Layout(device=str(device)))
         made = method.prepare(z, recipe.seed)
         if made is not None:
             return made
     return torch.empty(len(train), 0, dtype=torch.long)
+
+
+def shared_features(teacher: nn.Module, data: Dataset, layout: Layout) -> Tensor:
+    """Features (N, d) of all images, of which each process computes a part."""
+    rows = distributed.own_rows(len(data), layout.batch_size)
+    # A process without a part needs the width: one image tells it.
+    own = data.subset(slice(rows.start, rows.stop) if rows else slice(1))
+    z = features(teacher, own, layout)[: len(rows)]
+    return distributed.joined(z, len(data), layout.batch_size)
 
 
 def plan(
@@ -264,14 +279,18 @@ def pixel_statistics(data: Dataset) -> tuple[Tensor, Tensor]:
     """Mean and deviation (unbiased) of the pixels per channel, (C,) each, float64.
 
     Read in blocks: of large images, those that are looked at need not fit in memory.
+    Each process reads a part.
     """
+    count = len(data) * data.shape[1] * data.shape[2]
+    rows = distributed.own_rows(len(data), 1)
+    data = data.subset(slice(rows.start, rows.stop))
     channels, area = data.shape[0], data.shape[1] * data.shape[2]
     total, squares = torch.zeros(2, channels, dtype=torch.float64)
     for block in data.blocks(max(1, STATISTICS_BYTES // (channels * area))):
         x = block.float()  # integers, whose squares are exact
         total += x.sum(dim=(0, 2, 3), dtype=torch.float64) / data.levels
         squares += x.square_().sum(dim=(0, 2, 3), dtype=torch.float64) / data.levels**2
-    count = len(data) * area
+    total, squares = distributed.total(torch.stack([total, squares]))
     variance = (squares - total.square() / count) / (count - 1)
     return total / count, variance.clamp(min=0).sqrt()
 

@@ -167,6 +167,8 @@ def assemble(
         content = merge(content, parse_override(text))
     if content.get("init") is not None and not source:
         content = _fine_tuning(content)
+    if not source:
+        content.setdefault("draws", "image")
     if "method" not in content:
         raise UserError("name a recipe or a --method; --list shows them")
     content.setdefault("name", _default_name(content))

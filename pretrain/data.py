@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,6 +30,23 @@ class Split:
     held_out: Dataset
 
 
+class Rows(NamedTuple):
+    """Images of one step in one process."""
+
+    x: Tensor
+    """(n, C, H, W) in [0, 1]."""
+    y: Tensor
+    """Labels (n, k)."""
+    images: Tensor
+    """Their numbers (n,) in the training set, int64, on the CPU."""
+
+    def split(self, parts: int) -> list[Rows]:
+        """In equal parts, of which n must be a multiple."""
+        size = len(self.x) // parts
+        found = (values.split(size) for values in self)
+        return [Rows(*values) for values in zip(*found, strict=True)]
+
+
 def divide(data: Dataset, recipe: Recipe) -> Split:
     """A random part is held out to watch the training; it never reaches a step.
 
@@ -46,11 +64,13 @@ def divide(data: Dataset, recipe: Recipe) -> Split:
             f"batch {recipe.batch} is larger than the {left} training images of "
             f"'{data.name}' ({len(data)} less {held} held out); use a smaller batch"
         )
-    if recipe.batch % distributed.world() or recipe.batch < 2 * distributed.world():
+    parts = distributed.world() * recipe.accumulate
+    if recipe.batch % parts or recipe.batch < 2 * parts:
+        in_parts = f" in {recipe.accumulate} parts each" * (recipe.accumulate > 1)
         raise UserError(
             f"batch {recipe.batch} cannot be divided among "
-            f"{distributed.world()} processes; use a multiple, two images for each "
-            "at least"
+            f"{distributed.world()} processes{in_parts}; use a multiple, two images "
+            "for each at least"
         )
     return Split(
         train=data.subset(order[held:].sort().values),
@@ -86,8 +106,8 @@ class Batches:
     def __len__(self) -> int:
         return len(self.data) // self.batch
 
-    def epoch(self, number: int, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Images (n, C, H, W) in [0, 1] and labels (n, k) of steps from `first` on."""
+    def epoch(self, number: int, first: int = 0) -> Iterator[Rows]:
+        """What this process sees in steps from `first` on."""
         shuffle = generator(self.seed, "order", number)
         order = torch.randperm(len(self.data), generator=shuffle)
         share = self.batch // distributed.world()
@@ -98,9 +118,10 @@ class Batches:
         ]
         for chosen, pixels in zip(rows, self._pixels(rows), strict=True):
             x = pixels.to(self.device, non_blocking=self.pinned)
-            yield (
+            yield Rows(
                 x.float().div_(self.data.levels),
                 self.labels[chosen].to(self.device),
+                chosen,
             )
 
     def _pixels(self, rows: list[Tensor]) -> Iterator[Tensor]:

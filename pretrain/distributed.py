@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import gc
+import math
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -113,6 +114,48 @@ def mean(values: Tensor) -> Tensor:
     total = values.detach().clone()
     dist.all_reduce(total)
     return total / world()
+
+
+def together(module: nn.Module, *, when: bool) -> AbstractContextManager[Any]:
+    """Inside, a backward pass averages gradients over processes only `when` told to."""
+    if when or not isinstance(module, nn.parallel.DistributedDataParallel):
+        return nullcontext()
+    return module.no_sync()
+
+
+def own_rows(count: int, block: int, of: int | None = None) -> range:
+    """Rows of this process, or of process `of`; `count`, shared out in whole blocks."""
+    each = math.ceil(math.ceil(count / block) / world()) * block
+    first = min(count, (rank() if of is None else of) * each)
+    return range(first, min(count, first + each))
+
+
+def total(values: Tensor) -> Tensor:
+    """Sum over processes, without gradients, on the device of `values`."""
+    if world() == 1:
+        return values
+    summed = _reachable(values).clone()
+    dist.all_reduce(summed)
+    return summed.to(values.device)
+
+
+def joined(rows: Tensor, count: int, block: int) -> Tensor:
+    """(count, ...): the rows of all processes, of which each has its `own_rows`."""
+    if world() == 1:
+        return rows
+    sizes = [len(own_rows(count, block, of)) for of in range(world())]
+    padded = rows.new_zeros(max(sizes), *rows.shape[1:])
+    padded[: len(rows)] = rows
+    padded = _reachable(padded)
+    parts = [torch.empty_like(padded) for _ in sizes]
+    dist.all_gather(parts, padded)
+    kept = [part[:size] for part, size in zip(parts, sizes, strict=True)]
+    return torch.cat(kept).to(rows.device)
+
+
+def _reachable(values: Tensor) -> Tensor:
+    """Where the processes can exchange it: NCCL sees GPUs alone."""
+    return values.cuda() if dist.get_backend() == "nccl" else values
 
 
 def barrier() -> None:

@@ -138,8 +138,8 @@ def _step(session: Session) -> float:
     session.module.train()
     began, done = time.perf_counter(), 0
     batches = session.batches.epoch(0)
-    for number, (x, y) in zip(range(STEPS + 1), batches, strict=False):
-        values = session.step(x, y, number)  # numbers: the device has finished
+    for number, rows in zip(range(STEPS + 1), batches, strict=False):
+        values = session.step(rows, number)  # numbers: the device has finished
         assert values
         if number == 0 and len(session.batches) > 1:
             began = time.perf_counter()

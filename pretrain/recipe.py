@@ -204,6 +204,13 @@ class Recipe(Section):
     projector: ProjectorSettings = ProjectorSettings()
     batch: Annotated[int, Field(ge=2)] = 256
     """Images per step over all processes; an incomplete last batch is dropped."""
+    accumulate: Count = 1
+    """In how many parts a batch goes through the networks, with one step after the
+    last; for methods whose images do not meet in the loss. Without batch statistics the
+    step is that of the whole batch; batch norms see the parts."""
+    checkpoint_activations: bool = False
+    """Keep what enters each block of a network and compute the rest again: less memory,
+    one more forward pass for each backward pass, the same numbers."""
     epochs: Count | None = None
     passes: Positive | None = None
     """Instead of epochs: forward equivalents per training image, teacher included."""
@@ -216,6 +223,10 @@ class Recipe(Section):
     limit: Count | None = None
     """Use only this many training images."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    draws: Literal["step", "image"] = "step"
+    """What views and starts of attacks are drawn for: each image of each epoch, which
+    is the same in any number of processes; or each step of each process, as up to
+    robrep 0.1. Recipes that were trained so keep it: their weights come out again."""
     precision: Literal["fp32", "bf16"] = "fp32"
     compile: bool = False
     """torch.compile the encoder."""
@@ -243,6 +254,25 @@ class Recipe(Section):
     def _one_length(self) -> Recipe:
         if (self.epochs is None) == (self.passes is None):
             raise ValueError("give either epochs or passes, not both and not neither")
+        return self
+
+    @model_validator(mode="after")
+    def _parts(self) -> Recipe:
+        if self.accumulate > 1 and self.draws != "image":
+            raise ValueError(
+                f"accumulate {self.accumulate} needs draws: image, so that the parts "
+                "of a batch have the draws of the whole"
+            )
+        if self.batch % self.accumulate:
+            raise ValueError(
+                f"batch {self.batch} has no {self.accumulate} equal parts: set "
+                "accumulate to a divisor"
+            )
+        if self.checkpoint_activations and self.compile:
+            raise ValueError(
+                "checkpoint_activations and compile exclude each other: torch.compile "
+                "decides by itself what is computed again"
+            )
         return self
 
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, NoReturn
+from typing import ClassVar, Literal, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -18,13 +18,14 @@ from torch import Tensor, nn
 from pretrain import distributed, stable
 from pretrain.averaging import IMAGES, has_statistics, measure_norms
 from pretrain.build import build_method, plan, training_labels
-from pretrain.data import Batches, Split
+from pretrain.checkpointing import checkpointed, found_blocks
+from pretrain.data import Batches, Rows, Split
 from pretrain.finite import first_broken
 from pretrain.methods.base import Batch, LossParts
 from pretrain.optimizer import build_average, build_optimizer, build_schedule
 from pretrain.precision import precision
 from pretrain.progress import Reporter, Silent
-from pretrain.randomness import generator
+from pretrain.randomness import Generator, ImageGenerator, generator
 from pretrain.recipe import Recipe
 from pretrain.run_folder import TrainingFolder
 from pretrain.start import Start
@@ -93,6 +94,7 @@ class Session:
         end = stable.passes(recipe.stable, data.train)
         self.plan = plan(recipe, self.method, len(self.batches), teacher_passes, end)
         self.module = distributed.parallel(self.method, self.device)
+        self.again = found_blocks(self.method, recipe)
         self.optimizer = build_optimizer(
             self.method, recipe.optimizer, self.method.rates()
         )
@@ -136,9 +138,9 @@ class Session:
     def _measured(self) -> Iterator[Batch]:
         """Batches for `_settle`, the same ones at every look."""
         count = min(len(self.batches), math.ceil(IMAGES / self.recipe.batch))
-        for index, (x, y) in zip(range(count), self.batches.epoch(0), strict=False):
-            draws = generator(self.recipe.seed, "norms", index, distributed.rank())
-            yield Batch(x=x, y=y, generator=draws, progress=1 - 1 / self.plan.steps)
+        for index, rows in zip(range(count), self.batches.epoch(0), strict=False):
+            for part in rows.split(self.recipe.accumulate):
+                yield self._batch(part, "norms", index, self.plan.steps - 1)
 
     # What only the leading process does; see `pretrain.leader`.
 
@@ -159,9 +161,9 @@ class Session:
         self.module.train()
         sums, first, count = self.state.sums, self.state.step, len(self.batches)
         began = time.monotonic()
-        for index, (x, y) in enumerate(self.batches.epoch(epoch, first), start=first):
+        for index, rows in enumerate(self.batches.epoch(epoch, first), start=first):
             done = epoch * self.plan.steps_per_epoch + index
-            values = self.step(x, y, done)
+            values = self.step(rows, done)
             for name, value in values.items():
                 sums[name] = sums.get(name, 0.0) + value
             spent = time.monotonic() - began
@@ -174,21 +176,19 @@ class Session:
         self._check_weights()
         return {name: total / count for name, total in sums.items()}
 
-    def step(self, x: Tensor, y: Tensor, done: int) -> dict[str, float]:
+    def step(self, rows: Rows, done: int) -> dict[str, float]:
         """One optimiser step; returns the loss parts, averaged over processes."""
-        batch = Batch(
-            x=x,
-            y=y,
-            generator=generator(self.recipe.seed, "step", done, distributed.rank()),
-            progress=done / self.plan.steps,
-        )
         self.schedule.step_update(done + 1)
         self.optimizer.zero_grad(set_to_none=True)
-        with precision(self.recipe, self.device):
-            parts: LossParts = self.module(batch)
-        total = torch.stack(list(parts.values())).sum()
-        values = self._finite(parts, x, done)
-        total.backward()
+        sums: dict[str, float] = {}
+        parts = rows.split(self.recipe.accumulate)
+        for number, part in enumerate(parts, start=1):
+            with distributed.together(self.module, when=number == len(parts)):
+                losses = self.losses(part, done)
+                values = self._finite(losses, part.x, done)
+                (torch.stack(list(losses.values())).sum() / len(parts)).backward()
+            for name, value in values.items():
+                sums[name] = sums.get(name, 0.0) + value / len(parts)
         if self.recipe.optimizer.clip is not None:
             nn.utils.clip_grad_norm_(
                 self.method.parameters(), self.recipe.optimizer.clip
@@ -197,7 +197,33 @@ class Session:
         self.optimizer.step()
         if self.average is not None:
             self.average.update(self.method.published(), done)
-        return values
+        return sums
+
+    def losses(self, part: Rows, done: int) -> LossParts:
+        """Of some images of a step, with gradients."""
+        batch = self._batch(part, "step", done, done)
+        with precision(self.recipe, self.device), checkpointed(self.again):
+            found: LossParts = self.module(batch)
+        return found
+
+    def _batch(
+        self, part: Rows, purpose: Literal["step", "norms"], index: int, done: int
+    ) -> Batch:
+        """With draws of the images in their epoch, or of step `index`."""
+        seed = self.recipe.seed
+        draws: Generator = (
+            ImageGenerator(
+                seed,
+                purpose,
+                index // self.plan.steps_per_epoch,
+                part.images,
+                self.device,
+            )
+            if self.recipe.draws == "image"
+            else generator(seed, purpose, index, distributed.rank())
+        )
+        progress = done / self.plan.steps
+        return Batch(x=part.x, y=part.y, generator=draws, progress=progress)
 
     def _finite(self, parts: LossParts, x: Tensor, done: int) -> dict[str, float]:
         """The loss parts as numbers; stops the run if one is not finite."""

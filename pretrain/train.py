@@ -101,7 +101,8 @@ def teacher_recipe(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
         UserError: no method is named.
     """
     own = recipe.model_dump(
-        mode="json", exclude={"teacher", "options", "epochs", "passes", "stable"}
+        mode="json",
+        exclude={"teacher", "options", "epochs", "passes", "stable", "accumulate"},
     )
     change = {"name": f"{recipe.name}-teacher", **settings}
     if "method" not in change:

@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from pretrain.methods.base import Batch
-from pretrain.precision import precision
-from pretrain.randomness import generator
+from pretrain.data import Rows
 
 if TYPE_CHECKING:
     from pretrain.session import Session
@@ -28,16 +26,16 @@ def seconds_per_step(session: Session) -> float:
     """
     method, batch = session.method, session.recipe.batch
     saved = {key: value.clone() for key, value in method.state_dict().items()}
-    x, y = next(session.batches.epoch(0))
+    rows = next(session.batches.epoch(0)).split(session.recipe.accumulate)[0]
     modes = method.training
     try:
         method.train()
         with torch.random.fork_rng():
-            few = min(FEW, batch)
-            _timed(session, x[:few], y[:few])  # the first of all warms up
-            seconds = _timed(session, x[:few], y[:few]) * batch / few
-            if few < batch and seconds < LONG:
-                seconds = _timed(session, x, y)
+            few = Rows(*(values[:FEW] for values in rows))
+            _timed(session, few)  # the first of all warms up
+            seconds = _timed(session, few) * batch / len(few.x)
+            if len(few.x) < batch and seconds < LONG:
+                seconds = _timed(session, rows) * session.recipe.accumulate
     finally:
         method.zero_grad(set_to_none=True)
         method.load_state_dict(saved)
@@ -45,12 +43,10 @@ def seconds_per_step(session: Session) -> float:
     return seconds
 
 
-def _timed(session: Session, x: torch.Tensor, y: torch.Tensor) -> float:
-    batch = Batch(x=x, y=y, generator=generator(session.recipe.seed, "step", 0, 0))
+def _timed(session: Session, rows: Rows) -> float:
     _wait(session.device)
     began = time.perf_counter()
-    with precision(session.recipe, session.device):
-        parts = session.method(batch)
+    parts = session.losses(rows, 0)
     torch.stack(list(parts.values())).sum().backward()
     _wait(session.device)
     return time.perf_counter() - began

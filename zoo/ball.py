@@ -90,19 +90,35 @@ def random_start(x: Tensor, threat: ThreatModel, generator: torch.Generator) -> 
         x: Clean images (N, ...) in [0, 1].
         generator: CPU generator; equal states give equal starts on every device.
     """
-    n, dim = len(x), x[0].numel()
-    shape = (n, dim)
+    draw = torch.randn if threat.norm == "L2" else torch.rand
+    draws = draw((len(x), x[0].numel()), generator=generator)
+    radii = None
+    if threat.norm != "Linf":
+        radii = torch.rand((len(x), 1), generator=generator)
+    return start_from(x, threat, draws, radii)
+
+
+def start_from(
+    x: Tensor, threat: ThreatModel, draws: Tensor, radii: Tensor | None
+) -> Tensor:
+    """The point of the ball around each image that some draws stand for.
+
+    Args:
+        x: Clean images (N, ...) in [0, 1], D pixels each.
+        draws: (N, D), normal for L2, uniform in [0, 1) for Linf and L1.
+        radii: (N, 1), uniform in [0, 1); not used for Linf.
+    """
     if threat.norm == "Linf":
-        unit = torch.rand(shape, generator=generator) * 2 - 1
+        unit = draws * 2 - 1
     else:
+        assert radii is not None, "a direction alone is no point"
         # A uniform direction times radius u^(1/dim): uniform in volume. For L1 the
         # direction comes from Laplace draws, for L2 from Gaussian ones.
-        if threat.norm == "L2":
-            unit = torch.randn(shape, generator=generator)
-        else:
-            draws = torch.rand(shape, generator=generator) - 0.5
+        unit = draws
+        if threat.norm == "L1":
+            draws = draws - 0.5
             unit = -draws.sign() * torch.log1p(-2 * draws.abs().clamp(max=0.4999999))
-        radius = torch.rand((n, 1), generator=generator) ** (1 / dim)
+        radius = radii ** (1 / draws.shape[1])
         unit = unit / lengths(unit, threat.norm).unsqueeze(1).clamp(min=1e-12) * radius
     delta = threat.eps * unit.to(x.device, x.dtype).view_as(x)
     return project(x + delta, x, threat)

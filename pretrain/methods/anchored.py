@@ -23,6 +23,11 @@ class Anchored(Method):
         """Always: the anchor."""
         return True
 
+    @classmethod
+    def splits(cls, options: Section) -> bool:
+        """Yes."""
+        return True
+
     def projector_sets(self) -> int:
         """No projector."""
         return 0

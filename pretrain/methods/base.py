@@ -7,11 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from pretrain import batchnorm, heads
 from pretrain.augment import augment, weak, weakened
+from pretrain.randomness import Generator, ImageGenerator
 from pretrain.recipe import (
     AttackSettings,
     AugmentSettings,
@@ -19,7 +19,7 @@ from pretrain.recipe import (
     Section,
 )
 from robrep_eval.attacks.pgd import ascend, frozen
-from zoo.ball import random_start
+from zoo.ball import random_start, start_from
 from zoo.encoder import Encoder
 from zoo.nets.memory_format import memory_format
 from zoo.threat import ThreatModel
@@ -71,7 +71,7 @@ class Batch:
     """Images as published, (N, C, H, W) in [0, 1]."""
     y: Tensor
     """Labels or pseudo-labels (N, k), or (N, 0) for methods without."""
-    generator: torch.Generator
+    generator: Generator
     """Source of everything random in this step."""
     progress: float = 0.0
     """Share of the training that lies behind, in [0, 1)."""
@@ -139,6 +139,12 @@ class Method(nn.Module):
     def clusters(cls, options: Section) -> int:
         """Most clusters that `prepare` asks for; there must be as many images."""
         return int(getattr(options, "clusters", 0))
+
+    @classmethod
+    def splits(cls, options: Section) -> bool:
+        """True if the loss of a batch is the mean of the losses of its parts: no image
+        meets another one in it, nor in the attack."""
+        return False
 
     def sets(self) -> int:
         """Batch norms in place of each one; see `pretrain.batchnorm`."""
@@ -239,7 +245,7 @@ class Method(nn.Module):
         threat, settings = self.threat, self.inner
         assert threat is not None, "checked with the recipe"
         networks = networks or (self.encoder, self.projector)
-        start = random_start(x, threat, batch.generator)
+        start = _start(x, threat, batch.generator)
         with frozen(*networks), batchnorm.using(norms, *networks):
             if settings.mode == "train":
                 for network in networks:
@@ -271,6 +277,17 @@ def _match(materials: Materials) -> nn.Module:
     if teacher is None or teacher.dim == own:
         return nn.Identity()
     return nn.Linear(own, teacher.dim)
+
+
+def _start(x: Tensor, threat: ThreatModel, generator: Generator) -> Tensor:
+    """Of an attack: uniform in the ball around each image."""
+    if not isinstance(generator, ImageGenerator):
+        return random_start(x, threat, generator)
+    if threat.norm == "Linf":
+        return start_from(x, threat, generator.uniform(len(x), x[0].numel()), None)
+    draw = generator.normal if threat.norm == "L2" else generator.uniform
+    draws = draw(len(x), x[0].numel())
+    return start_from(x, threat, draws, generator.uniform(len(x), 1))
 
 
 def step_size(settings: AttackSettings, threat: ThreatModel) -> float:

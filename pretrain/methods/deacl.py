@@ -36,6 +36,11 @@ class DeACL(Method):
         """Always."""
         return True
 
+    @classmethod
+    def splits(cls, options: Section) -> bool:
+        """Yes."""
+        return True
+
     def projector_sets(self) -> int:
         """No projector."""
         return 0

@@ -49,6 +49,11 @@ class Prototypes(Method):
         """Always."""
         return True
 
+    @classmethod
+    def splits(cls, options: Section) -> bool:
+        """Yes."""
+        return True
+
     def projector_sets(self) -> int:
         """No projector."""
         return 0

@@ -32,6 +32,11 @@ class Supervised(Method):
         self.head = nn.Linear(materials.encoder.dim, self.outputs())
         self.classifier = nn.Sequential(self.encoder, self.head)
 
+    @classmethod
+    def splits(cls, options: Section) -> bool:
+        """Yes."""
+        return True
+
     def projector_sets(self) -> int:
         """No projector."""
         return 0

@@ -66,6 +66,11 @@ class TARRL(Method):
         """With `reference: teacher`."""
         return getattr(options, "reference", None) == "teacher"
 
+    @classmethod
+    def splits(cls, options: Section) -> bool:
+        """Beside a teacher, in features' own units: no contrast, no batch's spread."""
+        return cls.needs_teacher(options) and getattr(options, "scale", "") == "none"
+
     def sets(self) -> int:
         """Two with `norms: dual`."""
         return 2 if self.options.norms == "dual" else 1

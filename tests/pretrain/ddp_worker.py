@@ -8,22 +8,26 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import numpy as np
 import pretraining as tiny
 import torch
 from torch import Tensor, nn
 
-import pretrain.methods.base as base
-from pretrain import augment, distributed
+from pretrain import distributed
+from pretrain.build import pixel_statistics, shared_features
 from pretrain.methods.base import Batch, Method
+from pretrain.randomness import ImageGenerator
+from pretrain.recipe import AugmentSettings
+from zoo.datasets.base import from_array
+from zoo.layout import Layout
 
+VIEWS = AugmentSettings(crop=0.5, rotate=20, flip=0.5, jitter=(0.3, 0.3, 0, 0))
 NAMES = ("simclr", "acl", "advcl", "tarrl", "rocl", "pgd-at", "trades")
 
 
 def build(name: str) -> Method:
-    """A method whose networks have no batch statistics and whose views are exact."""
-    augment.WEAK_SHIFT = 0.0
-    setattr(base, "random_start", _start)  # noqa: B010 - not a public name there
-    made = tiny.method(name, net=tiny.Plain())  # type: ignore[arg-type]
+    """A method whose networks have no batch statistics."""
+    made = tiny.method(name, net=tiny.Plain(), augment=VIEWS)  # type: ignore[arg-type]
     torch.manual_seed(1)
     if made.projector_sets():
         made.projector = nn.Linear(tiny.Plain.dim, 4)
@@ -31,9 +35,10 @@ def build(name: str) -> Method:
 
 
 def batch(part: slice) -> Batch:
-    """Rows of the one global batch."""
+    """Rows of the one global batch, which are images 10, 11, ... of their set."""
     whole = tiny.batch(8)
-    return Batch(x=whole.x[part], y=whole.y[part], generator=whole.generator)
+    draws = ImageGenerator(0, "step", 2, torch.arange(10, 18)[part])
+    return Batch(x=whole.x[part], y=whole.y[part], generator=draws)
 
 
 def gradients(module: nn.Module, made: Method, part: slice) -> dict[str, Tensor]:
@@ -44,9 +49,18 @@ def gradients(module: nn.Module, made: Method, part: slice) -> dict[str, Tensor]
     return {**found, "loss": distributed.mean(total)}
 
 
-def _start(x: Tensor, *_: object) -> Tensor:
-    """A start that depends on the image alone, not on the process."""
-    return (x + 0.05 * torch.sin(37 * x)).clamp(0, 1)
+def shared() -> dict[str, Tensor]:
+    """What all processes find out together: teacher's features, pixels' statistics."""
+    images = (255 * tiny.batch(47, seed=5).x).byte().numpy()
+    labels = np.zeros(47, dtype=np.int64)
+    data = from_array(images, labels, name="own", split="train", classes=("a",))
+    teacher, seen = tiny.encoder().eval(), list[int]()
+    teacher.register_forward_hook(lambda _m, x, _y: seen.append(len(x[0])))
+    one = shared_features(teacher, data.take(3), Layout(batch_size=8))
+    z = shared_features(teacher, data, Layout(batch_size=8))
+    mean, deviation = pixel_statistics(data)
+    most = distributed.total(torch.tensor(float(sum(seen)))) / distributed.world()
+    return {"z": z, "few": one, "mean": mean, "std": deviation, "mean_seen": most}
 
 
 def main() -> None:
@@ -55,6 +69,7 @@ def main() -> None:
     with distributed.process_group(torch.device("cpu")):
         half = slice(4 * distributed.rank(), 4 * distributed.rank() + 4)
         found = {name: _in_parallel(name, half) for name in NAMES}
+        found["shared"] = shared()
         if distributed.rank() == 0:
             torch.save(found, Path(sys.argv[1]))
 

@@ -88,15 +88,15 @@ def test_steps_are_those_of_torchlip_and_adam(tmp_path: Path) -> None:
         other.load_state_dict(own.state_dict())
     adam = torch.optim.Adam(theirs.parameters(), lr=chosen.optimizer.lr)
     ours.module.train()
-    for step, (x, y) in enumerate(ours.batches.epoch(0)):
+    for step, rows in enumerate(ours.batches.epoch(0)):
         draws = generator(chosen.seed, "step", step, 0)
-        views = [augment(x, preset("digits", 1), draws) for _ in "ab"]
+        views = [augment(rows.x, preset("digits", 1), draws) for _ in "ab"]
         a, b = theirs(torch.cat(views)).chunk(2)
         loss = distance_contrast(a, b, temperature=1.0)
         adam.zero_grad()
         loss.backward()
         adam.step()
-        assert ours.step(x, y, step)["contrast"] == pytest.approx(loss.item(), rel=1e-5)
+        assert ours.step(rows, step)["contrast"] == pytest.approx(loss.item(), rel=1e-5)
     x = torch.rand(20, 1, 8, 8)
     with torch.no_grad():
         torch.testing.assert_close(

@@ -20,6 +20,7 @@ from pretrain.recipe import (
     validate,
 )
 from zoo import architectures, datasets
+from zoo.datasets.names import FOLDER, split_name
 from zoo.errors import UserError
 from zoo.records import Record
 
@@ -79,7 +80,12 @@ def test_built_in_recipes_are_valid_and_survive_a_round_trip(name: str) -> None:
     methods.options(recipe)
     if recipe.init is None:
         architectures.resolve_options(recipe.arch, recipe.arch_options)
-    datasets.get(recipe.data)
+    base, reading = split_name(recipe.data)
+    if base.startswith(FOLDER):
+        assert reading is not None
+        assert reading.shape == (3, 224, 224)
+    else:
+        datasets.get(recipe.data)
     assert recipe.name == name
     assert validate(yaml.safe_load(dump(recipe))) == recipe
 
@@ -104,6 +110,12 @@ def test_built_in_recipes_are_valid_and_survive_a_round_trip(name: str) -> None:
         ({"threat": {"norm": "L3", "eps": 1}}, "'threat.norm': .* not 'L3'"),
         ({"attack": {"step_size": "1/0"}}, "eps must be a number"),
         ({"name": "A B"}, "'name'"),
+        ({"accumulate": 4}, "accumulate 4 needs draws: image"),
+        ({"accumulate": 3, "draws": "image"}, "batch 256 has no 3 equal parts"),
+        (
+            {"checkpoint_activations": True, "compile": True},
+            "checkpoint_activations and compile exclude each other",
+        ),
         ({"passes": 10}, "either epochs or passes"),
         ({"epochs": None}, "either epochs or passes"),
     ],

@@ -336,14 +336,15 @@ def test_an_epoch_shows_each_image_once_and_the_order_changes(in_memory: int) ->
     labels = torch.arange(320)[:, None]
     batches = Batches(data, labels, recipe, torch.device("cpu"), in_memory)
     first = [
-        (255 * x[:, 0, 0] @ torch.tensor([1.0, 256.0]), y) for x, y in batches.epoch(0)
+        (255 * x[:, 0, 0] @ torch.tensor([1.0, 256.0]), y)
+        for x, y, _ in batches.epoch(0)
     ]
     for numbers, y in first:
         torch.testing.assert_close(numbers.round().long(), y[:, 0])
     seen = torch.cat([y for _, y in first]).flatten()
     assert torch.equal(seen.sort().values, torch.arange(320))
-    again = torch.cat([y for _, y in batches.epoch(0)]).flatten()
-    other = torch.cat([y for _, y in batches.epoch(1)]).flatten()
+    again = torch.cat([rows.y for rows in batches.epoch(0)]).flatten()
+    other = torch.cat([rows.y for rows in batches.epoch(1)]).flatten()
     assert torch.equal(seen, again)
     assert not torch.equal(seen, other)
 
