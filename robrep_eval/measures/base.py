@@ -56,6 +56,8 @@ class Measurement(ABC, Generic[R]):
     """The key of its record in a result."""
     record: ClassVar[type[Measured]]
     """What it comes to."""
+    shares: ClassVar[str] = ""
+    """Work, by name, that it shares with others: one process makes all of them."""
 
     @classmethod
     def asked(cls, options: Mapping[str, Any]) -> Self | None:

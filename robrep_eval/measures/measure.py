@@ -6,8 +6,8 @@ measured further without attacking again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
 
 from torch import nn
 
@@ -19,6 +19,27 @@ from zoo.records import Result, with_measurements
 from zoo.settings import plain
 
 Measurements = Sequence[Measurement[Any]]
+WORK = "measurements"
+
+
+class Processes(Protocol):
+    """Those that measure together; `robrep_eval.run.shards.Shards`."""
+
+    @property
+    def leader(self) -> bool:
+        """True for the one that puts the result together."""
+
+    def chunks(self, count: int, work: str = ...) -> Iterator[int]:
+        """Numbers of the parts that this process is to do."""
+
+    def announce(self, event: str, what: str = ...) -> None:
+        """Tells the others something."""
+
+    def wait(self, event: str) -> str:
+        """What another process announced, once it has."""
+
+    def gather(self, work: str = ..., *, everyone: bool = ...) -> None:
+        """The leader waits until all processes have come here."""
 
 
 def check(measurements: Measurements, encoder: nn.Module | None, data: Dataset) -> None:
@@ -60,6 +81,7 @@ def measure(
     finished: Finished,
     measurements: Measurements,
     *,
+    processes: Processes | None = None,
     on_stage: Callable[[str], None] = lambda _: None,
     on_progress: Callable[[float], None] = lambda _: None,
 ) -> Result:
@@ -68,16 +90,52 @@ def measure(
     Args:
         finished: What is measured further.
         measurements: What to measure; see `missing`.
+        processes: That share them out, each as a whole; this one alone by default. All
+            are to come here with the same result and measurements.
         on_stage: Called with one line before each measurement.
         on_progress: Called with the share of a long measurement that is done.
+
+    Returns:
+        For processes that do not lead, the result as it was.
 
     Raises:
         UserError: a measurement that this model, dataset or threat model cannot have.
     """
     found: dict[str, Measured] = {}
-    for one in measurements:
-        on_stage(f"measuring: {one.name.replace('_', ' ')}")
-        record = one.make(finished, on_progress)
-        settings = plain(one.noted(finished))
-        found[one.name] = record.model_copy(update={"settings": settings})
+    parts = _parts(measurements)
+    for number in (
+        range(len(parts)) if processes is None else processes.chunks(len(parts), WORK)
+    ):
+        for one in parts[number]:
+            on_stage(f"measuring: {one.name.replace('_', ' ')}")
+            record = one.make(finished, on_progress)
+            settings = plain(one.noted(finished))
+            found[one.name] = record.model_copy(update={"settings": settings})
+    if processes is not None:
+        found = _together(found, measurements, processes)
     return with_measurements(finished.result, found)
+
+
+def _parts(measurements: Measurements) -> list[list[Measurement[Any]]]:
+    """What one process makes in one go, in order."""
+    parts: dict[str, list[Measurement[Any]]] = {}
+    for one in measurements:
+        parts.setdefault(one.shares or one.name, []).append(one)
+    return list(parts.values())
+
+
+def _together(
+    found: dict[str, Measured], measurements: Measurements, processes: Processes
+) -> dict[str, Measured]:
+    """What all processes found, in the leading one; nothing in the others."""
+    if not processes.leader:
+        for name, record in found.items():
+            processes.announce(f"{WORK}/{name}", record.model_dump_json())
+    processes.gather(WORK)
+    if not processes.leader:
+        return {}
+
+    def told(one: Measurement[Any]) -> Measured:
+        return one.record.model_validate_json(processes.wait(f"{WORK}/{one.name}"))
+
+    return {one.name: found.get(one.name) or told(one) for one in measurements}

@@ -7,9 +7,9 @@ so that two processes come to the numbers of one.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 import torch.distributed as dist
@@ -19,7 +19,7 @@ from zoo.budgets import plain_reason
 from zoo.errors import RobrepError
 
 if TYPE_CHECKING:
-    from torch.distributed import ProcessGroup
+    from torch.distributed import ProcessGroup, Store  # type: ignore[attr-defined]
 
 PATIENCE = timedelta(minutes=30)
 """How long a process waits for the numbers of another before it gives up."""
@@ -44,12 +44,17 @@ class Team:
     Args:
         queue: Shares out what can be done in any order; None for one process.
         group: In which sums are taken, with gloo.
+        store: Where each process says how many of them it came to.
     """
 
     def __init__(
-        self, queue: Queue | None = None, group: ProcessGroup | None = None
+        self,
+        queue: Queue | None = None,
+        group: ProcessGroup | None = None,
+        store: Store | Any = None,
     ) -> None:
-        self.queue, self.group = queue, group
+        self.queue, self.group, self.store = queue, group, store
+        self.meetings = 0
         self.rank = 0 if queue is None else queue.rank
         self.world = 1 if queue is None else queue.world
 
@@ -89,7 +94,7 @@ class Team:
         parts = torch.zeros(count, *shape, dtype=torch.float64)
         for number in range(self.rank, count, self.world):
             parts[number] = part(number)
-        with _patient():
+        with self._meeting():
             # Each is added to zeros, which rounds nothing.
             dist.all_reduce(parts, group=self.group)
         found = parts[0]
@@ -100,21 +105,35 @@ class Team:
     def told(self, values: Tensor) -> Tensor:
         """The leader's values, in all processes; in place."""
         if self.world > 1:
-            with _patient():
+            with self._meeting():
                 dist.broadcast(values, 0, group=self.group)
         return values
 
+    @contextmanager
+    def _meeting(self) -> Iterator[None]:
+        """One error for all the ways in which others can fail to come; names them."""
+        self.meetings += 1
+        if self.store is not None:
+            self.store.set(f"at/{self.rank}", str(self.meetings))
+        try:
+            yield
+        except RuntimeError as error:
+            raise RobrepError(
+                f"while the probe was fitted, {self._absent()} of this evaluation "
+                f"ended or hung ({plain_reason(error)}); start all of them again"
+            ) from None
 
-@contextmanager
-def _patient() -> Iterator[None]:
-    """One error for all the ways in which another process can fail to answer."""
-    try:
-        yield
-    except RuntimeError as error:
-        raise RobrepError(
-            "another process of this evaluation ended or hung while the probe was "
-            f"fitted ({plain_reason(error)}); start all of them again"
-        ) from None
+    def _absent(self) -> str:
+        """The processes that came to fewer meetings than this one, in words."""
+        late = []
+        with suppress(RuntimeError):  # the store may have gone with its process
+            for rank in range(self.world) if self.store is not None else ():
+                came = self.store.check([f"at/{rank}"])
+                if not came or int(self.store.get(f"at/{rank}")) < self.meetings:
+                    late.append(rank)
+        if not late:
+            return "another process"
+        return f"process{'es' * (len(late) > 1)} {', '.join(map(str, late))}"
 
 
 ALONE = Team()

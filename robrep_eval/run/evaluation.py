@@ -49,6 +49,8 @@ from zoo.verification import read_claims
 
 IN_MEMORY = 1 << 30
 """Bytes of features up to which they are kept in memory."""
+RECORDED = "recorded"
+"""What the leading process announces before all measure what is asked for further."""
 TOGETHER = "together"
 """What the leading process announces before all fit the probe."""
 
@@ -165,7 +167,8 @@ def _lead(plan: Plan, output: Path, shards: Shards, tell: Callbacks) -> Result:
     if result is not None:
         shards.announce("probe", "saved")
         shards.announce("ready")
-        result = _measure(plan, folder, result, tell)
+        shards.announce(RECORDED)
+        result = _measure(plan, folder, result, tell, shards)
         tell.stage(f"nothing left to do: {folder.result_path} is complete")
     else:
         result = _run(plan, folder, shards, tell)
@@ -195,6 +198,10 @@ def _assist(plan: Plan, output: Path, shards: Shards, tell: Callbacks) -> Result
         assert saved is not None
         classifier = saved[0].to(plan.request.settings.device)
         _attack(_armed(plan, folder, tell), folder, classifier, shards, tell)
+    shards.wait(RECORDED)
+    result = folder.finished()
+    assert result is not None
+    _measure(plan, folder, result, tell, shards)
     shards.wait("finished")
     result = folder.finished()
     assert result is not None
@@ -230,7 +237,8 @@ def _run(
     )
     result = record(plan, folder, classifier, probe, found, evidence, seconds)
     folder.finish(result)
-    return _measure(plan, folder, result, tell)
+    shards.announce(RECORDED)
+    return _measure(plan, folder, result, tell, shards)
 
 
 def _attack(
@@ -269,8 +277,13 @@ def _armed(plan: Plan, folder: RunFolder, tell: Callbacks) -> Plan:
     return replace(plan, battery=armed)
 
 
-def _measure(plan: Plan, folder: RunFolder, result: Result, tell: Callbacks) -> Result:
-    """Adds the measurements that were asked for and that the result lacks."""
+def _measure(
+    plan: Plan, folder: RunFolder, result: Result, tell: Callbacks, shards: Shards
+) -> Result:
+    """Adds the measurements that were asked for and that the result lacks.
+
+    All processes come here, and share them out; the leading one adds them.
+    """
     saved = _saved(plan, folder)
     assert saved is not None
     classifier, _ = saved
@@ -290,8 +303,15 @@ def _measure(plan: Plan, folder: RunFolder, result: Result, tell: Callbacks) -> 
     lacking = missing(plan.request.measure, finished)
     if not lacking:
         return result
-    measured = measure(finished, lacking, on_stage=tell.stage, on_progress=tell.working)
-    folder.finish(measured)
+    measured = measure(
+        finished,
+        lacking,
+        processes=shards,
+        on_stage=tell.stage,
+        on_progress=tell.working,
+    )
+    if shards.leader:
+        folder.finish(measured)
     return measured
 
 

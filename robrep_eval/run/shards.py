@@ -94,11 +94,12 @@ class Shards:
         return str(self.store.get(event).decode())
 
     @contextmanager
-    def team(self, work: str) -> Iterator[Team]:
+    def team(self, work: str, wait: timedelta = WAIT) -> Iterator[Team]:
         """All processes, for sums that they take together; a single one is a team too.
 
         Args:
             work: Tells two teams of one evaluation apart.
+            wait: How long a process waits for the others, each time that they meet.
 
         Raises:
             RobrepError: a process does not come; says which.
@@ -111,17 +112,17 @@ class Shards:
 
         store = PrefixStore(f"team/{work}", self.store)
         dist.init_process_group(
-            "gloo", store=store, rank=self.rank, world_size=self.world, timeout=WAIT
+            "gloo", store=store, rank=self.rank, world_size=self.world, timeout=wait
         )
         try:
             try:
-                dist.monitored_barrier(timeout=WAIT, wait_all_ranks=True)
+                dist.monitored_barrier(timeout=wait, wait_all_ranks=True)
             except RuntimeError as error:
                 raise RobrepError(
                     f"processes did not come to {work}: {plain_reason(error)}; "
                     "end all of them and start again"
                 ) from None
-            yield Team(self, dist.group.WORLD)
+            yield Team(self, dist.group.WORLD, store)
         finally:
             dist.destroy_process_group()
 

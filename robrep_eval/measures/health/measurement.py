@@ -57,6 +57,7 @@ class HealthChecks(Measurement[HealthReport]):
 
     name: ClassVar[str] = "health"
     record: ClassVar[type[HealthReport]] = HealthReport
+    shares: ClassVar[str] = "attacks on the same few images"
 
     def __post_init__(self) -> None:
         if self.level not in LEVELS[1:]:
@@ -107,6 +108,7 @@ class RadiusCurve(Measurement[EpsCurve]):
 
     name: ClassVar[str] = "eps_curve"
     record: ClassVar[type[EpsCurve]] = EpsCurve
+    shares: ClassVar[str] = "attacks on the same few images"
 
     @classmethod
     def asked(cls, options: Mapping[str, Any]) -> Self | None:

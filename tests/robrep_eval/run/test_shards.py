@@ -59,7 +59,8 @@ def _start(arguments: list[str], **options: Any) -> subprocess.Popen[str]:
 def _result(output: Path) -> Any:
     found = read_result(output)
     # What an uninterrupted run of one process has in common with any other.
-    return found.examples, found.robust, found.evidence.count
+    measured = found.measurements.model_dump(mode="json")
+    return found.examples, found.robust, found.evidence.count, measured
 
 
 def _wait_for(output: Path, pattern: str, process: subprocess.Popen[str]) -> None:
