@@ -1,0 +1,1 @@
+"""Reading, features and probe at several sizes: `python -m benchmarks.scale`."""
