@@ -10,14 +10,17 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from zoo.classifier import Classifier
 from zoo.classifier_file import save_classifier
-from zoo.encoder import Encoder, save_encoder
+from zoo.encoder import Encoder, EncoderSpec, save_encoder
 from zoo.files import read_tensors
 from zoo.result_file import read_result
+from zoo.verification import verify_folder
 
 pytestmark = pytest.mark.slow
 
@@ -145,3 +148,50 @@ def test_a_probe_that_two_processes_fit_is_that_of_one_also_when_the_first_dies(
     assert all(torch.equal(value, two[name]) for name, value in one.items())
     assert _result(together) == _result(alone)
     assert not (together / "features").exists(), "they are not needed any more"
+
+
+def _photographs(root: Path) -> Path:
+    """Two classes of noise, dark and light, as JPEGs of 224 pixels."""
+    draws = np.random.default_rng(0)
+    for split, count in (("train", 12), ("test", 4)):
+        for number, name in enumerate(("dark", "light")):
+            place = root / split / name
+            place.mkdir(parents=True)
+            for i in range(count):
+                low = 80 * number
+                small = draws.integers(low, low + 120, (28, 28, 3), dtype=np.uint8)
+                picture = Image.fromarray(small).resize((224, 224))
+                picture.save(place / f"{i}.jpg", quality=90)
+    return root
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)  # six processes that import torch, on a busy machine
+@pytest.mark.parametrize("arch", ["timm:resnet18", "timm:vit_tiny_patch16_224"])
+def test_photographs_end_to_end_with_a_killed_process(
+    arch: str, tmp_path: Path
+) -> None:
+    """Random weights, 224 pixels: two processes, one of which dies, and one alone."""
+    torch.manual_seed(0)
+    encoder = Encoder(EncoderSpec(arch=arch, shape=(3, 224, 224)))
+    save_encoder(encoder, tmp_path / "encoder.safetensors")
+    photographs = _photographs(tmp_path / "photographs")
+    arguments = ["-m", "robrep_eval", "--model", str(tmp_path / "encoder.safetensors")]
+    arguments += ["--dataset", f"imagefolder:{photographs}", "--eps", "4/255"]
+    arguments += ["--attacks", "fgsm", "--chunk-size", "2", "--health", "none", "-q"]
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    first = _start([*arguments, "--output", str(alone)])
+    _, errors = first.communicate()
+    assert first.returncode == 0, errors
+    restarting = [*TORCHRUN, "--max-restarts", "3"]
+    process = _start([*restarting, *arguments, "--output", str(together)])
+    _wait_for(together, "chunks/*-fgsm.safetensors", process)
+    os.kill(_children(process.pid)[-1], signal.SIGKILL)
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors
+    assert _result(together) == _result(alone)
+    one, two = (
+        read_tensors(p / "classifier.safetensors")[0] for p in (alone, together)
+    )
+    assert all(torch.equal(value, two[name]) for name, value in one.items())
+    assert verify_folder(together)
