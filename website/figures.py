@@ -113,13 +113,14 @@ def adversarials() -> Figure:
     data = datasets.load("digits", "test")
     packed = EMBEDDED / "simclr-digits" / "entries" / DIGITS / "deltas.safetensors"
     claims = unpack(read_tensors(packed)[0], data)
-    said = predict(load_classifier(source, published), claims.images).argmax(dim=1)
+    images = claims.images[:]
+    said = predict(load_classifier(source, published), images).argmax(dim=1)
     figure, grid = plt.subplots(2, 4, figsize=(6.4, 3.4))
     for at, (top, bottom) in enumerate(grid.T):
         place = int(claims.positions[at])
         clean, label = data.images([place])[0, 0], int(data.labels[place])
         _image(top, clean.numpy(), f"a {label}, seen as {label}")
-        changed = claims.images[at, 0].numpy()
+        changed = images[at, 0].numpy()
         _image(bottom, changed, f"attacked: seen as {int(said[at])}")
     return figure
 

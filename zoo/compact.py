@@ -197,7 +197,7 @@ def _restore(text: bytes, x: Tensor, threat: ThreatModel) -> Bits:
     if len(raw) != size or not opened.eof or opened.unused_data:
         raise ValueError(f"it unpacks to {len(raw)} bytes, not {size}")
     expected = _expected(x, threat)
-    bits = np.choose(np.minimum(codes[:count], 2), expected).astype(np.int32)
+    bits: Bits = np.choose(np.minimum(codes[:count], 2), expected).astype(np.int32)
     planes = np.frombuffer(raw[packed:], np.uint8).reshape(4, -1)
     rest = np.ascontiguousarray(planes.T).view("<i4").reshape(-1)
     bits[elsewhere] = expected[0][elsewhere] + rest

@@ -47,7 +47,7 @@ def test_a_grid_is_taken_only_if_the_wrong_class_leads_clearly(
     )
     packed = pack(classifier, claims, data, ThreatModel(norm="Linf", eps=0.1))
     assert packed["code"].tolist() == [code]
-    assert float(unpack(packed, data).images) == pytest.approx(0.6)
+    assert float(unpack(packed, data).images[:]) == pytest.approx(0.6)
     assert MARGIN == 1e-3, "the margin that published entries were packed with"
 
 
@@ -72,7 +72,7 @@ def test_what_was_packed_comes_back(packed: tuple[dict[str, Tensor], Dataset]) -
     assert found.attack_index.tolist() == [0, 5]
     # Signs alone, pushed to the edge of the ball.
     assert tensors["code"].tolist() == [NARROW, NARROW]
-    torch.testing.assert_close(found.images.flatten(), torch.tensor([0.6, 0.62]))
+    torch.testing.assert_close(found.images[:].flatten(), torch.tensor([0.6, 0.62]))
 
 
 def test_numbers_that_published_files_hold() -> None:

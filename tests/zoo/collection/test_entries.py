@@ -345,7 +345,7 @@ def test_packed_adversarials_still_fool(
     again = check_adversarials(
         classifier,
         data.images(rebuilt.positions),
-        rebuilt.images,
+        rebuilt.images[:],
         data.labels[rebuilt.positions],
         threat,
     )
@@ -380,7 +380,7 @@ def test_only_what_no_grid_can_hold_is_stored_as_floats(evaluated: Evaluated) ->
     )
     packed = pack(classifier, claims, data, ThreatModel(norm="Linf", eps=0.1))
     assert packed["code"].tolist() == [EXACT]
-    assert torch.equal(unpack(packed, data).images, image)
+    assert torch.equal(unpack(packed, data).images[:], image)
 
 
 def test_a_bomb_is_not_unpacked(evaluated: Evaluated) -> None:
