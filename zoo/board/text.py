@@ -25,7 +25,7 @@ HEADINGS = (
     "robust",
 )
 FIGURES = ("clean", "robust")
-WORST = "worst known"
+WORST = "worst"
 """A column of its own, where any row has the figure."""
 NUMBERS = {"rank", "images", *FIGURES, WORST}
 WIDEST = 26
@@ -37,8 +37,8 @@ NOTE = (
     "a health check of its evaluation warned ('doubtful') or failed ('broken')."
 )
 WORST_NOTE = (
-    f" '{WORST}': robust accuracy under all that was tried, where more than the "
-    "battery was."
+    f" '{WORST}': the worst case known, robust accuracy under all that was tried, "
+    "where that was more than the battery."
 )
 
 
