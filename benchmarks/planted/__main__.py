@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import torch
 
-from benchmarks.planted.defences import HELD_OUT, TUNED, behind
+from benchmarks.planted.defences import HELD_OUT, MILD, TUNED, behind
 from benchmarks.planted.models import honest, plain
 from robrep_eval import evaluate
 from robrep_eval.measures.bound import EstimatedBound
@@ -31,6 +31,7 @@ from zoo.measurements import HealthReport, Status
 from zoo.threat import ThreatModel
 
 EPS = 0.15
+CHOICES = ("tuned", "held-out", "mild", "defences", "honest")
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--images", type=int, default=60)
     parser.add_argument("--battery", default="fast")
-    parser.add_argument("--only", choices=("tuned", "held-out", "defences", "honest"))
+    parser.add_argument("--only", choices=CHOICES)
     parser.add_argument("--match", nargs="*", default=[""], help="parts of names")
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -118,9 +119,8 @@ def main() -> None:
         inner = plain()
         print(head.format("defence"))
         print(_line("none", row(inner, given.images, given.battery)), flush=True)
-        wanted = {"tuned": TUNED, "held-out": HELD_OUT}.get(
-            given.only, TUNED + HELD_OUT
-        )
+        parts = {"tuned": TUNED, "held-out": HELD_OUT, "mild": MILD}
+        wanted = parts.get(given.only, TUNED + HELD_OUT + MILD)
         for planted in wanted:
             if any(part in planted.name for part in given.match):
                 found = row(behind(planted, inner), given.images, given.battery)

@@ -58,14 +58,14 @@ def _waves(x: Tensor, pitch: float) -> Tensor:
 class DecoyOnTop(nn.Module):
     """Adds to the largest logit a term whose slope outweighs the logits' own."""
 
-    def __init__(self, inner: nn.Module) -> None:
+    def __init__(self, inner: nn.Module, height: float = 200.0) -> None:
         super().__init__()
-        self.inner = inner
+        self.inner, self.height = inner, height
 
     def forward(self, x: Tensor) -> Tensor:
         s: Tensor = self.inner(x)
         top = F.one_hot(s.argmax(dim=1), s.shape[1]).to(s)
-        return s + 200 * top * _waves(x, 20.0)
+        return s + self.height * top * _waves(x, 20.0)
 
 
 class DecoyScale(nn.Module):
@@ -287,6 +287,9 @@ TUNED = (
     Planted("remembers what it was asked", Remembers),
     Planted("pixels over 255", pixels(lambda x: x / 255)),
 )
+MILD = (Planted("mild decoy", lambda inner: DecoyOnTop(inner, height=2.0)),)
+"""Adds about ten points alone: the checks may call it doubtful, or miss it."""
+
 HELD_OUT = (
     Planted("decoy that stretches the logits", DecoyScale),
     Planted("five levels of grey", pixels(lambda x: (x * 4).round() / 4)),

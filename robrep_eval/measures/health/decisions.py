@@ -1,4 +1,4 @@
-"""An attack that sees decisions alone, for a few hundred queries an image.
+"""An attack that sees decisions alone, for up to a thousand queries an image.
 
 No gradient, logit or loss can mislead it. It holds the smallest radius at which a
 direction of signs leaves the class, and turns the signs of one block of pixels after

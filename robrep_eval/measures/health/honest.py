@@ -25,9 +25,11 @@ HIDDEN = Rate(count=5, total=18_273)
 that `standard`'s white-box attacks left: 54 entries, at most 2 of 558 in one of them.
 Before the longer attacks they are 54, at most 10 of 558."""
 
-LOSSES = DECISIONS = SURROGATES = Rate(count=0, total=288)
+LOSSES = SURROGATES = Rate(count=0, total=288)
 """Images that `standard` left and that attacks of another kind fooled: 24 each of
 twelve entries."""
+DECISIONS = Rate(count=0, total=336)
+"""The same under 1,000 questions an image: 24 each of fourteen entries."""
 
 
 def allowed(total: int, honest: Rate, rare: float = RARE) -> int:

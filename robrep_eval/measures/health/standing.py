@@ -36,7 +36,7 @@ from zoo.margins import cross_entropy
 from zoo.measurements import Flag, Status
 from zoo.records import Proportion, Verdict
 
-QUERIES = 300
+QUERIES = 1000
 STEPS = 30
 SMOOTHED_STEPS = 20
 LEARNED_FROM = 512
