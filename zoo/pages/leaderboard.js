@@ -156,10 +156,11 @@
     if (name === "robust" && ["doubtful", "broken"].includes(row.checks)) {
       cell.append(make("span", { className: "doubt", title: row.doubts, textContent: ` ${row.checks}` }));
     }
-    if (name === "robust" && row.worst !== null && row.worst < value) {
-      cell.append(make("span", { className: "quiet", title: worst(row), textContent: ` worst known ${row.worst.toFixed(1)}` }));
+    cell.append(make("span", { className: "quiet", textContent: ` [${low.toFixed(1)}, ${high.toFixed(1)}]` }));
+    if (name === "robust" && row.worst !== null) {
+      cell.append(make("span", { className: "quiet worst", title: worst(row), textContent: ` worst known ${row.worst.toFixed(1)}` }));
     }
-    cell.append(make("span", { className: "quiet", textContent: ` [${low.toFixed(1)}, ${high.toFixed(1)}]` }),
+    cell.append(
       draw("svg", { class: `bar ${name}`, viewBox: "0 0 100 6", preserveAspectRatio: "none", "aria-hidden": "true" },
         draw("rect", { class: "all", width: 100, height: 6 }),
         draw("rect", { class: "value", width: value, height: 6 }),

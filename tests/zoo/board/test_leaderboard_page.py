@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import boards
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -292,6 +293,26 @@ def test_one_colour_a_method_and_one_marker_a_protocol(
         assert len(pairs) == len({a for a, _ in pairs}) == len({b for _, b in pairs})
         assert len(pairs) == count
     view.context.close()
+
+
+@pytest.mark.browser
+def test_the_worst_case_known_stands_beside_the_figure(
+    browser: Any, tmp_path: Path
+) -> None:
+    fields = {"worst": boards.figure(450, 1000), "worst_by": ["fast", HOSTILE]}
+    rows = [boards.row("one", 900, 463, **fields), boards.row("two", 900, 462, rank=2)]
+    path = tmp_path / "worst.html"
+    path.write_text(page(Board(source="x", rows=rows)), encoding="utf-8")
+    view = View(browser, path)
+    told = view.tab.locator(".worst")
+    assert told.all_inner_texts() == ["worst known 45.0"]
+    assert f"here fast, {HOSTILE} beyond" in str(told.get_attribute("title"))
+    assert names(view) == ["one", "two"]  # ranked by the battery's figure
+    press(view, "one")
+    assert "worst case known" in view.tab.inner_text("dialog[open]")
+    view.tab.keyboard.press("Escape")
+    press(view, "two")
+    assert "worst case known" not in view.tab.inner_text("dialog[open]")
 
 
 @pytest.mark.browser
