@@ -23,6 +23,7 @@ from zoo.lipschitz import certify_lipschitz
 from zoo.measurements import BoundEstimate, Limit, LipschitzCertificate
 from zoo.records import Proportion, Result, Verdict
 from zoo.recount import agree, check_curve, enough, holds, near
+from zoo.whitening import METRICS, WHITENED, said_metric, whitened
 
 ROUNDING = 1e-3
 """Relative difference that other devices and batch sizes may bring into a value."""
@@ -49,7 +50,13 @@ def check_bound(
     agree("bound.settings.images", found.settings.get("images", n), n)
     enough("bound", n, fewest(result).bound, len(data))
     columns = {name: np.array(values) for name, values in found.examples.items()}
+    units = said_metric(found)
+    holds(f"bound: units '{units}'", units in METRICS)
     clean = features_and_logits(classifier, data.images(slice(n)), layout)
+    if units == WHITENED:
+        holds("bound: whitened by too few images", n > clean[0].shape[1])
+        classifier = whitened(classifier, clean[0])
+        clean = features_and_logits(classifier, data.images(slice(n)), layout)
     y = data.labels[:n]
     weight = linear_head(classifier).weight.detach().cpu()
     reached = [torch.from_numpy(_column(columns, name)) for name in STATED]

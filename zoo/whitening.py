@@ -20,10 +20,14 @@ from torch import Tensor, nn
 
 from zoo.classifier import Classifier
 from zoo.errors import UserError
+from zoo.measurements import Measured
 
-FLAT = 1e-14
-"""Directions of less variance than this share of the largest one are no directions of
-the images: float64 rounding of float32 features."""
+FLAT = 1e-12
+"""Directions of less variance than this share of the largest one vary by rounding of
+float32 features alone. They keep their length: an attack may yet move there."""
+WHITENED, PLAIN = METRICS = ("whitened", "plain")
+"""Units of lengths in feature space: whitened, or as the encoder gives them, which is
+what records say that note none, and what is left where images are few."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +35,9 @@ class Whitening:
     """The map of one encoder on one set of images, in float64."""
 
     forward: Tensor
-    """L (k, d): features to whitened ones, but for the mean."""
+    """L (d, d): features to whitened ones, but for the mean."""
     back: Tensor
-    """(d, k): back into the span of the images' features; forward @ back = 1."""
+    """Its inverse."""
 
 
 def whitening(z: Tensor) -> Whitening:
@@ -43,7 +47,7 @@ def whitening(z: Tensor) -> Whitening:
         z: (N, d) with N > d, so that their covariance can have full rank.
 
     Raises:
-        UserError: no more images than features, or features that do not vary.
+        UserError: no more images than features.
     """
     count, width = z.shape
     if count <= width:
@@ -55,28 +59,42 @@ def whitening(z: Tensor) -> Whitening:
     # Standard deviations first, so that the cut does not depend on a feature's unit.
     centred = points - points.mean(dim=0)
     scale = centred.square().mean(dim=0).sqrt()
-    if not bool((scale > 0).any()):
-        raise UserError("the features are the same for all images")
     scale = torch.where(scale > 0, scale, 1.0)
     standard = centred / scale
     values, axes = torch.linalg.eigh(standard.T @ standard / count)
-    kept = values > FLAT * values.max()
-    lengths, axes = values[kept].sqrt(), axes[:, kept]
+    varies = values > FLAT * values.max().clamp(min=1e-300)
+    lengths = torch.where(varies, values, 1.0).sqrt()
     return Whitening(
         forward=(axes / lengths).T / scale, back=scale.unsqueeze(1) * axes * lengths
     )
 
 
+def metric(classifier: Classifier, images: int) -> str:
+    """In which units features of a classifier are measured on so many images."""
+    head = classifier.linear
+    enough = head is not None and images > head.in_features
+    return WHITENED if enough else PLAIN
+
+
+def said_metric(record: Measured) -> str:
+    """The units of a record."""
+    return str(record.settings.get("metric", PLAIN))
+
+
 class _End(nn.Module):
     """An encoder and the map behind it, which is applied in float64."""
 
-    def __init__(self, encoder: nn.Module, rows: Tensor) -> None:
+    rows: Tensor
+    mean: Tensor
+
+    def __init__(self, encoder: nn.Module, rows: Tensor, mean: Tensor) -> None:
         super().__init__()
         self.encoder = encoder
         self.register_buffer("rows", rows)
+        self.register_buffer("mean", mean)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.encoder(x).double() @ self.rows.T  # type: ignore[operator]
+        return (self.encoder(x).double() - self.mean) @ self.rows.T
 
 
 def whitened(classifier: Classifier, z: Tensor) -> Classifier:
@@ -87,8 +105,7 @@ def whitened(classifier: Classifier, z: Tensor) -> Classifier:
         z: Its clean features (N, d), N > d.
 
     Returns:
-        On the same device. Its logits are those of `classifier` as far as the head
-        ignores directions in which `z` does not vary.
+        On the same device, with the same logits.
 
     Raises:
         UserError: no whitening (see `whitening`), or no linear head.
@@ -98,13 +115,13 @@ def whitened(classifier: Classifier, z: Tensor) -> Classifier:
         raise UserError("whitened features need a linear head behind them")
     found, weight = whitening(z.cpu()), head.weight.detach().cpu().double()
     mean = z.cpu().double().mean(dim=0)
-    lost = weight @ (mean - found.back @ (found.forward @ mean))
+    bias = weight @ mean
     mine = nn.Linear(len(found.forward), classifier.classes, dtype=torch.float64)
     with torch.no_grad():
         mine.weight.copy_(weight @ found.back)
-        mine.bias.copy_(lost if head.bias is None else lost + head.bias.cpu())
+        mine.bias.copy_(bias if head.bias is None else bias + head.bias.cpu())
     return Classifier(
-        _End(classifier.encoder, found.forward),
+        _End(classifier.encoder, found.forward, mean),
         mine,
         classes=classifier.classes,
         shape=classifier.shape,

@@ -13,16 +13,20 @@ from robrep_eval.attacks.displacement import FeatureAttackSettings, displace
 from robrep_eval.attacks.pgd import ascend_each
 from robrep_eval.measures.base import Finished, Measurement
 from zoo.affordable import BOUND_IMAGES, affordable
-from zoo.bound import estimate_bound
+from zoo.bound import estimate_bound, features_and_logits
 from zoo.margins import cross_entropy
 from zoo.measurements import BoundEstimate, Limit
 from zoo.records import Result
 from zoo.settings import LAYOUT, differing, plain
+from zoo.whitening import WHITENED, metric, said_metric, whitened
 
 
 @dataclass(frozen=True, kw_only=True)
 class EstimatedBound(Measurement[BoundEstimate]):
     """The bound with R over displacement, cross-entropy and every counted adversarial.
+
+    Lengths are those of whitened features, which no invertible linear map of the
+    features changes; where images are no more than features, of features as they are.
 
     Ready-made classifiers have no linear head, and go without it.
     """
@@ -57,7 +61,12 @@ class EstimatedBound(Measurement[BoundEstimate]):
                 "relative_step": self.relative_step,
             },
             "images": self._count(finished),
+            "metric": metric(finished.classifier, self._count(finished)),
         }
+
+    def said(self, record: BoundEstimate, finished: Finished) -> dict[str, Any]:
+        """Records of before there was a choice are in plain units."""
+        return {**super().said(record, finished), "metric": said_metric(record)}
 
     def _count(self, finished: Finished) -> int:
         """The first so many images."""
@@ -83,9 +92,13 @@ class EstimatedBound(Measurement[BoundEstimate]):
         """The largest displacement and loss over all those images."""
         n = self._count(finished)
         x, y = finished.data.images(slice(n)), finished.y[:n]
+        classifier = finished.classifier
+        if self.noted(finished)["metric"] == WHITENED:
+            z, _ = features_and_logits(classifier, x, finished.layout)
+            classifier = whitened(classifier, z)
         candidates = {
             "(displacement)": displace(
-                finished.classifier.encoder,
+                classifier.encoder,
                 x,
                 finished.result.threat,
                 self._displacement(finished),
@@ -94,9 +107,7 @@ class EstimatedBound(Measurement[BoundEstimate]):
             "(cross-entropy)": self._cross_entropy(finished, x, y),
             **_by_attack(finished, x),
         }
-        return estimate_bound(
-            finished.classifier, x, y, candidates, layout=finished.layout
-        )
+        return estimate_bound(classifier, x, y, candidates, layout=finished.layout)
 
     def _cross_entropy(self, finished: Finished, x: Tensor, y: Tensor) -> Tensor:
         def loss(images: Tensor, labels: Tensor) -> Tensor:
@@ -124,11 +135,12 @@ class EstimatedBound(Measurement[BoundEstimate]):
             if record.limited_by is Limit.NONE
             else f"limited by the {record.limited_by.value}"
         )
+        units = "whitened " if said_metric(record) == WHITENED else ""
         return (
             f"Bound (estimate): adversarial loss {record.adversarial_loss:.3f} <= "
             f"{record.b2:.3f} (B2) <= {record.b1:.3f} (B1); displacement "
             f"{record.relative_displacement:.2f} of the median distance between "
-            f"features; margin test {record.estimated_robust}; {limited}."
+            f"{units}features; margin test {record.estimated_robust}; {limited}."
         )
 
 

@@ -130,5 +130,5 @@ def test_published_entries_keep_the_first_version() -> None:
         for name in encoder.entries:
             result = read_entry(source, encoder, name).result
             version = version_of(result)
-            assert shown(version) == "", f"{encoder.name}/{name}"
+            assert shown(version) == "", f"{encoder.card.name}/{name}"
             check_version(result)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from robrep_eval.attacks.displacement import FeatureAttackSettings, displace
+from robrep_eval.measures.label_free import measure_label_free
 from zoo.bound import estimate_bound, features_and_logits
 from zoo.classifier import Classifier
 from zoo.errors import UserError
@@ -101,8 +102,27 @@ def test_an_invertible_map_changes_nothing(seed: int) -> None:
     assert plain[0].b2 != pytest.approx(plain[1].b2, rel=0.1)
 
 
-def test_features_that_do_not_vary_are_left_out() -> None:
-    _, classifier, x, _ = pair(0)
+@given(st.integers(0, 2**31 - 1))
+@settings(max_examples=3, deadline=None, phases=[Phase.generate])
+def test_nor_does_it_change_measures_without_labels(seed: int) -> None:
+    one, other, x, _y = pair(seed)
+    threat = ThreatModel(norm="Linf", eps=0.1)
+    attack = FeatureAttackSettings(steps=5)
+    found = [
+        measure_label_free(
+            in_own_spread(classifier, x).encoder, x, threat, settings=attack
+        )
+        for classifier in (one, other)
+    ]
+    for name in ("remaining_distance_ratio", "margin", "universal_quantile"):
+        a, b = (getattr(measured, name) for measured in found)
+        assert a == pytest.approx(b, rel=1e-6, abs=1e-6), name
+    for name in ("breakaway_risk", "nearest_top1", "overlap_risk"):
+        assert getattr(found[0], name) == getattr(found[1], name), name
+
+
+def test_directions_without_variance_keep_their_length() -> None:
+    _, classifier, x, _y = pair(0)
 
     class Padded(nn.Module):
         def __init__(self) -> None:
@@ -117,17 +137,16 @@ def test_features_that_do_not_vary_are_left_out() -> None:
     padded = Classifier(Padded(), head, classes=CLASSES, shape=SHAPE)
     white = in_own_spread(padded, x)
     u, logits = features_and_logits(white, x, ON_CPU)
-    assert u.shape == (len(x), WIDTH)
+    variances = np.linalg.eigvalsh(np.cov(u.numpy().T, bias=True))
+    np.testing.assert_allclose(variances, [0, 0, *[1] * WIDTH], atol=1e-6)
+    away = 0.5 + 3 * torch.randn_like(x)
+    torch.testing.assert_close(white(away), padded(away), rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(logits, padded(x), rtol=1e-7, atol=1e-7)
 
 
-@pytest.mark.parametrize(
-    ("z", "message"),
-    [
-        (torch.rand(5, 5), "more images than features: 5 images, 5 features"),
-        (torch.ones(9, 3), "the same for all images"),
-    ],
-)
-def test_what_has_no_spread_is_refused(z: Tensor, message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        whitening(z)
+def test_too_few_images_are_refused_and_features_without_spread_stay() -> None:
+    with pytest.raises(UserError, match="more images than features: 5 images, 5"):
+        whitening(torch.rand(5, 5))
+    same = whitening(torch.ones(9, 3))
+    assert same.forward.equal(torch.eye(3).double())
+    assert same.back.equal(same.forward)
