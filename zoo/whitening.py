@@ -94,7 +94,8 @@ class _End(nn.Module):
         self.register_buffer("mean", mean)
 
     def forward(self, x: Tensor) -> Tensor:
-        return (self.encoder(x).double() - self.mean) @ self.rows.T
+        z: Tensor = self.encoder(x).double()
+        return (z - self.mean) @ self.rows.T
 
 
 def whitened(classifier: Classifier, z: Tensor) -> Classifier:

@@ -185,7 +185,7 @@ def fit_probe(
             knn = knn_of_parts(rows, parts, test.labels)
     parameters = {
         "l2": best,
-        "penalties": sorted(settings.penalties),
+        "penalties": list(settings.penalties),
         "validation_accuracy": {f"{p:g}": scores[p] for p in scores},
         "validation_share": settings.validation_share,
         "seed": settings.seed,

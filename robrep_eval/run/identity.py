@@ -207,5 +207,6 @@ def _recorded(probe: ProbeRecord | None) -> dict[str, Any]:
     names = ("validation_share", "tolerance", "seed")
     found: dict[str, Any] = {name: said[name] for name in names if name in said}
     if probe.protocol in FROZEN and len(said["validation_accuracy"]) > 1:
-        found["penalties"] = [float(text) for text in said["validation_accuracy"]]
+        tried = said.get("penalties", said["validation_accuracy"])
+        found["penalties"] = [float(penalty) for penalty in tried]
     return found

@@ -25,6 +25,9 @@ WIDTH, CLASSES = 5, 3
 class Mapped(nn.Module):
     """An encoder and an invertible map A z + c."""
 
+    a: Tensor
+    c: Tensor
+
     def __init__(self, encoder: nn.Module, a: Tensor, c: Tensor) -> None:
         super().__init__()
         self.encoder = encoder
@@ -32,7 +35,8 @@ class Mapped(nn.Module):
         self.register_buffer("c", c)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.encoder(x) @ self.a.T + self.c  # type: ignore[operator]
+        z: Tensor = self.encoder(x)
+        return z @ self.a.T + self.c
 
 
 def pair(seed: int) -> tuple[Classifier, Classifier, Tensor, Tensor]:
