@@ -1,0 +1,279 @@
+"""What the documentation says of one encoder against another, tested on the records.
+
+    python -m benchmarks.claims              # claim, test, margin, verdict
+    python -m benchmarks.claims --markdown   # as in docs/results/index.md
+
+A claim compares what was published: examples that both sides answered, paired. It says
+"ahead" (superiority: the 95% interval of A - B lies above 0) or "no more than M points
+behind" (non-inferiority: it lies above -M; Piaggio et al. 2012, doi
+10.1001/jama.2012.87802). Where a side is one encoder the units are images, and what
+follows is said of these encoders alone; where it is several seeds of one method, the
+units are seeds, with images nested in them, by the bootstrap of both. Nothing is
+corrected for the number of claims.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from robrep_eval.compare import compare
+from zoo.collection.entries import read_entry
+from zoo.collection.opening import open_source
+from zoo.records import Result
+from zoo.tables import markdown_table
+from zoo.task_version import version_of
+from zoo.verdicts import Column, correct, robust
+
+DRAWS = 4000
+HEADINGS = ("claim", "A - B, points", "p", "units", "holds")
+ENTRIES = {
+    "digits": "digits-linf-0.1",
+    "fashion-mnist": "fashion-mnist-linf-0.1",
+    "cifar10-jpeg": "cifar10-jpeg-linf8",
+}
+Side = tuple[str, ...]
+"""Encoders, as NAME or NAME:PROTOCOL (slf by default): seeds of one method."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """A sentence and what it stands on."""
+
+    a: Side
+    b: Side
+    what: Literal["robust", "clean"] = "robust"
+    margin: float = 0.0
+    """Points that A may be behind; 0: A is ahead."""
+
+    @property
+    def text(self) -> str:
+        """ "A is ahead of B when clean"."""
+        when = "under attack" if self.what == "robust" else "when clean"
+        said = (
+            f"is no more than {self.margin:g} points behind"
+            if self.margin
+            else "is ahead of"
+        )
+        return f"{_shown(self.a)} {said} {_shown(self.b)} {when}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What the records say."""
+
+    difference: float
+    """A - B, in points, as all below."""
+    low: float
+    high: float
+    p_value: float | None
+    """Of no difference; None over seeds."""
+    units: str
+    holds: bool
+
+
+def _shown(side: Side) -> str:
+    first = side[0].replace(":", ", ")
+    return first + (f" ({len(side)} seeds)" if len(side) > 1 else "")
+
+
+def judge(claim: Claim) -> Verdict:
+    """Tests a claim on the published records.
+
+    Raises:
+        ValueError: the two sides were measured by different protocols, versions,
+            batteries or images, and no claim may compare those.
+    """
+    return judged(
+        [_result(name) for name in claim.a],
+        [_result(name) for name in claim.b],
+        claim.what,
+        claim.margin,
+    )
+
+
+def judged(
+    a: Sequence[Result],
+    b: Sequence[Result],
+    what: Literal["robust", "clean"],
+    margin: float,
+) -> Verdict:
+    """The same of any results; arguments as in `Claim`."""
+    kinds = {_kind(result) for result in (*a, *b)}
+    if len(kinds) > 1:
+        raise ValueError(f"not to be compared: {' and '.join(sorted(kinds))}")
+    p_value = None
+    if len(a) == len(b) == 1:
+        comparison = compare(b[0], a[0])
+        row = next(row for row in comparison.rows if row.name == what)
+        found, low, high = row.difference, row.low, row.high
+        p_value, units = row.p_value, f"{comparison.shared} images"
+    else:
+        found, low, high = over_seeds(_columns(a, what), _columns(b, what))
+        units = f"{len(a)} and {len(b)} seeds"
+    return Verdict(
+        difference=100 * found,
+        low=100 * low,
+        high=100 * high,
+        p_value=p_value,
+        units=units,
+        holds=100 * low > -margin,
+    )
+
+
+def over_seeds(
+    a: npt.NDArray[np.bool_], b: npt.NDArray[np.bool_], seed: int = 0
+) -> tuple[float, float, float]:
+    """Difference of means and its 95% interval, seeds and images drawn again.
+
+    Args:
+        a: (seeds, images), the same images in both.
+        b: The same of the other method, of as many seeds or others.
+        seed: Of the draws.
+    """
+    draws = np.random.default_rng(seed)
+    found = np.empty(DRAWS)
+    for at in range(DRAWS):
+        images = draws.integers(0, a.shape[1], a.shape[1])
+        means = [
+            side[draws.integers(0, len(side), len(side))][:, images].mean()
+            for side in (a, b)
+        ]
+        found[at] = means[0] - means[1]
+    low, high = np.percentile(found, [2.5, 97.5])
+    return float(a.mean() - b.mean()), float(low), float(high)
+
+
+def _columns(results: Sequence[Result], what: str) -> npt.NDArray[np.bool_]:
+    read = robust if what == "robust" else correct
+    if len({tuple(result.examples.index) for result in results}) > 1:
+        raise ValueError("the seeds answered different images")
+    columns: list[Column] = [read(result.examples) for result in results]
+    return np.stack(columns)
+
+
+def _kind(result: Result) -> str:
+    """What two results of one claim must share."""
+    probe = result.probe
+    fitted = "no head" if probe is None else f"{probe.protocol} {probe.labels or 'all'}"
+    version, data = version_of(result), result.dataset
+    return (
+        f"{data.name}/{data.split} {data.sha256[:8]}, {result.threat}, "
+        f"{result.battery}, {fitted}, version {version.dataset}/{version.probe}"
+    )
+
+
+@cache
+def _result(name: str) -> Result:
+    encoder, _, protocol = name.partition(":")
+    source = open_source("embedded")
+    row = source.find(encoder)
+    base = next(
+        entry for dataset, entry in ENTRIES.items() if encoder.endswith(dataset)
+    )
+    return read_entry(source, row, f"{base}-{protocol or 'slf'}").result
+
+
+def _claims(
+    a: str, *others: str, what: Literal["robust", "clean"] = "robust", margin: float = 0
+) -> Iterator[Claim]:
+    for other in others:
+        yield Claim(a=(a,), b=(other,), what=what, margin=margin)
+
+
+TARRL, SPECTRAL = "tarrl-b64-digits", "spectral-fashion-mnist"
+SMALL, WIDE = "spectral-cifar10-jpeg", "spectral-wide-cifar10-jpeg"
+LABELS_AHEAD = (
+    *_claims("pgd-at-b64-digits", TARRL),
+    *_claims("pgd-at-k2-priced-fashion-mnist", SPECTRAL),
+    *_claims("pgd-at-priced-wide-cifar10-jpeg", WIDE),
+)
+OTHERS_BEHIND = (
+    *_claims(TARRL, "rocl-digits", "rocl-priced-digits", "acl-digits"),
+    *_claims(TARRL, "advcl-digits", "dynacl-digits", "dynacl-pp-digits"),
+    *_claims(TARRL, "deacl-digits", "simclr-digits"),
+    *_claims(SPECTRAL, "rocl-fashion-mnist", "rocl-stable-fashion-mnist"),
+    *_claims(SPECTRAL, "acl-fashion-mnist", "dynacl-fashion-mnist"),
+    *_claims(SPECTRAL, "deacl-fashion-mnist", "simclr-fashion-mnist"),
+    *_claims(SMALL, "deacl-cifar10-jpeg", "simclr-cifar10-jpeg"),
+    *_claims(WIDE, "dynacl-wide-cifar10-jpeg", "deacl-wide-cifar10-jpeg"),
+    *_claims(WIDE, "simclr-wide-cifar10-jpeg"),
+)
+"""Every entry of SLF by a method of others without labels."""
+NEAR = (
+    *_claims(SPECTRAL, "pgd-at-k2-fashion-mnist", margin=2),
+    *_claims(SPECTRAL, "pgd-at-k2-fashion-mnist", what="clean", margin=2),
+    *_claims(TARRL, "pgd-at-b64-digits", margin=2),
+    *_claims(SMALL, "pgd-at-cifar10-jpeg", margin=2),
+)
+"""The aim of two points below plain adversarial training with labels."""
+STATEMENTS = {
+    "Under attack the supervised entry is ahead of the one without labels in each of "
+    "these three comparisons.": LABELS_AHEAD,
+    "Our entries without labels are ahead of every entry by a published method without "
+    "labels on the same images.": OTHERS_BEHIND,
+}
+"""Comparative sentences of the README, and what each rests on."""
+CLAIMS = (
+    *LABELS_AHEAD,
+    *OTHERS_BEHIND,
+    *NEAR,
+    *_claims("pgd-at-b64-digits", "spectral-b64-digits"),
+    *_claims(TARRL, "pgd-at-b64-digits", what="clean", margin=2),
+    *_claims(TARRL, "tarrl-digits", "prototypes-digits"),
+    *_claims(SPECTRAL, "pgd-at-k2-fashion-mnist", margin=3),
+    *_claims(SPECTRAL, "pgd-at-fashion-mnist", "trades-fashion-mnist"),
+    *_claims(SPECTRAL, "prototypes-stable-fashion-mnist"),
+    *_claims("pgd-at-k2-priced-fashion-mnist", "pgd-at-k2-fashion-mnist"),
+    *_claims(f"{SPECTRAL}:alf-10pct", "pgd-at-k2-fashion-mnist:alf-10pct", margin=3),
+    *_claims("pgd-at-cifar10-jpeg", SMALL),
+    *_claims("pgd-at-cifar10-jpeg", SMALL, what="clean"),
+    *_claims(SMALL, "pgd-at-cifar10-jpeg", margin=5),
+    *_claims(SMALL, "prototypes-cifar10-jpeg", "tarrl-cifar10-jpeg"),
+    *_claims("pgd-at-cifar10-jpeg:aff-10pct", f"{SMALL}:aff-10pct"),
+    *_claims("pgd-at-wide-cifar10-jpeg", WIDE),
+    *_claims("pgd-at-wide-cifar10-jpeg", WIDE, what="clean"),
+    *_claims("pgd-at-priced-wide-cifar10-jpeg", "pgd-at-wide-cifar10-jpeg"),
+)
+
+
+def rows() -> list[list[str]]:
+    """Of the table, in the order of `HEADINGS`."""
+    found = []
+    for claim in CLAIMS:
+        verdict = judge(claim)
+        found.append(
+            [
+                claim.text,
+                f"{verdict.difference:.1f} [{verdict.low:.1f}, {verdict.high:.1f}]",
+                "" if verdict.p_value is None else f"{verdict.p_value:.1g}",
+                verdict.units,
+                "yes" if verdict.holds else "not shown",
+            ]
+        )
+    return found
+
+
+def table() -> str:
+    """All of it, in Markdown."""
+    return markdown_table(HEADINGS, rows(), numbers={"A - B, points", "p"})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--markdown", action="store_true")
+    if parser.parse_args().markdown:
+        print(table())
+        return
+    for claim, interval, p_value, units, holds in rows():
+        print(f"{holds:9}  {interval:22}  p {p_value or '-':6}  {units:11}  {claim}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,163 @@
+"""What README and results say of one encoder against another follows from records."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+
+from benchmarks import claims
+from benchmarks.claims import CLAIMS, STATEMENTS, Claim, judge, judged, over_seeds
+from zoo.collection.entries import Published, read_entry
+from zoo.collection.opening import open_source
+from zoo.paired import paired_interval
+from zoo.records import TaskVersion
+from zoo.verdicts import correct, robust
+
+ROOT = Path(__file__).parents[1]
+README, PAGE = ROOT / "README.md", ROOT / "docs" / "results" / "index.md"
+OWN = ("tarrl", "spectral", "prototypes", "lipschitz-contrast")
+COMPARES = re.compile(
+    r"\b(ahead|behind|best|better|beats|level with|(more|most|less|least) robust|"
+    r"outperforms?|strongest|within \w+ points)\b"
+)
+BLOCK = re.compile(r"^(```.*?^```|\|[^\n]*|<!--.*?-->)", re.MULTILINE | re.DOTALL)
+
+
+def sentences(path: Path) -> list[str]:
+    """Of the prose of a page, in one line each; no code, no table, no heading."""
+    text = BLOCK.sub("", path.read_text(encoding="utf-8"))
+    found = []
+    for paragraph in re.split(r"\n\s*\n|\n(?=[-#])", text):
+        line = " ".join(paragraph.split())
+        if not line.startswith("#"):
+            found += re.split(r"(?<=[.:]) (?=[A-Z`])", line)
+    return found
+
+
+def entries() -> list[Published]:
+    source = open_source("embedded")
+    return [
+        read_entry(source, row, name)
+        for row in source.index.encoders
+        for name in row.entries
+    ]
+
+
+@pytest.mark.parametrize("sentence", STATEMENTS)
+def test_a_sentence_of_the_readme_holds(sentence: str) -> None:
+    assert sentence in " ".join(README.read_text(encoding="utf-8").split())
+    for claim in STATEMENTS[sentence]:
+        assert judge(claim).holds, claim.text
+
+
+def test_the_readme_compares_by_claims_alone() -> None:
+    told = [one for one in sentences(README) if COMPARES.search(one)]
+    assert set(told) == set(STATEMENTS)
+
+
+def test_the_results_compare_in_their_table_alone() -> None:
+    told = [one for one in sentences(PAGE) if COMPARES.search(one)]
+    assert all(one.startswith("What may be said of one entry") for one in told), told
+
+
+def test_the_results_say_what_the_command_prints() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    shown = text.partition("<!-- claims -->\n")[2].partition("<!-- /claims -->")[0]
+    assert shown.strip() == claims.table().strip()
+
+
+def test_every_method_of_others_is_among_those_behind() -> None:
+    said = {claim.b[0] for claim in claims.OTHERS_BEHIND}
+    there = {
+        each.row.card.name
+        for each in entries()
+        if each.result.probe is not None
+        and each.result.probe.protocol == "SLF"
+        and not each.row.card.training.labels
+        and each.row.card.training.method not in OWN
+    }
+    assert said == there
+
+
+def test_the_readme_shows_the_highest_of_each_kind() -> None:
+    rows = re.findall(r"`zoo:([\w-]+)`([^|]*)\| (no|yes) \|", README.read_text())
+    for name, note, labels in rows:
+        if "no adversary" in note:
+            continue
+        found = [
+            each
+            for each in entries()
+            if each.result.probe is not None
+            and each.result.probe.protocol == "SLF"
+            and each.result.threat.norm == "Linf"
+            and each.result.dataset.name == _dataset(name)
+            and each.row.card.training.labels == (labels == "yes")
+        ]
+        best = max(found, key=lambda each: each.result.robust.value)
+        assert best.row.card.name == name
+    assert len(rows) >= 6
+
+
+def _dataset(name: str) -> str:
+    return next(dataset for dataset in claims.ENTRIES if name.endswith(dataset))
+
+
+def test_one_seed_each_is_the_paired_test() -> None:
+    """Counted here from the columns of two entries."""
+    a, b = "spectral-fashion-mnist", "pgd-at-k2-fashion-mnist"
+    source = open_source("embedded")
+    found = {}
+    for name in (a, b):
+        found[name] = read_entry(
+            source, source.find(name), "fashion-mnist-linf-0.1-slf"
+        ).result
+    for what, read in (("robust", robust), ("clean", correct)):
+        left, right = (np.asarray(read(found[name].examples)) for name in (a, b))
+        only_a, only_b = int((left & ~right).sum()), int((right & ~left).sum())
+        verdict = judge(Claim(a=(a,), b=(b,), what=what))  # type: ignore[arg-type]
+        assert verdict.difference == pytest.approx(100 * (left.mean() - right.mean()))
+        low, high = paired_interval(
+            int((left & right).sum()), only_b, only_a, int((~left & ~right).sum())
+        )
+        assert (verdict.low, verdict.high) == pytest.approx((100 * low, 100 * high))
+        assert verdict.p_value == pytest.approx(
+            binomtest(only_a, only_a + only_b).pvalue
+        )
+        for margin in (0.0, 1.0, 2.0, 3.0, 5.0):
+            said = Claim(a=(a,), b=(b,), what=what, margin=margin)  # type: ignore[arg-type]
+            assert judge(said).holds == (100 * low > -margin)
+
+
+def test_over_seeds_both_seeds_and_images_count() -> None:
+    draws = np.random.default_rng(0)
+    p = np.array([0.7, 0.6, 0.8])
+    a = draws.random((3, 400)) < p[:, None]
+    b = draws.random((3, 400)) < 0.5
+    found, low, high = over_seeds(a, b)
+    assert found == pytest.approx(a.mean() - b.mean())
+    # Variance of a mean of seeds and of a mean of images, which add up here.
+    of_seeds = sum(side.mean(axis=1).var() / len(side) for side in (a, b))
+    of_images = (a.mean(axis=0) - b.mean(axis=0)).var() / 400
+    width = 2 * 1.96 * np.sqrt(of_seeds + of_images)
+    assert high - low == pytest.approx(width, rel=0.25)
+    same, low, high = over_seeds(a[:1].repeat(3, axis=0), a[:1].repeat(2, axis=0))
+    assert (same, low, high) == (0, 0, 0)
+
+
+def test_protocols_are_never_mixed() -> None:
+    source = open_source("embedded")
+    one = read_entry(source, source.find("tarrl-digits"), "digits-linf-0.1-slf").result
+    other = one.model_copy(update={"task": TaskVersion(dataset=1, probe=2)})
+    assert judged([one], [one], "robust", 1.0).holds
+    assert not judged([one], [one], "robust", 0.0).holds
+    with pytest.raises(ValueError, match=r"version 1/1 and .* version 1/2"):
+        judged([one], [other], "robust", 0.0)
+
+
+def test_claims_are_said_once() -> None:
+    assert len(set(CLAIMS)) == len(CLAIMS)
+    assert len({claim.text for claim in CLAIMS}) == len(CLAIMS)
