@@ -31,6 +31,7 @@ from zoo.schema import WIDTH, as_text
 
 LIPSCHITZ = EMBEDDED_FOLDER / "lipschitz-digits" / "entries" / "digits-l2-0.25-slf"
 OLD = Path(__file__).parent / "schema_1"
+OLD_ENTRY = "digits-linf-0.02-slf-fgsm-pgd"
 """A collection that robrep wrote when results were of schema 1."""
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -130,10 +131,10 @@ def test_record_and_columns_change_together(tmp_path: Path) -> None:
 def test_a_collection_of_schema_1_is_read_verified_and_added_to(
     evaluated: Evaluated, tmp_path: Path
 ) -> None:
-    content = read_json(OLD / "tiny-digits" / "entries" / ENTRY / "result.json")
+    content = read_json(OLD / "tiny-digits" / "entries" / OLD_ENTRY / "result.json")
     assert content["schema_version"] == 1
     source = FolderSource(OLD)
-    published = read_entry(source, source.find("tiny-digits"), ENTRY)
+    published = read_entry(source, source.find("tiny-digits"), OLD_ENTRY)
     result = published.result
     assert result.examples.model_dump(mode="json") == content["examples"]
     assert result.robust.k == content["robust"]["k"]
@@ -156,7 +157,7 @@ def test_a_collection_of_schema_1_is_read_verified_and_added_to(
 def test_measurements_that_schema_1_had_and_nobody_knows_are_left_out(
     tmp_path: Path,
 ) -> None:
-    place = OLD / "tiny-digits" / "entries" / ENTRY
+    place = OLD / "tiny-digits" / "entries" / OLD_ENTRY
     content = read_json(place / "result.json")
     content["extras"]["horoscope"] = {"sign": "ram"}
     write_json(tmp_path / "result.json", content)
