@@ -409,7 +409,7 @@ def _output(request: Request, data: Dataset, threat: ThreatModel) -> Path | None
     words += [request.randomness] * (request.randomness != Request.randomness)
     words += [f"n{len(data)}"] * (request.limit is not None)
     words += ["stratified"] * request.stratified
-    words += [request.kind] * (request.kind is not None)
+    words += [request.kind] if request.kind else []
     words += [f"seed{request.settings.seed}"] * (request.settings.seed != 0)
     return Path(
         "runs", safe_name(model_word(request.model)), safe_name("-".join(words))
