@@ -13,7 +13,7 @@ import random
 import shutil
 import struct
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -380,7 +380,7 @@ def readers(folder: Path) -> dict[str, tuple[str, Make, Reader]]:
         **{
             f"evidence{name}": (
                 ".safetensors",
-                lambda d, p=packed: tampered(claims(packed=p), d),
+                partial(tampered, claims(packed=packed)),
                 _evidence,
             )
             for name, packed in (("", True), (" not packed", False))
@@ -388,7 +388,7 @@ def readers(folder: Path) -> dict[str, tuple[str, Make, Reader]]:
         **{
             f"chunk{name}": (
                 ".safetensors",
-                lambda d, p=packed: tampered(chunk(packed=p), d, NOTES),
+                partial(tampered, chunk(packed=packed), metadata=NOTES),
                 _chunk,
             )
             for name, packed in (("", True), (" not packed", False))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from zoo.ball import project
-from zoo.compact import CODED, NONE, PLAIN, Images, Packed, pack, plain
+from zoo.compact import CODED, NONE, PLAIN, Images, Packed, Rows, pack, plain
 from zoo.errors import VerificationError
 from zoo.threat import Norm, ThreatModel
 
@@ -66,7 +66,14 @@ def test_rows_are_chosen_as_from_a_tensor() -> None:
     x, found = _points("Linf", 8 / 255, count=6)
     images = _unpacked(pack(found, x, threat), x, threat)
     mask = torch.tensor([True, False, False, True, False, True])
-    chosen = [slice(2, 5), slice(4, 99), [5, 0, 0], torch.tensor([3]), mask, []]
+    chosen: list[Rows] = [
+        slice(2, 5),
+        slice(4, 99),
+        [5, 0, 0],
+        torch.tensor([3]),
+        mask,
+        [],
+    ]
     for rows in chosen:
         assert torch.equal(images[rows], found[rows])
     assert torch.equal(torch.stack(list(images)), found)

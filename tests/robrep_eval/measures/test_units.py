@@ -85,11 +85,12 @@ def test_records_without_units_are_plain_and_are_not_taken_for_whitened(
     digits_train: Dataset, tmp_path: Path
 ) -> None:
     result = measured(digits_train, 40, tmp_path / "run")
+    data = digits_train.subset(slice(300, 340))
     finished = Finished(
         result=result,
         classifier=load_named_classifier(tmp_path / "run", result, module()),
-        data=digits_train.subset(slice(300, 340)),
-        claims=lambda: read_claims(tmp_path / "run", result),
+        data=data,
+        claims=lambda: read_claims(tmp_path / "run", result, data),
         train=lambda: digits_train,
     )
     assert missing(MEASURES, finished) == []

@@ -299,7 +299,7 @@ def test_one_colour_a_method_and_one_marker_a_protocol(
 def test_the_worst_case_known_stands_beside_the_figure(
     browser: Any, tmp_path: Path
 ) -> None:
-    fields = {"worst": boards.figure(450, 1000), "worst_by": ["fast", HOSTILE]}
+    fields: Any = {"worst": boards.figure(450, 1000), "worst_by": ["fast", HOSTILE]}
     rows = [boards.row("one", 900, 463, **fields), boards.row("two", 900, 462, rank=2)]
     path = tmp_path / "worst.html"
     path.write_text(page(Board(source="x", rows=rows)), encoding="utf-8")
