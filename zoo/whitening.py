@@ -26,8 +26,8 @@ FLAT = 1e-12
 """Directions of less variance than this share of the largest one vary by rounding of
 float32 features alone. They keep their length: an attack may yet move there."""
 WHITENED, PLAIN = METRICS = ("whitened", "plain")
-"""Units of lengths in feature space: whitened, or as the encoder gives them, which is
-what records say that note none, and what is left where images are few."""
+"""Units of lengths in feature space: whitened, or as the encoder gives them, in which
+records are that note none."""
 
 
 @dataclass(frozen=True)
@@ -67,13 +67,6 @@ def whitening(z: Tensor) -> Whitening:
     return Whitening(
         forward=(axes / lengths).T / scale, back=scale.unsqueeze(1) * axes * lengths
     )
-
-
-def metric(classifier: Classifier, images: int) -> str:
-    """In which units features of a classifier are measured on so many images."""
-    head = classifier.linear
-    enough = head is not None and images > head.in_features
-    return WHITENED if enough else PLAIN
 
 
 def said_metric(record: Measured) -> str:

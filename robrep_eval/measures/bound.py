@@ -18,15 +18,15 @@ from zoo.margins import cross_entropy
 from zoo.measurements import BoundEstimate, Limit
 from zoo.records import Result
 from zoo.settings import LAYOUT, differing, plain
-from zoo.whitening import WHITENED, metric, said_metric, whitened
+from zoo.whitening import PLAIN, WHITENED, said_metric, whitened
 
 
 @dataclass(frozen=True, kw_only=True)
 class EstimatedBound(Measurement[BoundEstimate]):
     """The bound with R over displacement, cross-entropy and every counted adversarial.
 
-    Lengths are those of whitened features, which no invertible linear map of the
-    features changes; where images are no more than features, of features as they are.
+    In units of `zoo.whitening` no invertible linear map of the features changes it;
+    there must be more images than features then.
 
     Ready-made classifiers have no linear head, and go without it.
     """
@@ -39,6 +39,8 @@ class EstimatedBound(Measurement[BoundEstimate]):
     """Of the cross-entropy attack."""
     relative_step: float = 0.1
     """Of the same, as a share of eps."""
+    metric: str = PLAIN
+    """Units of lengths in feature space: "plain" or "whitened"."""
 
     name: ClassVar[str] = "bound"
     record: ClassVar[type[BoundEstimate]] = BoundEstimate
@@ -61,12 +63,8 @@ class EstimatedBound(Measurement[BoundEstimate]):
                 "relative_step": self.relative_step,
             },
             "images": self._count(finished),
-            "metric": metric(finished.classifier, self._count(finished)),
+            "metric": self.metric,
         }
-
-    def said(self, record: BoundEstimate, finished: Finished) -> dict[str, Any]:
-        """Records of before there was a choice are in plain units."""
-        return {**super().said(record, finished), "metric": said_metric(record)}
 
     def _count(self, finished: Finished) -> int:
         """The first so many images."""
@@ -93,7 +91,7 @@ class EstimatedBound(Measurement[BoundEstimate]):
         n = self._count(finished)
         x, y = finished.data.images(slice(n)), finished.y[:n]
         classifier = finished.classifier
-        if self.noted(finished)["metric"] == WHITENED:
+        if self.metric == WHITENED:
             z, _ = features_and_logits(classifier, x, finished.layout)
             classifier = whitened(classifier, z)
         candidates = {

@@ -28,7 +28,7 @@ from zoo.layout import ON_CPU, Layout
 from zoo.measurements import LabelFree
 from zoo.records import Result
 from zoo.threat import ThreatModel
-from zoo.whitening import WHITENED, metric, said_metric, whitened
+from zoo.whitening import PLAIN, WHITENED, whitened
 
 MAX_IMAGES = 1000
 """Pairwise distances are held in memory: 4 MB at this number."""
@@ -36,13 +36,13 @@ MAX_IMAGES = 1000
 
 @dataclass(frozen=True, kw_only=True)
 class WithoutLabels(Measurement[LabelFree]):
-    """The measures below; impersonation alone looks at the probe.
-
-    In units of `zoo.whitening`, where there are more images than features.
-    """
+    """The measures below; impersonation alone looks at the probe."""
 
     steps: int = 25
     """Of each attack in feature space."""
+    metric: str = PLAIN
+    """Units of lengths in feature space: "plain" or "whitened" (more images than
+    features)."""
 
     name: ClassVar[str] = "label_free"
     record: ClassVar[type[LabelFree]] = LabelFree
@@ -54,15 +54,8 @@ class WithoutLabels(Measurement[LabelFree]):
 
     def noted(self, finished: Finished) -> dict[str, Any]:
         """Those of the attacks, and their threat model."""
-        count = min(len(finished.data), MAX_IMAGES) // 2 * 2
-        return {
-            **_noted(self._attack(finished), finished.result.threat),
-            "metric": metric(finished.classifier, count),
-        }
-
-    def said(self, record: LabelFree, finished: Finished) -> dict[str, Any]:
-        """Records of before there was a choice are in plain units."""
-        return {**super().said(record, finished), "metric": said_metric(record)}
+        noted = _noted(self._attack(finished), finished.result.threat)
+        return {**noted, "metric": self.metric}
 
     def _attack(self, finished: Finished) -> FeatureAttackSettings:
         return FeatureAttackSettings(steps=self.steps, seed=finished.result.seed)
@@ -72,7 +65,7 @@ class WithoutLabels(Measurement[LabelFree]):
     ) -> LabelFree:
         """Of the first `MAX_IMAGES` images."""
         classifier, x = finished.classifier, finished.data.images(slice(MAX_IMAGES))
-        if self.noted(finished)["metric"] == WHITENED:
+        if self.metric == WHITENED:
             z = features(classifier.encoder, x[: len(x) // 2 * 2], finished.layout)
             classifier = whitened(classifier, z)
         return measure_label_free(

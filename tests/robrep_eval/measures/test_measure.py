@@ -224,8 +224,15 @@ MADE: list[Measurement[Any]] = [
 OTHERS: list[Measurement[Any]] = [
     *changed(HealthChecks(), level="full", images=30),
     *changed(RadiusCurve(), images=30),
-    *changed(EstimatedBound(), images=30, restarts=1, steps=49, relative_step=0.2),
-    *changed(WithoutLabels(steps=4), steps=5),
+    *changed(
+        EstimatedBound(),
+        images=30,
+        restarts=1,
+        steps=49,
+        relative_step=0.2,
+        metric="whitened",
+    ),
+    *changed(WithoutLabels(steps=4), steps=5, metric="whitened"),
     *changed(Smoothing(sampling=SAMPLING), sampling=SmoothingSettings(), images=30),
     Smoothing(sampling=replace(SAMPLING, sigma=0.2500001)),
     Smoothing(sampling=replace(SAMPLING, n0=9)),

@@ -15,14 +15,17 @@ from robrep_eval.measures.bound import EstimatedBound
 from robrep_eval.measures.label_free import WithoutLabels
 from robrep_eval.measures.measure import missing
 from zoo.datasets.base import Dataset
-from zoo.errors import VerificationError
+from zoo.errors import UserError, VerificationError
 from zoo.measurements import measurement
 from zoo.records import Result, with_measurements
 from zoo.result_file import write_result
 from zoo.verification import load_named_classifier, read_claims, verify_folder
 from zoo.whitening import PLAIN, WHITENED, said_metric
 
-MEASURES: tuple[Measurement, ...] = (EstimatedBound(steps=5), WithoutLabels(steps=2))  # type: ignore[type-arg]
+MEASURES: tuple[Measurement, ...] = (
+    EstimatedBound(steps=5, metric=WHITENED),
+    WithoutLabels(steps=2, metric=WHITENED),
+)  # type: ignore[type-arg]
 WIDTH = 12
 
 
@@ -50,17 +53,15 @@ def measured(train: Dataset, count: int, output: Path | None = None) -> Result:
     )
 
 
-@pytest.mark.parametrize(("count", "units"), [(40, WHITENED), (WIDTH, PLAIN)])
-def test_units_follow_from_the_number_of_images(
-    digits_train: Dataset, count: int, units: str
-) -> None:
-    result = measured(digits_train, count)
+def test_units_are_told_and_too_few_images_refused(digits_train: Dataset) -> None:
+    result = measured(digits_train, 40)
     found = result.measurements
     assert found.bound is not None
     assert found.label_free is not None
-    assert said_metric(found.bound) == said_metric(found.label_free) == units
-    told = EstimatedBound.told(found.bound, result)
-    assert ("whitened features" in told) == (units == WHITENED)
+    assert said_metric(found.bound) == said_metric(found.label_free) == WHITENED
+    assert "whitened features" in EstimatedBound.told(found.bound, result)
+    with pytest.raises(UserError, match="more images than features: 12 images"):
+        measured(digits_train, WIDTH)
 
 
 def test_a_run_in_whitened_units_is_verified_and_its_units_are_no_claim(
@@ -103,3 +104,5 @@ def test_records_without_units_are_plain_and_are_not_taken_for_whitened(
         assert said_metric(older[one.name]) == PLAIN
     before = replace(finished, result=with_measurements(result, older))
     assert missing(MEASURES, before) == list(MEASURES)
+    in_plain = [replace(one, metric=PLAIN) for one in MEASURES]  # type: ignore[call-arg]
+    assert missing(in_plain, before) == []
