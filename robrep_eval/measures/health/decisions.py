@@ -20,6 +20,8 @@ from zoo.ball import lengths
 from zoo.threat import ThreatModel
 
 BISECTIONS = 6
+AT_FIRST, NEAR = 300, 1.5
+"""After so many questions an image gets no more unless it is within so many radii."""
 OTHERS = 8
 """Images of other classes that lend a first direction."""
 
@@ -75,7 +77,9 @@ class Rays:
 
     def _open(self) -> Tensor:
         """Bool (n,): no point in the ball yet, and questions left."""
-        return (self.radius > self.threat.eps) & (self.asked < self.queries)
+        hopeless = (self.asked >= AT_FIRST) & (self.radius > NEAR * self.threat.eps)
+        open_ = (self.radius > self.threat.eps) & (self.asked < self.queries)
+        return open_ & ~hopeless
 
     def _at(self, signs: Tensor, radius: Tensor) -> Tensor:
         """The point at that distance, or nearer where the box ends."""

@@ -29,7 +29,7 @@ LOSSES = SURROGATES = Rate(count=0, total=288)
 """Images that `standard` left and that attacks of another kind fooled: 24 each of
 twelve entries."""
 DECISIONS = Rate(count=0, total=336)
-"""The same under 1,000 questions an image: 24 each of fourteen entries."""
+"""The same under 1,000 questions of every image: 24 each of fourteen entries."""
 
 
 def allowed(total: int, honest: Rate, rare: float = RARE) -> int:
