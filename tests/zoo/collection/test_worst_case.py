@@ -29,7 +29,7 @@ from zoo.files import sha256_file
 from zoo.records import Proportion, Verdict, write_record
 
 NAME = "tiny-digits"
-ENTRY = "digits-linf-0.02-slf-none"
+ENTRY = "digits-linf-0.02-slf-v2-none"
 REFERENCE = f"{NAME}/{ENTRY}"
 PLACE = f"{NAME}/entries/{ENTRY}"
 
