@@ -17,6 +17,7 @@ from zoo.collection.sources_results import (
     check_repository,
     revision_of,
 )
+from zoo.collection.worst_case import WORST, WORST_DELTAS
 from zoo.errors import RobrepError
 from zoo.files import sha256_file
 from zoo.result_file import PATTERN, RESULT
@@ -119,7 +120,7 @@ def misplaced(folder: Path, root: Path) -> Iterator[str]:
 
 def _strangers(task: Path, root: Path) -> Iterator[str]:
     """Files beside those of an entry."""
-    allowed = (ENTRY, RESULT, HEAD, WHOLE, DELTAS, PATTERN)
+    allowed = (ENTRY, RESULT, HEAD, WHOLE, DELTAS, PATTERN, WORST, WORST_DELTAS)
     for path in sorted(task.rglob("*")):
         if path.parent != task or not any(path.match(name) for name in allowed):
             yield f"{name_in(root, path)} does not belong there"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,10 +23,10 @@ from zoo.result_file import write_result
 from zoo.verification import load_named_classifier, read_claims, verify_folder
 from zoo.whitening import PLAIN, WHITENED, said_metric
 
-MEASURES: tuple[Measurement, ...] = (
+MEASURES: tuple[Measurement[Any], ...] = (
     EstimatedBound(steps=5, metric=WHITENED),
     WithoutLabels(steps=2, metric=WHITENED),
-)  # type: ignore[type-arg]
+)
 WIDTH = 12
 
 
