@@ -46,9 +46,9 @@ class EstimatedBound(Measurement[BoundEstimate]):
     record: ClassVar[type[BoundEstimate]] = BoundEstimate
 
     @classmethod
-    def asked(cls, options: Mapping[str, Any]) -> Self:
-        """Always."""
-        return cls()
+    def asked(cls, options: Mapping[str, Any]) -> Self | None:
+        """Unless --no-bound."""
+        return cls() if options["bound"] else None
 
     def applies(self, finished: Finished) -> bool:
         """With a linear head only."""

@@ -110,7 +110,15 @@ _TABLE = (
         where="robrep_eval.measures.bound:EstimatedBound",
         usual=True,
         absent="Not estimated: the bound is about a linear head on features, and "
-        "this run has none or left it out.",
+        "this run has none or left it out (--no-bound).",
+        options=(
+            click.option(
+                "--bound/--no-bound",
+                default=True,
+                show_default=True,
+                help="Estimate the bound on the adversarial loss.",
+            ),
+        ),
     ),
     Row(
         name="label_free",

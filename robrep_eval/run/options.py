@@ -58,6 +58,8 @@ class MeasureOptions(TypedDict, total=False):
     """ "smoothing", "lipschitz" or both."""
     sigma: float
     samples: int
+    bound: bool
+    """Whether the bound is estimated; true by default."""
     label_free: bool
     corruptions: str | None
 

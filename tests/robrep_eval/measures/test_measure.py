@@ -156,6 +156,7 @@ def options(*words: str) -> dict[str, Any]:
 def test_the_commands_words_become_measurements() -> None:
     assert read_options(options()) == usual()
     assert read_options(options("--health", "none")) == (EstimatedBound(),)
+    assert read_options(options("--health", "none", "--no-bound")) == ()
     words = "--health full --label-free --certify smoothing --sigma 0.5 --samples 9"
     sampling = SmoothingSettings(sigma=0.5, n=9, seed=4)
     assert read_options(options(*words.split(), "--seed", "4")) == (
