@@ -241,7 +241,9 @@ def run_each(
     fits = Fits()
     for at, request in enumerate(runs, start=1):
         asked = asked_for(request)
-        words = ", ".join(word for word in asked.values() if word)
+        labels = request.probe.labels
+        told = [*asked.values(), labels and f"{labels} labels"]
+        words = ", ".join(word for word in told if word)
         tell.stage(f"evaluation {at} of {len(runs)}: {words}")
         try:
             rows.append(_evaluate(request, fits, tell, base))
