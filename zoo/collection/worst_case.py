@@ -102,7 +102,7 @@ def check_counts(worst: WorstCase, result: Result, claims: Claims) -> None:
     )
     holds(
         "worst case: a battery that is not listed",
-        all(at < len(worst.batteries) for at in claims.attack_index.tolist()),
+        all(0 <= at < len(worst.batteries) for at in claims.attack_index.tolist()),
     )
     agree("worst case: images", worst.fallen, sorted(index[row] for row in rows))
     agree("worst case: robust accuracy", worst.robust, figure(result, len(rows)))

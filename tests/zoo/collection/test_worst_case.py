@@ -166,6 +166,10 @@ def _no_battery(record: dict[str, Any], tensors: dict[str, Any]) -> None:
     tensors["attack"] = tensors["attack"] + 1
 
 
+def _before_the_first(record: dict[str, Any], tensors: dict[str, Any]) -> None:
+    tensors["attack"] = tensors["attack"].long() - 1 - len(record["batteries"])
+
+
 def _another_entry(record: dict[str, Any], tensors: dict[str, Any]) -> None:
     record["entry"] = "another"
 
@@ -178,6 +182,7 @@ def _another_entry(record: dict[str, Any], tensors: dict[str, Any]) -> None:
         (_twice, "fooled twice"),
         (_one_more, "robust accuracy"),
         (_no_battery, "not listed"),
+        (_before_the_first, "not listed"),
         (_another_entry, "worst case of tiny-digits/another"),
     ],
 )
