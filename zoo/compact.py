@@ -16,6 +16,7 @@ import math
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -57,9 +58,9 @@ class Packed:
                     f"'{name}' is {tensor.dtype} of shape {tuple(tensor.shape)}, not "
                     f"{dtype} of one dimension"
                 )
-        steps = self.ends.diff(prepend=torch.zeros(1, dtype=torch.int64))
-        last = int(self.ends[-1]) if len(self.ends) else 0
-        if not bool((steps > 0).all()) or last != len(self.stream):
+        bounds = [0, *self.ends.tolist()]  # no tensor: differences could overflow
+        rising = all(start < end for start, end in pairwise(bounds))
+        if not rising or bounds[-1] != len(self.stream):
             raise ValueError(
                 f"'ends' does not divide the {len(self.stream)} bytes of 'stream'"
             )
@@ -194,8 +195,10 @@ def _restore(text: bytes, x: Tensor, threat: ThreatModel) -> Bits:
     codes = (four[:, None] >> np.array([0, 2, 4, 6], dtype=np.uint8) & 3).reshape(-1)
     elsewhere = codes[:count] == ELSEWHERE
     size = packed + 4 * int(elsewhere.sum())
-    if len(raw) != size or not opened.eof or opened.unused_data:
+    if len(raw) != size:
         raise ValueError(f"it unpacks to {len(raw)} bytes, not {size}")
+    if not opened.eof or opened.unused_data:
+        raise ValueError("its zlib stream is cut off, or something follows it")
     expected = _expected(x, threat)
     bits: Bits = np.choose(np.minimum(codes[:count], 2), expected).astype(np.int32)
     planes = np.frombuffer(raw[packed:], np.uint8).reshape(4, -1)

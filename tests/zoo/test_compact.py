@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -97,6 +98,7 @@ def test_without_clean_images_they_are_kept_as_they_are() -> None:
         (torch.zeros(4, dtype=torch.uint8), torch.tensor([3, 2, 4])),
         (torch.zeros(4, dtype=torch.uint8), torch.tensor([0, 4])),
         (torch.zeros(4, dtype=torch.uint8), torch.tensor([-1, 4])),
+        (torch.zeros(4, dtype=torch.uint8), torch.tensor([2**63 - 1, -(2**62) - 1, 4])),
         (torch.zeros(4, dtype=torch.uint8), torch.tensor([], dtype=torch.int64)),
     ],
 )
@@ -134,4 +136,17 @@ def test_what_unpacks_to_more_than_an_image_is_refused() -> None:
     stream = torch.frombuffer(bytearray(bomb), dtype=torch.uint8)
     packed = Packed(stream, torch.tensor([len(stream)]))
     with pytest.raises(VerificationError, match="adversarial 0 is damaged"):
+        _unpacked(packed, x, threat)[:]
+
+
+@pytest.mark.parametrize("change", [lambda text: text[:-2], lambda text: text + b"zz"])
+def test_a_stream_that_is_too_short_or_long_is_told(
+    change: Callable[[bytes], bytes],
+) -> None:
+    threat = ThreatModel(norm="Linf", eps=8 / 255)
+    x, found = _points("Linf", 8 / 255, count=1)
+    text = change(bytes(pack(found, x, threat).stream.tolist()))
+    stream = torch.frombuffer(bytearray(text), dtype=torch.uint8)
+    packed = Packed(stream, torch.tensor([len(stream)]))
+    with pytest.raises(VerificationError, match="cut off, or something follows it"):
         _unpacked(packed, x, threat)[:]
