@@ -82,6 +82,16 @@ class ProbeSettings:
             raise UserError(
                 f"unknown probe '{self.protocol}'; {nearest(str(self.protocol), NAMES)}"
             )
+        if not self.penalties or len(set(self.penalties)) < len(self.penalties):
+            raise UserError(
+                "penalties must be one or more, each named once, not "
+                f"{tuple(self.penalties)}"
+            )
+        if not 0 < self.validation_share < 1:
+            raise UserError(
+                "validation_share must be a share of the training images between 0 "
+                f"and 1, not {self.validation_share:g}"
+            )
         for penalty in self.penalties:
             if not 0 <= penalty < np.inf:
                 raise UserError(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -175,3 +178,20 @@ def test_spaced_rows_are_held_out_rows() -> None:
     judge = Judge(nn.Flatten(), noisy(40, 8), THREAT, ON_CPU, images=5)
     held = torch.from_numpy(np.arange(3, 40, 2))
     assert judge.chosen(held).tolist() == [3, 11, 21, 31, 39]
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"penalties": ()}, "one or more, each named once, not ()"),
+        ({"penalties": (0.1, 1.0, 0.1)}, "each named once"),
+        ({"validation_share": 0.0}, "between 0 and 1, not 0"),
+        ({"validation_share": 1.0}, "between 0 and 1, not 1"),
+        ({"validation_share": float("nan")}, "between 0 and 1, not nan"),
+    ],
+)
+def test_settings_that_choose_nothing_are_refused(
+    settings: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(UserError, match=re.escape(reason)):
+        ProbeSettings(**settings)
