@@ -23,7 +23,7 @@ from zoo import compact
 from zoo.budgets import plain_reason
 from zoo.classifier import Classifier, predict
 from zoo.datasets.base import Dataset
-from zoo.errors import UserError
+from zoo.errors import RobrepError, UserError
 from zoo.evidence import check_adversarials
 from zoo.files import read_tensors, write_tensors
 from zoo.layout import Layout
@@ -168,6 +168,7 @@ class Chunk:
             part = read_chunk(path, len(self.y), self.data.shape)
             with _undamaged(path):
                 _expect_tried(part, rows)
+                self._unpack(part)
             return replace(part, images=compact.NONE)
         progress(0.0)
         if len(rows):
@@ -180,6 +181,13 @@ class Chunk:
         write_chunk(path, result)
         _journal_path(path).unlink(missing_ok=True)
         return replace(result, images=compact.NONE)
+
+    def _unpack(self, part: ChunkAttack) -> None:
+        """Raises if an adversarial of an earlier run is damaged: the attack can still
+        be run again, which it cannot once the result is written."""
+        own, shape = self.data.subset(part.rows.tolist()), self.data.shape
+        for _ in compact.Images(part.images, own.images, shape, self.threat):
+            pass
 
     def _propose(
         self, attack: Attack, rows: Tensor, progress: Callable[[float], None]
@@ -370,7 +378,7 @@ def _undamaged(path: Path) -> Iterator[None]:
     """One error for all that can be wrong with a file of progress."""
     try:
         yield
-    except (UserError, ValueError, TypeError, KeyError, IndexError) as error:
+    except (RobrepError, ValueError, TypeError, KeyError, IndexError) as error:
         raise UserError(
             f"{path} is damaged or of another run ({plain_reason(error)}); remove it, "
             "and this part is done again"

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from robrep_eval.attacks.base import Attack, Context
 from robrep_eval.attacks.battery import Battery, build
-from robrep_eval.run.chunk import BatterySettings
+from robrep_eval.run.chunk import BatterySettings, Chunk, ChunkAttack, write_chunk
 from robrep_eval.run.engine import Progress, run_battery
 from zoo.classifier import Classifier
+from zoo.compact import CODED, pack
 from zoo.datasets.base import Dataset
 from zoo.errors import UserError
 from zoo.records import Outcome, Verdict
@@ -199,3 +200,28 @@ def test_unknown_and_repeated_attacks_are_named() -> None:
     with pytest.raises(UserError, match="'pgd' is named twice"):
         build("pgd,pgd")
     assert build("none").attacks == ()
+
+
+def test_a_packed_adversarial_that_is_damaged_is_told_while_it_can_be_made_again(
+    plain_classifier: Classifier, digits_test: Dataset, tmp_path: Path
+) -> None:
+    data = digits_test.take(6)
+    x, packed = (
+        data.images(slice(6)),
+        pack(data.images(slice(1, 2)), data.images([0]), THREAT),
+    )
+    assert packed.stream[0] == CODED
+    packed.stream[-1] ^= 1  # of the checksum
+    part = ChunkAttack(
+        outcomes=[Outcome.FOOLED, *[Outcome.HELD] * 5],
+        rows=torch.tensor([0]),
+        images=packed,
+        seconds=0.0,
+    )
+    path = tmp_path / "00000000-planted.safetensors"
+    write_chunk(path, part)
+    chunk = Chunk(plain_classifier, data, THREAT, BatterySettings(), tmp_path, 0)
+    chunk.y = plain_classifier(x).argmax(dim=1)  # each is right when clean
+    with pytest.raises(UserError, match=r"damaged or of another run \(adversarial 0"):
+        chunk.run(_battery(Planted("planted", lambda x, _: x)))
+    assert path.exists()
