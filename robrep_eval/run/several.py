@@ -155,7 +155,7 @@ def evaluate_all(
     """
     values: dict[str, Sequence[Any]] = {
         "model": listed(models),
-        "dataset": listed(datasets),
+        "dataset": listed(datasets, pairs=True),
         "eps": listed(eps),
         "probe": listed(probe),
     }
@@ -182,9 +182,14 @@ def evaluate_all(
         return evaluate_each(requests, tell)
 
 
-def listed(value: object) -> list[Any]:
-    """A list as it is, anything else as the one part of a list."""
-    return list(value) if isinstance(value, list) else [value]
+def listed(value: object, *, pairs: bool = False) -> list[Any]:
+    """Several as a list, anything else as the one part of a list.
+
+    With `pairs` a tuple is one thing: images and labels.
+    """
+    if isinstance(value, tuple) and pairs:
+        return [value]
+    return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
 def evaluate_each(

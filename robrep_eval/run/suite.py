@@ -144,7 +144,7 @@ def suite_requests(
 def check_left_out(suite: Suite, options: Mapping[str, Any]) -> None:
     """Raises `UserError` for an option that the suite decides, or another norm."""
     for name in FIXED:
-        if options.get(name):
+        if options.get(name) not in (None, (), []):
             raise UserError(
                 f"--{name} is for the suite {suite.name} to say; leave it out, or name "
                 "datasets in place of --suite"

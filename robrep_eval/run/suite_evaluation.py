@@ -36,7 +36,7 @@ from zoo.records import read_record, write_record
 
 def evaluate_suite(
     models: str | nn.Module | Sequence[str | nn.Module],
-    suite: str | Suite,
+    suite: str | Path | Suite,
     *,
     probe: str = "slf",
     progress: bool = False,
@@ -72,9 +72,11 @@ def evaluate_suite(
         UserError: a name that nothing is known by, an option that the suite decides,
             or a value that makes no sense.
     """
-    tasks = suite if isinstance(suite, Suite) else load_suite(suite)
+    tasks = suite if isinstance(suite, Suite) else load_suite(str(suite))
     check_left_out(tasks, options)
     chosen_models = listed(models)
+    if not chosen_models:
+        raise UserError("no model to evaluate; name one, or give a module")
     check_distinct("model", chosen_models)
     output = options.get("output")
     base = None if output in (None, "auto") else user_path(str(output))
@@ -129,6 +131,8 @@ def run_suite(
 
 def _check_place(base: Path) -> None:
     """Raises `UserError` if what would be replaced is no table of a suite."""
+    if base.exists() and not base.is_dir():
+        raise UserError(f"{base} is no folder; choose another output")
     if (base / JSON).exists():
         read_record(base / JSON, SuiteResult)
     path = base / MARKDOWN

@@ -303,3 +303,33 @@ def test_a_module_from_python(
     assert results[1].examples == alone.examples
     with pytest.raises(UserError, match="eps is for the suite small"):
         evaluate_suite(module, suite, eps=0.1, **few)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(
+    ("models", "options", "message"),
+    [
+        ((), {}, "no model to evaluate"),
+        ([], {}, "no model to evaluate"),
+        (("zoo:tarrl-digits",) * 2, {}, "'zoo:tarrl-digits' is named twice"),
+        (("zoo:tarrl-digits", "zoo:no"), {}, "has no encoder 'no'"),
+        ("zoo:tarrl-digits", {"eps": 0}, "--eps is for the suite"),
+    ],
+)
+def test_words_of_python_that_a_suite_does_not_take(
+    models: Any, options: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    output = tmp_path / "suite"
+    with pytest.raises(UserError, match=re.escape(message)):
+        evaluate_suite(models, "digits", output=output, **options)
+    assert not output.exists()
+
+
+def test_a_suite_by_its_path_and_a_file_in_the_place_of_its_folder(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(UserError, match="no such file"):
+        evaluate_suite("zoo:tarrl-digits", tmp_path / "own.yaml")
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UserError, match="is no folder"):
+        evaluate_suite("zoo:tarrl-digits", "digits", output=tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "mine"
