@@ -14,6 +14,9 @@ from torch import nn
 
 from zoo.threads import BLAS, TORCH, WAITING, fitting_threads, network_work
 
+pytestmark = pytest.mark.slow
+
+
 SEEN = """
 import json, sys
 import torch

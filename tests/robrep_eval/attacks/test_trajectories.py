@@ -196,6 +196,7 @@ class Trembling(nn.Module):
         return self.inner(x) + ripples  # type: ignore[no-any-return]
 
 
+@pytest.mark.slow
 def test_rand_averages_as_the_reference_does(make: Any) -> None:
     """Fools as many, and more than one pass per gradient does."""
     inner = make.classifier(0.5)

@@ -22,6 +22,9 @@ from robrep_eval.commands.cli import main as eval_main
 from zoo.commands.cli import main as zoo_main
 from zoo.encoder import Encoder, EncoderSpec, save_encoder
 
+pytestmark = pytest.mark.slow
+
+
 ENTRY: dict[str, Callable[[], object]] = {
     "robrep-eval": eval_main,
     "robrep-zoo": zoo_main,

@@ -76,6 +76,7 @@ def figures(folder: Path) -> dict[str, Any]:
     return dict(found)
 
 
+@pytest.mark.slow
 def test_every_combination_is_the_run_of_its_single_command(
     call: Any, models: list[Path], tmp_path: Path
 ) -> None:
@@ -258,6 +259,7 @@ def test_bad_lists_and_files_get_one_clear_error(
     assert sorted(tmp_path.iterdir()) == before
 
 
+@pytest.mark.slow
 def test_a_file_holds_what_the_command_line_would(
     call: Any, models: list[Path], tmp_path: Path
 ) -> None:

@@ -139,6 +139,7 @@ def test_full_reports_them_beside_and_never_in_the_robust_accuracy(
     assert result.robust.value == result.clean.value == 1.0
 
 
+@pytest.mark.slow
 def test_other_images_are_measured_anew(classifier: Classifier, tmp_path: Path) -> None:
     """Official arrays after generated ones, and arrays that were mended since."""
     data = photographs(20).subset([3, 4, 7])

@@ -183,6 +183,7 @@ def test_an_honest_classifier_raises_no_flag() -> None:
     assert unhealthy(check_health(subject(honest()), "full")) == []
 
 
+@pytest.mark.slow
 def test_a_robust_encoder_raises_no_flag() -> None:
     """Withstanding attacks is not by itself suspicious."""
     encoder = store.load_encoder_by_name("tarrl-digits")

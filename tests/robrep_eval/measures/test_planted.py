@@ -33,6 +33,7 @@ def named(name: str) -> Planted:
     return next(one for one in TUNED + HELD_OUT if one.name == name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "check"), QUICK.items())
 def test_a_planted_defence_is_named(name: str, check: str) -> None:
     found = row(behind(named(name), undefended()), images=24, battery="apgd-ce")

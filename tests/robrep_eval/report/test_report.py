@@ -53,6 +53,9 @@ from zoo.records import Outcome, Verdict
 from zoo.result_file import read_result
 from zoo.threat import ThreatModel
 
+pytestmark = pytest.mark.slow
+
+
 N = 60
 
 

@@ -17,7 +17,7 @@ from robrep_eval import evaluate
 from robrep_eval.report import write_overview, write_report
 from zoo.classifier import Classifier
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 # Text whose contrast with what lies behind it is below WCAG 2's 4.5 (3 for large text).
 FAINT = """() => {

@@ -218,6 +218,7 @@ def test_doubts_are_the_health_checks_that_object(evaluated: Evaluated) -> None:
     assert doubts(measured.health) == ["Gradients vanish.", "Steps are few."]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["--json", "--markdown", "--latex", None])
 def test_the_command(evaluated: Evaluated, form: str | None) -> None:
     command = [sys.executable, "-m", "zoo", "leaderboard"]

@@ -505,6 +505,7 @@ def test_colours_are_told_apart_by_every_eye(
             assert np.linalg.norm(a - b) > 18, eye
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])

@@ -21,6 +21,9 @@ from zoo.collection.store import load_encoder_by_name
 from zoo.errors import UserError
 from zoo.records import Card, read_record
 
+pytestmark = pytest.mark.slow
+
+
 Sets = int | None
 
 

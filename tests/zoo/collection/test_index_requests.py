@@ -17,6 +17,8 @@ from zoo.collection.index import INDEX, scan
 from zoo.commands.completion import encoder_names
 from zoo.records import write_record
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -27,6 +27,8 @@ from zoo.submission.requirements import check_defence
 from zoo.threat import ThreatModel
 from zoo.verification import load_named_classifier, load_named_dataset
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
