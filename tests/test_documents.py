@@ -110,7 +110,7 @@ def test_blocks_run(page: list[Block], tmp_path: Path) -> None:
     _run(page, tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("page", _to_run(slow=True), ids=lambda page: page[0].page)
 def test_slow_blocks_run(page: list[Block], tmp_path: Path) -> None:

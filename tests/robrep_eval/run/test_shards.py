@@ -22,9 +22,6 @@ from zoo.files import read_tensors
 from zoo.result_file import read_result
 from zoo.verification import verify_folder
 
-pytestmark = pytest.mark.slow
-
-
 ARGUMENTS = ["--dataset", "digits", "--eps", "0.12", "--limit", "24", "-q"]
 ATTACKS = ["--attacks", "apgd-ce", "--chunk-size", "6"]
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -72,6 +69,7 @@ def _wait_for(output: Path, pattern: str, process: subprocess.Popen[str]) -> Non
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_it_goes_on_to_the_same_result(
     command: list[str], whole: Any, tmp_path: Path
 ) -> None:
@@ -89,6 +87,7 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_result(
     assert _result(output) == whole
 
 
+@pytest.mark.slow
 def test_two_processes_find_what_one_finds(
     command: list[str], whole: Any, tmp_path: Path
 ) -> None:
@@ -100,6 +99,7 @@ def test_two_processes_find_what_one_finds(
     assert _result(output) == whole
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_costs_its_chunk_and_not_the_run(
     command: list[str], whole: Any, tmp_path: Path
 ) -> None:
@@ -165,7 +165,7 @@ def _photographs(root: Path) -> Path:
     return root
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(1800)  # six processes that import torch, on a busy machine
 @pytest.mark.parametrize("arch", ["timm:resnet18", "timm:vit_tiny_patch16_224"])
 def test_photographs_end_to_end_with_a_killed_process(
