@@ -23,6 +23,13 @@ SOURCE = click.option(
     metavar="WHERE",
     help="embedded (default), a folder, https://HOST/PATH or hf://ORG/REPO.",
 )
+RUNS = click.argument(
+    "runs",
+    nargs=-1,
+    required=True,
+    metavar="RUN...",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+)
 DATA_DIR = click.option(
     "--data-dir",
     type=click.Path(file_okay=False, path_type=Path),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import rich_click as click
 
-from zoo.commands.options import DATA_DIR, SOURCE
+from zoo.commands.options import DATA_DIR, RUNS, SOURCE
 from zoo.plain_text import plain
 
 if TYPE_CHECKING:
@@ -32,13 +32,7 @@ def init(folder: Path) -> None:
 
 
 @results.command()
-@click.argument(
-    "runs",
-    nargs=-1,
-    required=True,
-    metavar="RUN...",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-)
+@RUNS
 @click.option("--to", required=True, type=FOLDER, help="The repository.")
 @click.option(
     "--weights",

@@ -6,18 +6,12 @@ from pathlib import Path
 
 import rich_click as click
 
-from zoo.commands.options import DATA_DIR, SOURCE
+from zoo.commands.options import DATA_DIR, RUNS, SOURCE
 from zoo.plain_text import plain
 
 
 @click.command()
-@click.argument(
-    "runs",
-    nargs=-1,
-    required=True,
-    metavar="RUN...",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-)
+@RUNS
 @click.option("--to", required=True, help="A folder, or hf://ORG/REPO.")
 @click.option("--entry", help="Name of the entry, if the usual one is taken.")
 @DATA_DIR
@@ -49,13 +43,7 @@ def publish(
 
 @click.command("worst-case")
 @click.argument("reference", metavar="ENCODER/ENTRY")
-@click.argument(
-    "runs",
-    nargs=-1,
-    required=True,
-    metavar="RUN...",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-)
+@RUNS
 @click.option(
     "--to",
     required=True,
