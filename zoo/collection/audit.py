@@ -192,7 +192,8 @@ def _audit_encoder(source: Source, row: EncoderRow) -> list[tuple[str, str]]:
 def _audit_entry(
     source: Source, row: EncoderRow, entry: str, data_dir: Path | None, device: str
 ) -> list[tuple[str, str]]:
-    from zoo.collection.entries import read_entry, verify_entry
+    from zoo.collection.entries import read_entry
+    from zoo.collection.entry_verification import verify_entry
 
     found = verify_entry(
         source, read_entry(source, row, entry), data_dir=data_dir, device=device

@@ -10,7 +10,6 @@ the named battery stands for, and only running it again can confirm that.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
@@ -19,24 +18,18 @@ from pydantic import model_validator
 
 from zoo.batteries import shown
 from zoo.collection.index import ENTRIES, ENTRY, EncoderRow, FileRecord
-from zoo.collection.public import public_result
 from zoo.collection.sources import Source
-from zoo.collection.worst_case import WorstCase, check_counts, read_claims, read_worst
-from zoo.datasets.local import noted
+from zoo.collection.worst_case import WorstCase, read_worst
 from zoo.errors import VerificationError
-from zoo.files import read_tensors, write_tensors
-from zoo.moments import ahead
+from zoo.files import read_tensors
 from zoo.records import (
-    Card,
     Name,
     Record,
     Result,
     Sha256,
-    Training,
     read_record,
-    write_record,
 )
-from zoo.result_file import RESULT, read_result, write_result
+from zoo.result_file import RESULT, read_result
 from zoo.selection import SELECTED, as_limit
 from zoo.task_version import version_of
 from zoo.threat import ThreatModel
@@ -45,9 +38,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from zoo.classifier import Classifier
-    from zoo.datasets.base import Dataset
     from zoo.encoder import Encoder
-    from zoo.verification import Finding
 
 HEAD = "head.safetensors"
 WHOLE = "classifier.safetensors"
@@ -172,7 +163,7 @@ def _read_result(source: Source, row: EncoderRow, entry: Entry) -> Result:
     place = f"{ENTRIES}/{entry.name}"
     files = [entry.result, *filter(None, (entry.columns,))]
     for file in files:
-        _same(row, f"{place}/{file.path}", file)
+        same_file(row, f"{place}/{file.path}", file)
 
     def beside(name: str) -> Path:
         if entry.columns is None or entry.columns.path != name:
@@ -184,7 +175,7 @@ def _read_result(source: Source, row: EncoderRow, entry: Entry) -> Result:
     return read_result(source.fetch(row, f"{place}/{entry.result.path}"), beside)
 
 
-def _same(row: EncoderRow, path: str, stated: FileRecord) -> None:
+def same_file(row: EncoderRow, path: str, stated: FileRecord) -> None:
     listed = row.file(path)
     if (listed.sha256, listed.size) != (stated.sha256, stated.size):
         raise VerificationError(
@@ -210,7 +201,7 @@ def load_classifier(source: Source, published: Published) -> Classifier:
         )
     encoder = load_encoder_by_name(row.card.name, source)
     path = f"{ENTRIES}/{entry.name}/{entry.classifier.path}"
-    _same(row, path, entry.classifier)
+    same_file(row, path, entry.classifier)
     classifier = _assemble(encoder, source.fetch(row, path), result)
     if fingerprint(classifier) != result.model.weights_sha256:
         raise VerificationError(
@@ -267,175 +258,3 @@ def _check_fine_tuned(tuned: nn.Module, published: Encoder) -> None:
             "protocol aff: the encoder was not fine-tuned, its weights are those of "
             "the published one"
         )
-
-
-def verify_entry(
-    source: Source,
-    published: Published,
-    *,
-    data_dir: Path | None = None,
-    images: str | None = None,
-    device: str = "cpu",
-) -> list[Finding]:
-    """Recomputes an entry from what is published, with forward passes only.
-
-    Args:
-        source: Where it is published.
-        published: As `read_entry` returns it.
-        data_dir: Where the dataset lies.
-        images: Where images of one's own are (imagefolder:PATH).
-        device: Where to run the classifier.
-
-    Raises:
-        UserError: a file or the dataset is missing or damaged.
-        VerificationError: a claim does not hold; says which.
-    """
-    from zoo import verification
-    from zoo.deltas import unpack
-
-    entry, result = published.entry, published.result
-    if entry.protocol != protocol(result):
-        raise VerificationError(
-            f"protocol: stated {entry.protocol}, the result says {protocol(result)}"
-        )
-    trained, card = result.model.training, published.row.card
-    if trained is not None and trained != card.training:
-        raise VerificationError(
-            f"the result says {_difference(trained, card.training)} of the training, "
-            "which the card says otherwise"
-        )
-    classifier = load_classifier(source, published)
-    data = verification.load_named_dataset(result, data_dir, images)
-    path = f"{ENTRIES}/{entry.name}/{entry.deltas.path}"
-    _same(published.row, path, entry.deltas)
-    tensors, _ = read_tensors(source.fetch(published.row, path))
-    claims = unpack(tensors, data)
-    weights = verification.Finding(
-        "weights", f"{result.model.weights_sha256[:12]}..., encoder and head"
-    )
-    found = verification.verify(
-        result,
-        classifier.to(device),
-        claims,
-        data,
-        data_dir=data_dir,
-        images=images,
-        device=device,
-    )
-    more = _check_worst(source, published, classifier, data, device)
-    return [weights, *found, *more, *_warnings(result)]
-
-
-def _check_worst(
-    source: Source,
-    published: Published,
-    classifier: Classifier,
-    data: Dataset,
-    device: str,
-) -> list[Finding]:
-    """What was found beyond the battery, checked as the entry's own evidence is."""
-    from zoo.verification import Finding, check_claims
-
-    worst, result = published.worst, published.result
-    if worst is None:
-        return []
-    claims = read_claims(source, published.row, worst, data)
-    check_counts(worst, result, claims)
-    check_claims(result, classifier, claims, data, device)
-    return [Finding("worst case known", str(worst))]
-
-
-def _warnings(result: Result) -> Iterator[Finding]:
-    """About a result that nobody else can make again, or that is from the future."""
-    from zoo.verification import Finding
-
-    made = result.provenance
-    if made.changed:
-        text = f"{str(made.revision)[:12]}, with changes not committed"
-        yield Finding("warning", f"made by robrep of revision {text}")
-    if ahead(made.created):
-        yield Finding("warning", f"states that it was made on {made.created:%Y-%m-%d}")
-
-
-def _difference(training: Training, other: Training) -> str:
-    """The first field in which they differ, with its value in the first."""
-    name = next(
-        name
-        for name in Training.model_fields
-        if getattr(training, name) != getattr(other, name)
-    )
-    return f"{name} = {getattr(training, name)!r}"
-
-
-def build_entry(
-    run: Path,
-    encoder: Encoder,
-    card: Card,
-    folder: Path,
-    *,
-    name: str | None = None,
-    data_dir: Path | None = None,
-) -> Entry:
-    """Turns the folder of an evaluation into an entry.
-
-    Files are compared by hash; whether the claims hold is for `verify_entry` to say, of
-    the entry as it was packed.
-
-    Args:
-        run: Holds result.json, classifier.safetensors and adversarials.safetensors.
-        encoder: The one that the entry will belong to.
-        card: Its card.
-        folder: The encoder's folder; the entry goes to its `entries/NAME`.
-        name: Of the entry; by default `entry_name`.
-        data_dir: Where the dataset lies.
-
-    Raises:
-        UserError: a file is missing or damaged.
-        VerificationError: a file is not the one that the result names.
-    """
-    from zoo import verification
-    from zoo.deltas import pack
-
-    result = read_result(run)
-    classifier = verification.load_named_classifier(run, result)
-    data = verification.load_named_dataset(result, data_dir, noted(run))
-    claims = verification.read_claims(run, result, data)
-    result = public_result(result, card)
-    place = folder / ENTRIES / (name or entry_name(result))
-    kept = _write_classifier(classifier, encoder, place, protocol(result))
-    write_tensors(
-        place / DELTAS, pack(classifier, claims, data, result.threat), {"version": 1}
-    )
-    columns = write_result(place, result)
-    entry = Entry(
-        name=place.name,
-        encoder=card.name,
-        weights_sha256=card.sha256,
-        protocol=protocol(result),
-        result=FileRecord.of(place, RESULT),
-        columns=FileRecord.of(place, columns),
-        classifier=FileRecord.of(place, kept),
-        deltas=FileRecord.of(place, DELTAS),
-    )
-    write_record(place / ENTRY, entry)
-    return entry
-
-
-def _write_classifier(
-    classifier: Classifier, encoder: Encoder, place: Path, protocol: str
-) -> str:
-    """The head alone if the encoder is the published one; returns the file's name."""
-    from zoo.classifier_file import save_classifier
-    from zoo.encoder import fingerprint
-
-    head = classifier.linear
-    if protocol in OWN_WEIGHTS or head is None:
-        save_classifier(classifier, place / WHOLE)
-        return WHOLE
-    if fingerprint(classifier.encoder) != fingerprint(encoder):
-        raise VerificationError(
-            f"the evaluation fitted its head on another encoder than the one published "
-            f"(protocol {protocol} leaves the encoder as it is)"
-        )
-    write_tensors(place / HEAD, head.state_dict(), {})
-    return HEAD

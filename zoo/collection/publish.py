@@ -17,11 +17,9 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
-from zoo.collection.entries import (
-    build_entry,
-    read_entry,
-    verify_entry,
-)
+from zoo.collection.entries import read_entry
+from zoo.collection.entry_packing import build_entry
+from zoo.collection.entry_verification import verify_entry
 from zoo.collection.index import (
     CARD,
     ENTRY,

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from zoo.classifier import Classifier
 from zoo.collection import worst_case
-from zoo.collection.entries import Published, load_classifier, read_entry, verify_entry
+from zoo.collection.entries import Published, load_classifier, read_entry
+from zoo.collection.entry_verification import verify_entry
 from zoo.collection.index import ENTRIES, INDEX, EncoderRow, FileRecord, write_index
 from zoo.collection.model_card import README, readme
 from zoo.collection.publish import LOCK

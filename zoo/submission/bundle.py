@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zoo.collection.entries import Published, load_classifier, read_entry, verify_entry
+from zoo.collection.entries import Published, load_classifier, read_entry
+from zoo.collection.entry_verification import verify_entry
 from zoo.collection.index import ENTRIES
 from zoo.collection.model_card import template
 from zoo.collection.sources import Source
