@@ -21,6 +21,7 @@ from robrep_eval.measures.health import (
     gradient,
     model,
     outcome,
+    planted,
     standing,
 )
 from robrep_eval.measures.health.subject import Subject
@@ -50,7 +51,7 @@ DEFAULT: tuple[Check, ...] = (
     standing.other_losses,
     standing.decision_probe,
     standing.surrogate,
-    attack.finds_planted,
+    planted.finds_planted,
     outcome.worst_case,
     outcome.inside_the_ball,
 )

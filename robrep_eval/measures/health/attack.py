@@ -11,9 +11,9 @@ from dataclasses import replace
 from itertools import pairwise
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from robrep_eval.attacks.pgd import ascend, ascend_each
+from robrep_eval.attacks.pgd import ascend_each
 from robrep_eval.measures.health.subject import Subject
 from zoo import margins
 from zoo.ball import project, random_start, steepest
@@ -25,8 +25,6 @@ from zoo.threat import ThreatModel
 STEPS = 40
 RELATIVE_STEP = 0.1
 RANDOM_DRAWS = 20
-PLANTED_IMAGES = 64
-PLANTED_LIMIT = 0.05
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -236,63 +234,3 @@ def _one_step(subject: Subject) -> Tensor:
         step_size=subject.threat.eps,
         layout=subject.layout,
     )
-
-
-def finds_planted(subject: Subject) -> Flag:
-    """16: the attack finds adversarial examples that were put there."""
-    missed, share = missed_plants(subject, subject.classifier.encoder)
-    return Flag(
-        check="finds_planted",
-        status=Status.FAIL if share > PLANTED_LIMIT else Status.PASS,
-        summary=(
-            f"the attack misses {share:.0%} of adversarial examples that were "
-            "planted for it: a surviving image proves nothing"
-            if share > PLANTED_LIMIT
-            else "the attack finds planted adversarial examples"
-        ),
-        value=share,
-        limit=PLANTED_LIMIT,
-        examples=missed if share > PLANTED_LIMIT else [],
-    )
-
-
-def missed_plants(subject: Subject, encoder: nn.Module) -> tuple[list[int], float]:
-    """Ids and share of images whose planted adversarial the attack does not find.
-
-    Each image gets a binary head of its own, on frozen features z: it separates g(x)
-    from g(x'), where x' is a random point of the ball, by a plane at 0.9 of the way.
-    So x' is adversarial for certain, and an attack that cannot cross the plane cannot
-    be trusted anywhere (after Zimmermann et al. 2022, arXiv 2206.13991). It starts at
-    the image and, for an honest encoder's odd local maximum, once more elsewhere.
-
-    Args:
-        subject: Its first images take part.
-        encoder: g, images to (N, d).
-    """
-    x = subject.x[:PLANTED_IMAGES].to(subject.layout.device)
-    generator = subject.generator()
-    with torch.no_grad():
-        z = encoder(x)
-        far = random_start(x, subject.threat, generator)
-        direction = encoder(far) - z
-    size = direction.square().sum(dim=1)
-
-    def crossed(images: Tensor) -> Tensor:
-        share: Tensor = ((encoder(images) - z) * direction).sum(dim=1) / size
-        return share + 0 * images.flatten(1).sum(dim=1)
-
-    usable = (size > 0).cpu()
-    missed = usable
-    for start in (x, random_start(x, subject.threat, generator)):
-        found = ascend(
-            crossed,
-            x,
-            subject.threat,
-            steps=STEPS,
-            step_size=RELATIVE_STEP * subject.threat.eps,
-            start=start,
-            keep_best=True,
-        )
-        with torch.no_grad():
-            missed = missed & ~(crossed(found).cpu() > 0.9)
-    return subject.shown(missed), float(missed.sum()) / max(1, int(usable.sum()))

@@ -9,14 +9,13 @@ import torch
 from torch import nn
 
 from robrep_eval.measures.health.attack import (
-    PLANTED_LIMIT,
     STEPS,
     held,
     margin_loss,
-    missed_plants,
     pgd,
     probability_margin,
 )
+from robrep_eval.measures.health.planted import LIMIT, missed_plants
 from robrep_eval.measures.health.subject import Subject
 from zoo.classifier import Classifier, double
 from zoo.margins import cross_entropy, difference, margin
@@ -224,14 +223,14 @@ def breaks_control(subject: Subject) -> Flag:
     missed, share = missed_plants(subject, nn.Flatten())
     return Flag(
         check="breaks_control",
-        status=Status.FAIL if share > PLANTED_LIMIT else Status.PASS,
+        status=Status.FAIL if share > LIMIT else Status.PASS,
         summary=(
             f"the attack misses {share:.0%} of adversarial examples of a control "
             "that defends nothing: its steps do not fit this radius or these pixels"
-            if share > PLANTED_LIMIT
+            if share > LIMIT
             else "the attack breaks a control that defends nothing"
         ),
         value=share,
-        limit=PLANTED_LIMIT,
-        examples=missed if share > PLANTED_LIMIT else [],
+        limit=LIMIT,
+        examples=missed if share > LIMIT else [],
     )

@@ -19,7 +19,14 @@ from benchmarks.planted.defences import (
     jpeg,
 )
 from robrep_eval.attacks.battery import is_black_box
-from robrep_eval.measures.health import Subject, attack, check_health, second_look
+from robrep_eval.attacks.pgd import ascend
+from robrep_eval.measures.health import (
+    Subject,
+    attack,
+    check_health,
+    planted,
+    second_look,
+)
 from robrep_eval.measures.health.black_box import white_box_beats_black_box
 from robrep_eval.measures.health.full import breaks_control, twin_transfer
 from robrep_eval.measures.health.gradient import (
@@ -31,6 +38,7 @@ from robrep_eval.measures.health.model import deterministic
 from robrep_eval.measures.health.outcome import inside_the_ball, worst_case
 from robrep_eval.probes.logistic import fit_linear
 from zoo import datasets
+from zoo.ball import random_start
 from zoo.classifier import Classifier
 from zoo.collection import store
 from zoo.measurements import Flag, HealthReport, Status
@@ -199,7 +207,7 @@ def test_an_attack_with_steps_too_short_misses_the_control(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert breaks_control(subject(honest(), n=40)).value == 0
-    monkeypatch.setattr(attack, "RELATIVE_STEP", 1e-3)
+    monkeypatch.setattr(planted, "RELATIVE_STEP", 1e-3)
     flag = breaks_control(subject(honest(), n=40))
     assert flag.status is Status.FAIL
     assert len(flag.examples) == 20
@@ -216,9 +224,42 @@ def test_a_head_that_hides_the_gradient_has_a_twin_that_shows_it() -> None:
 
 
 def test_a_cut_gradient_misses_every_plant() -> None:
-    flag = attack.finds_planted(subject(defended(detached), n=40))
+    flag = planted.finds_planted(subject(defended(detached), n=40))
     assert flag.status is Status.FAIL
     assert flag.value == 1
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2, 40])
+def test_plants_are_found_by_the_first_image_that_crosses(
+    steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by an attack of full length that keeps its best image."""
+    some = subject(honest(), n=60)
+    encoder, generator = some.classifier.encoder, some.generator()
+    with torch.no_grad():
+        z = encoder(some.x)
+        way = encoder(random_start(some.x, some.threat, generator)) - z
+
+    def share(images: Tensor) -> Tensor:
+        return ((encoder(images) - z) * way).sum(dim=1) / way.square().sum(dim=1)
+
+    missed = torch.ones(len(z), dtype=torch.bool)
+    for start in (some.x, random_start(some.x, some.threat, generator)):
+        best = ascend(
+            share,
+            some.x,
+            some.threat,
+            steps=steps,
+            step_size=0.1 * some.threat.eps,
+            start=start,
+            keep_best=True,
+        )
+        with torch.no_grad():
+            missed &= share(best) <= 0.9
+    monkeypatch.setattr(planted, "STEPS", steps)
+    ids, value = planted.missed_plants(some, encoder)
+    assert ids == some.shown(missed)
+    assert value == float(missed.float().mean())
 
 
 def test_few_classes_alone_are_no_flaw() -> None:

@@ -1,0 +1,106 @@
+"""Does the attack find adversarial examples that were planted for it?
+
+Zimmermann et al. 2022, arXiv 2206.13991. The number refers to the table in
+docs/concepts/health.md.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from robrep_eval.measures.health.attack import RELATIVE_STEP, STEPS
+from robrep_eval.measures.health.subject import Subject
+from zoo.ball import project, random_start, steepest
+from zoo.measurements import Flag, Status
+
+IMAGES = 64
+LIMIT = 0.05
+
+
+def finds_planted(subject: Subject) -> Flag:
+    """16: the attack finds adversarial examples that were put there."""
+    missed, share = missed_plants(subject, subject.classifier.encoder)
+    return Flag(
+        check="finds_planted",
+        status=Status.FAIL if share > LIMIT else Status.PASS,
+        summary=(
+            f"the attack misses {share:.0%} of adversarial examples that were "
+            "planted for it: a surviving image proves nothing"
+            if share > LIMIT
+            else "the attack finds planted adversarial examples"
+        ),
+        value=share,
+        limit=LIMIT,
+        examples=missed if share > LIMIT else [],
+    )
+
+
+def missed_plants(subject: Subject, encoder: nn.Module) -> tuple[list[int], float]:
+    """Ids and share of images whose planted adversarial the attack does not find.
+
+    Each image gets a binary head of its own, on frozen features z: it separates g(x)
+    from g(x'), where x' is a random point of the ball, by a plane at 0.9 of the way.
+    So x' is adversarial for certain, and an attack that cannot cross the plane cannot
+    be trusted anywhere (after Zimmermann et al. 2022, arXiv 2206.13991). It starts at
+    the image and, for an honest encoder's odd local maximum, once more elsewhere.
+
+    Args:
+        subject: Its first images take part.
+        encoder: g, images to (N, d).
+    """
+    x = subject.x[:IMAGES].to(subject.layout.device)
+    generator = subject.generator()
+    with torch.no_grad():
+        z = encoder(x)
+        far = random_start(x, subject.threat, generator)
+        direction = encoder(far) - z
+    usable = direction.square().sum(dim=1) > 0
+    missed = usable
+    for start in (x, random_start(x, subject.threat, generator)):
+        missed = missed & ~_crosses(
+            encoder, (x, start), (z, direction), subject, missed
+        )
+    missed, usable = missed.cpu(), usable.cpu()
+    return subject.shown(missed), float(missed.sum()) / max(1, int(usable.sum()))
+
+
+def _crosses(
+    encoder: nn.Module,
+    images: tuple[Tensor, Tensor],
+    planes: tuple[Tensor, Tensor],
+    subject: Subject,
+    wanted: Tensor,
+) -> Tensor:
+    """Bool (n,): the attack crossed an image's plane; one that has leaves at once.
+
+    Args:
+        encoder: Images to (n, d).
+        images: The clean ones and those that the attack starts from, (n, C, H, W).
+        planes: Clean features and the direction of each plane, (n, d).
+        subject: Its threat model.
+        wanted: Bool (n,), the images to attack.
+    """
+    (clean, start), (z, direction) = images, planes
+    step = RELATIVE_STEP * subject.threat.eps
+    crossed = torch.zeros_like(wanted)
+    rows = wanted.nonzero().flatten()
+    current = project(start, clean, subject.threat)[rows]
+    for _ in range(STEPS + 1):
+        if not len(rows):
+            break
+        with torch.enable_grad():
+            leaf = current.detach().requires_grad_()
+            along = ((encoder(leaf) - z[rows]) * direction[rows]).sum(dim=1)
+            share = along / direction[rows].square().sum(dim=1)
+            value = share + 0 * leaf.flatten(1).sum(dim=1)
+            (gradient,) = torch.autograd.grad(value.sum(), leaf)
+        far = value.detach() > 0.9
+        crossed[rows[far]] = True
+        current = project(
+            leaf.detach() + step * steepest(gradient, subject.threat.norm),
+            clean[rows],
+            subject.threat,
+        )[~far]
+        rows = rows[~far]
+    return crossed
