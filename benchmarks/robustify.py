@@ -32,7 +32,7 @@ from zoo.records import Card, Result, read_record
 
 ROWS: dict[str, dict[str, Any]] = {
     "FARE": {"method": "fare"},
-    "LORE": {"method": "lore", "options": {"rho": 0.1}},
+    "LORE": {"method": "lore", "options": {"rho": 0.25}},
     "cosine": {"method": "cosine"},
     "displacement": {"method": "displacement", "options": {"weight": 5.0}},
 }

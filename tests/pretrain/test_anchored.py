@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+import torch.nn.functional as F
 from pretraining import THREAT, Plain, batch, method
 from torch import Tensor, nn
 
@@ -140,6 +141,23 @@ class TestLore:
             moved.append(not torch.equal(before, weight))
         assert moved == [False, False, False, False, True] * 2
 
+    @pytest.mark.parametrize("length", [1, 30])
+    def test_the_price_moves_as_slowly_for_many_long_features(
+        self, length: float
+    ) -> None:
+        """By the published rate; of raw features one step moved it by tens."""
+        made = _from_itself("lore", {}, Wide)
+        assert isinstance(made, LORE)
+        anchor = length * F.normalize(torch.rand(64, 1280), dim=1)
+        torch.testing.assert_close(made.price(anchor), made.price(7 * anchor))
+        optimizer = torch.optim.AdamW(made.multiplier.parameters(), lr=5e-4)
+        before = made.price(anchor).mean().item()
+        for _ in range(20):
+            optimizer.zero_grad()
+            (-made.price(anchor).mean()).backward()
+            optimizer.step()
+        assert 0.01 < made.price(anchor).mean().item() - before < 4
+
     def test_the_constraint_holds_at_the_end_and_fare_breaks_it(self) -> None:
         rho = 0.03
         fare = _drift("fare", {}, steps=100)
@@ -148,24 +166,34 @@ class TestLore:
         assert fare > 1.5 * rho
 
 
-def _drift(name: str, options: dict[str, object], steps: int) -> float:
-    """Of clean views after training, as a share of the squared lengths.
-
-    The student starts as its teacher, a network without batch statistics.
-    """
+def _from_itself(
+    name: str, options: dict[str, object], network: type[Plain] = Plain
+) -> Method:
+    """A method whose student starts as its teacher, without batch statistics."""
     kind = methods.get(name)
-    made = kind(
+    return kind(
         Materials(
-            encoder=Plain(),  # type: ignore[arg-type]
+            encoder=network(),  # type: ignore[arg-type]
             options=kind.Options.model_validate(options),
             threat=THREAT,
             attack=AttackSettings(steps=2),
             projector=ProjectorSettings(),
             augment=AugmentSettings(),
             classes=2,
-            teacher=Plain(),  # type: ignore[arg-type]
+            teacher=network(),  # type: ignore[arg-type]
         )
-    ).train()
+    )
+
+
+class Wide(Plain):
+    """As wide as EfficientNet-Lite0."""
+
+    dim = 1280
+
+
+def _drift(name: str, options: dict[str, object], steps: int) -> float:
+    """Of clean views after training, as a share of the squared lengths."""
+    made = _from_itself(name, options).train()
     settings = OptimizerSettings(name="adamw", lr=3e-3, weight_decay=0)
     optimizer = build_optimizer(made, settings, made.rates())
     schedule = build_schedule(optimizer, settings, steps)
