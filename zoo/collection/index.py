@@ -24,8 +24,9 @@ from pydantic import (
     model_validator,
 )
 
+from zoo.collection.pieces import described, whole_name
 from zoo.errors import UserError, nearest
-from zoo.files import sha256_file, write_text
+from zoo.files import write_text
 from zoo.records import Card, Name, Record, Sha256, read_record, validated
 
 T = TypeVar("T")
@@ -83,9 +84,9 @@ class FileRecord(Record):
 
     @classmethod
     def of(cls, folder: Path, path: str) -> Self:
-        """Describes `folder / path`."""
-        file = folder / path
-        return cls(path=path, sha256=sha256_file(file), size=file.stat().st_size)
+        """Describes `folder / path`, which may lie in pieces."""
+        sha256, size = described(folder / path)
+        return cls(path=path, sha256=sha256, size=size)
 
 
 class EncoderRow(Record):
@@ -198,9 +199,11 @@ def describe_folder(folder: Path, place: str) -> EncoderRow:
     """
     card = read_record(folder / CARD, Card)
     paths = sorted(
-        str(path.relative_to(folder).as_posix())
-        for path in folder.rglob("*")
-        if _is_content(path)
+        {
+            path.with_name(whole_name(path.name)).relative_to(folder).as_posix()
+            for path in folder.rglob("*")
+            if _is_content(path)
+        }
     )
     row = {
         "card": card,

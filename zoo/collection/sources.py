@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 from zoo.collection.index import INDEX, EncoderRow, FileRecord, Index, scan
+from zoo.collection.pieces import whole
 from zoo.collection.serial import goes_back
 from zoo.errors import UserError
 from zoo.files import sha256_file
@@ -71,7 +72,7 @@ class FolderSource(Source):
         return scan(self.root)
 
     def _fetch(self, row: EncoderRow, file: FileRecord) -> Path:
-        path = self.root / row.located(file.path)
+        path = whole(self.root / row.located(file.path), file.sha256)
         check_file(path, file, again="get it again")
         return path
 

@@ -13,6 +13,7 @@ import torch
 from zoo_collection import add_encoder
 
 from zoo.collection.index import INDEX, scan, write_index
+from zoo.collection.pieces import cut
 from zoo.collection.sources_embedded import (
     ELSEWHERE,
     EMBEDDED_FOLDER,
@@ -46,6 +47,34 @@ def test_a_checkout_finds_what_lies_in_its_collection(tmp_path: Path) -> None:
     assert fingerprint(found) == fingerprint(large)
     embedded = source.fetch(source.find("small-digits"), "model.safetensors")
     assert embedded.is_relative_to(package)  # the package's own comes first
+
+
+def test_weights_in_pieces_are_put_together_and_checked(tmp_path: Path) -> None:
+    package = _installed(tmp_path)
+    (tmp_path / "pyproject.toml").touch()
+    large = add_encoder(tmp_path / "collection", "large-digits", seed=1)
+    weights = tmp_path / "collection" / "large-digits" / "model.safetensors"
+    content = weights.read_bytes()
+    before = EmbeddedSource(package).find("large-digits")
+    made = cut(weights, 1000)
+    assert not weights.exists()
+    assert max(piece.stat().st_size for piece in made) <= 1000
+    assert b"".join(piece.read_bytes() for piece in made) == content
+    source = EmbeddedSource(package)
+    assert source.find("large-digits") == before
+    for _ in range(2):  # put together, then from the cache
+        found = load_encoder_by_name("large-digits", source)
+        assert fingerprint(found) == fingerprint(large)
+    joined = source.fetch(before, "model.safetensors")
+    joined.write_bytes(content[:-1] + b"x")  # damaged there: made again
+    assert source.fetch(before, "model.safetensors").read_bytes() == content
+    made[1].write_bytes(b"x" * 1000)
+    joined.unlink()
+    with pytest.raises(UserError, match="SHA-256"):
+        source.fetch(before, "model.safetensors")
+    made[1].unlink()
+    with pytest.raises(UserError, match=r"pieces 1 to \d+ of \d+"):
+        source.fetch(before, "model.safetensors")
 
 
 def test_elsewhere_the_error_says_which_source_has_it(tmp_path: Path) -> None:
