@@ -28,15 +28,17 @@ from zoo.collection.index import CARD
 from zoo.datasets import load
 from zoo.datasets.names import split_name
 from zoo.files import write_text
+from zoo.paired import paired_difference
 from zoo.records import Card, Result, read_record
+from zoo.verdicts import correct, robust
 
+ORIGINAL, FARE = "original", "FARE"
 ROWS: dict[str, dict[str, Any]] = {
-    "FARE": {"method": "fare"},
+    FARE: {"method": "fare"},
     "LORE": {"method": "lore", "options": {"rho": 0.25}},
     "cosine": {"method": "cosine"},
     "displacement": {"method": "displacement", "options": {"weight": 5.0}},
 }
-ORIGINAL = "original"
 PHOTOS = "cifar10-jpeg@3x96x96-r96"
 """Enlarged to the border, nothing cut off."""
 
@@ -91,9 +93,6 @@ def _flags() -> argparse.ArgumentParser:
     add("--only", nargs="*", choices=sorted(ROWS), help="rows to train now")
     add("--runs", type=Path, default=Path("runs/robustify"))
     add("--output", type=Path, help="where to write the Markdown table")
-    parser.set_defaults(
-        downstream=["cifar10-jpeg@3x96x96-r96", "fashion-mnist@3x96x96"]
-    )
     return parser
 
 
@@ -171,22 +170,54 @@ def _folder(given: Any, name: str) -> Path | None:
 def table(
     results: Mapping[str, Sequence[Result]], passes: dict[str, float], eps: str
 ) -> str:
-    """Markdown: clean and robust accuracy of each encoder on each set."""
-    sets = [result.dataset.name for result in next(iter(results.values()))]
-    titles = "".join(f" {name}: clean, % | robust, % |" for name in sets)
-    lines = [
-        f"| encoder | passes |{titles}",
-        "|---|--:|" + "--:|" * (2 * len(sets)),
-    ]
-    for label, found in results.items():
-        cells = "".join(f" {_shown(r.clean)} | {_shown(r.robust)} |" for r in found)
-        lines.append(f"| {label} | {passes[label]:.0f} |{cells}")
-    first = next(iter(results.values()))[0]
-    lines.append(
-        f"\nLinear probes, Linf {eps}, battery {first.battery} on {first.dataset.n} "
-        "test images of each set; in brackets 95% intervals."
+    """Markdown: clean and robust accuracy of each encoder on each set, and how far
+    each is from FARE on the same images."""
+    first = next(iter(results.values()))
+    lines = _table(
+        [f"{r.dataset.name}: clean, % | robust, %" for r in first],
+        {
+            f"{label} | {passes[label]:.0f}": [
+                f"{_shown(r.clean)} | {_shown(r.robust)}" for r in found
+            ]
+            for label, found in results.items()
+        },
+        "encoder | passes",
     )
+    lines.append(
+        f"\nLinear probes, Linf {eps}, battery {first[0].battery} on "
+        f"{first[0].dataset.n} test images of each set; in brackets 95% intervals.\n"
+    )
+    if against := results.get(FARE):
+        lines += _table(
+            [f"{r.dataset.name}: clean | robust" for r in first],
+            {
+                label: [
+                    _less(mine, fare) for mine, fare in zip(found, against, strict=True)
+                ]
+                for label, found in results.items()
+                if label not in (ORIGINAL, FARE)
+            },
+            "points more than FARE",
+        )
     return "\n".join(lines) + "\n"
+
+
+def _table(columns: list[str], rows: Mapping[str, list[str]], corner: str) -> list[str]:
+    count = 2 * len(columns) + corner.count("|")
+    head = [f"| {corner} | {' | '.join(columns)} |", f"|---|{'--:|' * count}"]
+    return head + [f"| {name} | {' | '.join(cells)} |" for name, cells in rows.items()]
+
+
+def _more(mine: Result, fare: Result) -> str:
+    """Differences on the same images, with intervals and McNemar's p."""
+    cells = []
+    for column in (correct, robust):
+        of_fare, own = column(fare.examples), column(mine.examples)
+        row = paired_difference("", of_fare, own)
+        points = f"{100 * row.difference:+.1f}"
+        span = f"[{100 * row.low:.1f}, {100 * row.high:.1f}]"
+        cells.append(f"{points} {span}, p {row.p_value:.2g}")
+    return " | ".join(cells)
 
 
 def _shown(figure: Any) -> str:
