@@ -191,9 +191,7 @@ def table(
         lines += _table(
             [f"{r.dataset.name}: clean | robust" for r in first],
             {
-                label: [
-                    _less(mine, fare) for mine, fare in zip(found, against, strict=True)
-                ]
+                label: list(map(_more, found, against))
                 for label, found in results.items()
                 if label not in (ORIGINAL, FARE)
             },
