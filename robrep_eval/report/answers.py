@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from robrep_eval.report.figures import percent
 from robrep_eval.report.gallery import Gallery
 from robrep_eval.report.material import Material
+from zoo.judgement import judge
 from zoo.measurements import BoundEstimate, HealthReport, Limit, Status
 from zoo.records import AttackRun
 
@@ -38,14 +39,16 @@ LIMITS = {
 
 def verdict(health: HealthReport | None) -> Answer:
     """Is the evaluation itself sound, by its health checks?"""
+    word = str(judge(health))
     if health is None:
-        return Answer(word="not checked", reason="no health check ran", status="warn")
+        return Answer(word=word, reason="no health check ran", status="warn")
     n = len(health.flags)
     bad = [flag for flag in health.flags if flag.status is not Status.PASS]
-    if not bad:
-        return Answer(word="sound", reason=f"{n} of {n} checks pass", status="pass")
-    reason = f"{n - len(bad)} of {n} checks pass; see {bad[0].check.replace('_', ' ')}"
-    return Answer(word="doubtful", reason=reason, status=health.worst.value)
+    reason = f"{n - len(bad)} of {n} checks pass"
+    if bad:
+        first = next((f for f in bad if f.status is Status.FAIL), bad[0])
+        reason += f"; see {first.check.replace('_', ' ')}"
+    return Answer(word=word, reason=reason, status=health.worst.value)
 
 
 def limit(bound: BoundEstimate | None) -> Answer | None:

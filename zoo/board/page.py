@@ -89,7 +89,7 @@ def _table(table: Table) -> dict[str, Any]:
 def _cell(cell: Cell) -> dict[str, Any]:
     figures = {"clean": cell.clean, "robust": cell.robust}
     shares = {k: (v.value, v.low, v.high) for k, v in figures.items()}
-    return {**shares, "doubtful": cell.doubtful}
+    return {**shares, "mark": cell.mark}
 
 
 def _entry(row: Row, texts: dict[str, int]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from zoo.board.leaderboard import Board, Row
 from zoo.datasets.derived_names import parts_of
 from zoo.datasets.names import split_name
 from zoo.errors import UserError
-from zoo.judgement import MARKED
+from zoo.judgement import mark
 from zoo.records import Proportion, Record
 from zoo.schema import Share
 
@@ -26,8 +26,8 @@ class Cell(Record):
 
     clean: Proportion
     robust: Proportion
-    doubtful: bool
-    """Whether a health check of the evaluation objected."""
+    mark: str
+    """Stands behind the robust figure: what the health checks found, or nothing."""
 
 
 class Line(Record):
@@ -132,5 +132,4 @@ def _line(found: dict[str, Row], tasks: Sequence[str], counted: Sequence[bool]) 
 
 
 def _cell(row: Row) -> Cell:
-    doubtful = row.judgement in MARKED
-    return Cell(clean=row.clean, robust=row.robust, doubtful=doubtful)
+    return Cell(clean=row.clean, robust=row.robust, mark=mark(row.judgement))

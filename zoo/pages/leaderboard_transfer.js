@@ -15,7 +15,7 @@ function transferView(tables, remember) {
   function cell(found) {
     if (found === null) return number("-");
     const [value, low, high] = found[kind.value];
-    const doubt = found.doubtful && kind.value === "robust" ? [make("span", { className: "doubt", textContent: " doubtful" })] : [];
+    const doubt = found.mark && kind.value === "robust" ? [make("span", { className: "doubt", textContent: found.mark })] : [];
     return number(make("span", { className: "figure", textContent: share(value) }), ...doubt,
       quiet(`[${share(low)}, ${share(high)}]`));
   }

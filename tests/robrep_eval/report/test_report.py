@@ -540,7 +540,12 @@ def test_nothing_proved_is_no_headline(
 
 @pytest.mark.parametrize(
     ("statuses", "word"),
-    [("pass pass", "sound"), ("pass warn", "doubtful"), ("fail warn", "doubtful")],
+    [
+        ("pass pass", "sound"),
+        ("pass warn", "doubtful"),
+        ("fail warn", "broken"),
+        ("warn fail", "broken"),
+    ],
 )
 def test_the_verdict_is_that_of_the_checks(
     shown: Contents, statuses: str, word: str
@@ -553,6 +558,9 @@ def test_the_verdict_is_that_of_the_checks(
     ]
     found = verdict(health.model_copy(update={"flags": flags}))
     assert found.word == word
+    if "fail" in statuses:  # what decides is named
+        failed = health.flags[statuses.split().index("fail")].check
+        assert failed.replace("_", " ") in found.reason
     assert verdict(None).word == "not checked"
 
 

@@ -33,7 +33,7 @@ ROWS = [
     entry("ours", "cifar10+animals", 900),
     entry("theirs", "cifar10", 520, card=LABELS),
     entry("theirs", "digits@3x32x32", 300, card=LABELS, judgement="doubtful"),
-    entry("theirs", "cifar10+animals", 890, card=LABELS),
+    entry("theirs", "cifar10+animals", 890, card=LABELS, judgement="broken"),
     entry("part", "digits@3x32x32", 990),
     entry("part", "svhn", 100),
     entry("stays", "cifar10", 999),
@@ -125,6 +125,7 @@ def test_the_view_is_chosen_filtered_and_linked_to(view: View, file: Path) -> No
     assert found[0][1:3] == ["70.0", "50.0"]
     assert found[1][1:3] == ["57.0", "30.0"]
     assert "30.0 doubtful [27.2, 32.9]" in found[1]
+    assert any(cell.startswith("89.0 broken [") for cell in found[1])
     tab.select_option("#labels", "no")
     assert "theirs" not in [row[0].split()[0] for row in lines(view)]
     tab.select_option("#kind", "clean")
