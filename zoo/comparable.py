@@ -46,11 +46,11 @@ def battery(result: Result) -> str:
     """What its name stands for; whose name lies, `zoo.recount` has refused."""
     if shown(result) == CUSTOM:
         return (
-            f"{CUSTOM}: '{result.battery}' ({result.engine}) is no battery of "
+            f"{CUSTOM}: '{result.battery}' ({result.engines}) is no battery of "
             "robrep's; not ranked with other results"
         )
     names = ", ".join(run.name for run in result.attacks) or "no attack"
-    return f"{result.battery} ({result.engine}): {names}"
+    return f"{result.battery} ({result.engines}): {names}"
 
 
 def labels(result: Result, data_dir: Path | None, own_images: str | None = None) -> str:

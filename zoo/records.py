@@ -337,6 +337,19 @@ class Result(Record):
     seconds: dict[str, float]
     provenance: Provenance
 
+    @property
+    def engines(self) -> str:
+        """Whose code ran, each once: "robrep 0.2.0 (official-rng), art 1.20.1", "none".
+
+        `engine` says which AutoAttack was asked for, also where none of it ran.
+        """
+        drawn = f" {self.engine.partition(' ')[2]}".rstrip()
+        words = (
+            run.engine + (drawn if run.engine.startswith("robrep ") else "")
+            for run in self.attacks
+        )
+        return ", ".join(dict.fromkeys(words)) or "none"
+
     def __repr__(self) -> str:
         audit = self.audit
         words = [f"clean {self.clean}"]

@@ -174,9 +174,8 @@ def footnotes(result: Result) -> list[str]:
         )
     if result.probe is not None:
         lines.append(_probe_line(result.probe))
-    engines = ", ".join(dict.fromkeys(run.engine for run in result.attacks))
     lines.append(
-        f"Engine: {engines or 'none'}; seed {result.seed}, chunks of "
+        f"Engine: {result.engines}; seed {result.seed}, chunks of "
         f"{result.chunk_size}; robrep {result.provenance.robrep}."
     )
     lines += [

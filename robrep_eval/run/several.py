@@ -2,7 +2,7 @@
 
 Each is what its single command would be, with a run folder of its own, so a killed
 command goes on where it was, and what was evaluated before is not evaluated again. One
-that fails is named in the table; the others go on.
+that fails is named in the table; the others go on. The table is written after each.
 """
 
 from __future__ import annotations
@@ -220,19 +220,32 @@ def evaluate_each(
     for path in files:
         check_place(path)
     base = files[0].parent if files else None
-    first = requests[0]
-    rows, failed = run_each(runs, tell, base)
-    summary = Summary(
-        battery=first.attacks, engine=first.engine, rows=rows, failed=failed
-    )
+
+    def keep(rows: list[SummaryRow], failed: list[Failure]) -> Summary:
+        summary = Summary(
+            battery=requests[0].attacks,
+            engine=requests[0].engine,
+            rows=rows,
+            failed=failed,
+            missing=len(runs) - len(rows) - len(failed),
+        )
+        if leading():
+            for path in files:
+                summary.save(path)
+        return summary
+
+    summary = keep(*run_each(runs, tell, base, keep))
     if leading():
         for path in files:
-            tell.saved(f"summary saved in {summary.save(path)}")
+            tell.saved(f"summary saved in {path}")
     return summary
 
 
 def run_each(
-    runs: Sequence[Request], tell: Callbacks, base: Path | None
+    runs: Sequence[Request],
+    tell: Callbacks,
+    base: Path | None,
+    keep: Callable[[list[SummaryRow], list[Failure]], object],
 ) -> tuple[list[SummaryRow], list[Failure]]:
     """Evaluates requests that have their run folders; one that fails is told apart.
 
@@ -240,11 +253,15 @@ def run_each(
         runs: In order.
         tell: Whom to tell how far it is.
         base: Folder that the rows' folders are relative to.
+        keep: Called between two evaluations with all that there is so far, so that a
+            killed command leaves it.
     """
     rows: list[SummaryRow] = []
     failed: list[Failure] = []
     fits = Fits()
     for at, request in enumerate(runs, start=1):
+        if at > 1:
+            keep(rows, failed)
         asked = asked_for(request)
         labels = request.probe.labels
         told = [*asked.values(), labels and f"{labels} labels"]

@@ -28,6 +28,7 @@ from robrep_eval.run.suite_result import (
     SuiteResult,
     suite_result,
 )
+from robrep_eval.run.summary import Failure, SummaryRow
 from zoo.errors import UserError
 from zoo.files import write_text
 from zoo.paths import user_path
@@ -106,7 +107,8 @@ def run_suite(
         tell: Whom to tell how far it is.
 
     Returns:
-        The table, also in suite.json and suite.md of the folder that holds the runs.
+        The table, also in suite.json and suite.md of the folder that holds the runs,
+        where it is written after each evaluation.
 
     Raises:
         UserError: a name that nothing is known by, or a file that is no table of a
@@ -119,12 +121,17 @@ def run_suite(
     assert isinstance(first.output, Path)
     base = first.output.parents[1]
     _check_place(base)
-    rows, failed = run_each(requests, tell, base)
-    found = suite_result(suite, requests, rows, failed, base)
+
+    def keep(rows: list[SummaryRow], failed: list[Failure]) -> SuiteResult:
+        found = suite_result(suite, requests, rows, failed, base)
+        if leading():
+            base.mkdir(parents=True, exist_ok=True)
+            write_record(base / JSON, found)
+            write_text(base / MARKDOWN, MARK + found.to_markdown())
+        return found
+
+    found = keep(*run_each(requests, tell, base, keep))
     if leading():
-        base.mkdir(parents=True, exist_ok=True)
-        write_record(base / JSON, found)
-        write_text(base / MARKDOWN, MARK + found.to_markdown())
         tell.saved(f"suite saved in {base / JSON}")
     return found
 

@@ -11,7 +11,7 @@ from typing import Literal
 from robrep_eval.run.plan import Request
 from robrep_eval.run.suite import Suite
 from robrep_eval.run.suite_figures import Answers, Estimate, figures
-from robrep_eval.run.summary import Failure, SummaryRow
+from robrep_eval.run.summary import Failure, SummaryRow, counted
 from zoo.board.text import percent
 from zoo.judgement import mark
 from zoo.records import Record, Result, Training
@@ -82,11 +82,16 @@ class SuiteResult(Record):
     totals: list[Total]
     """Of models with a result on every task, then of methods with several of them."""
     failed: list[Failure]
+    missing: int = 0
+    """Evaluations that had not run when this was written."""
 
     @property
     def title(self) -> str:
         """Suite, version, and what differs from it."""
         words = [f"suite {self.suite}, version {self.version}", self.battery]
+        if self.missing:
+            count = len(self.rows) + len(self.failed)
+            words.append(counted(count, self.missing))
         words += [] if self.own_images else [f"{self.images} images of each task"]
         words += [f"{len(self.failed)} failed"] if self.failed else []
         return ", ".join(words)
@@ -160,6 +165,7 @@ def suite_result(
         rows=told,
         totals=_totals(suite, told, base),
         failed=failed,
+        missing=len(requests) - len(rows) - len(failed),
     )
 
 

@@ -111,6 +111,13 @@ class Failure(Record):
         return f"{', '.join(filter(None, asked))}: {self.error}"
 
 
+def counted(count: int, missing: int) -> str:
+    """Evaluations that a table holds, and of how many if it does not hold all yet."""
+    if not missing:
+        return f"{count} evaluations"
+    return f"{count} of {count + missing} evaluations, the same command goes on"
+
+
 class Summary(Record):
     """Several evaluations with one battery, in the order they were asked for."""
 
@@ -119,13 +126,16 @@ class Summary(Record):
     engine: str
     rows: list[SummaryRow]
     failed: list[Failure]
+    missing: int = 0
+    """Evaluations that had not run when this was written."""
 
     @property
     def title(self) -> str:
         """What the rows share."""
         count = len(self.rows) + len(self.failed)
         failed = f", {len(self.failed)} failed" if self.failed else ""
-        return f"{count} evaluations{failed}: {self.battery}, engine {self.engine}"
+        told = counted(count, self.missing)
+        return f"{told}{failed}: {self.battery}, engine {self.engine}"
 
     @property
     def headings(self) -> tuple[str, ...]:

@@ -203,8 +203,35 @@ def test_broken_image_folders_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"cannot read image .*dog/1\.png"):
         data.images(slice(None))
     Image.new("RGB", (9, 9)).save(root / "test" / "dog" / "1.png")
-    with pytest.raises(UserError, match="is 9x9, but the first image is 5x6"):
+    with pytest.raises(UserError, match=r"1\.png has another size now"):
         data.images(slice(None))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "side", "told"),
+    [
+        (
+            [(40, 30), (320, 240), (640, 480), (640, 480)],
+            224,
+            ": 640x480 (4), 40x30 (2)",
+        ),
+        ([(90, 70), (60, 50), (70, 70)], 64, "3 sizes, width x height: 90x70 (2)"),
+        ([(9, 12), (20, 9)], 9, "0-1.png is the first that differs"),
+    ],
+)
+def test_mixed_sizes_are_listed_with_one_to_bring_them_to(
+    tmp_path: Path, sizes: list[tuple[int, int]], side: int, told: str
+) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "test" / name).mkdir(parents=True)
+        for at, size in enumerate(sizes):
+            path = tmp_path / "test" / name / f"0-{at}.png"
+            Image.new("RGB", size, "red").save(path)
+    with pytest.raises(UserError) as refused:
+        datasets.load(f"imagefolder:{tmp_path}", "test")
+    message = str(refused.value)
+    assert message.endswith(f", as imagefolder:{tmp_path}@3x{side}x{side}")
+    assert told in message
 
 
 def test_another_shape_is_a_dataset_of_its_own(digits_test: Dataset) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median_low
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +19,9 @@ from zoo.datasets.reshaped import check_channels
 from zoo.errors import UserError
 
 SHOWN = 5
-"""Names that a message lists at most."""
+"""Names, or sizes, that a message lists at most."""
+SIDES = (32, 64, 96, 128, 224)
+"""Sides of the images that networks commonly take."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +70,7 @@ def from_files(
     goal = (channels, first.height, first.width)
     shape = None if reading is None else reading.shape
     if shape is None:
-        for path, header in zip(files.paths, files.headers, strict=True):
-            _check_size(path, (header.height, header.width), goal, name)
+        _check_sizes(files, channels, name)
     else:
         check_channels(f"{name}@{reading}", channels, shape)
         goal = shape
@@ -82,7 +85,8 @@ def from_files(
             if reading is not None and shape is not None:
                 images[row] = prepared(pixels, reading)
             else:
-                _check_size(path, pixels.shape[1:], goal, name)
+                if pixels.shape[1:] != goal[1:]:
+                    raise UserError(f"{path} has another size now; start anew")
                 images[row] = pixels
         return images
 
@@ -125,15 +129,26 @@ def share_of(files: Files, split: str, reading: Reading, name: str) -> Files:
     return files.chosen(sorted(chosen.tolist()))
 
 
-def _check_size(
-    path: Path, size: tuple[int, ...], goal: tuple[int, int, int], name: str
-) -> None:
-    if size != goal[1:]:
-        raise UserError(
-            f"{path} is {size[1]}x{size[0]}, but the first image is "
-            f"{goal[2]}x{goal[1]}; bring all images to one size, or let a dataset "
-            f"called {shaped_name(name, goal)} do it"
-        )
+def _check_sizes(files: Files, channels: int, name: str) -> None:
+    """Raises `UserError` with the sizes, and one to bring the images to."""
+    found = Counter((header.width, header.height) for header in files.headers)
+    if len(found) == 1:
+        return
+    sizes = [f"{size[0]}x{size[1]} ({count})" for size, count in found.most_common()]
+    first = files.headers[0]
+    other = next(
+        path
+        for path, header in zip(files.paths, files.headers, strict=True)
+        if (header.width, header.height) != (first.width, first.height)
+    )
+    shorter = median_low(min(header.width, header.height) for header in files.headers)
+    side = max((side for side in SIDES if side <= shorter), default=shorter)
+    raise UserError(
+        f"the images of '{name}' have {len(sizes)} sizes, width x height: "
+        f"{some(sizes)}; {other.name} is the first that differs from the first image. "
+        "Bring all to the size that your network takes by the dataset's name, as "
+        f"{shaped_name(name, (channels, side, side))}"
+    )
 
 
 def some(names: Iterable[object]) -> str:

@@ -179,6 +179,9 @@ def test_a_killed_command_goes_on_where_it_was(
     killed.kill()
     killed.communicate()
     done = (tmp_path / "out" / "0.05" / "result.json").stat().st_mtime_ns
+    left = read_record(tmp_path / "out" / "summary.json", Summary)
+    assert (len(left.rows), left.missing) == (1, 1)
+    assert left.title.startswith("1 of 2 evaluations, the same command goes on: ")
     again = subprocess.run(
         words, cwd=tmp_path, capture_output=True, text=True, check=False
     )

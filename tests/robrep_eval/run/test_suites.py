@@ -305,6 +305,29 @@ def test_a_module_from_python(
         evaluate_suite(module, suite, eps=0.1, **few)  # type: ignore[call-arg]
 
 
+def test_what_is_stopped_leaves_the_table_of_what_is_finished(
+    tmp_path: Path, call: Any
+) -> None:
+    def stop(stage: str) -> None:
+        if stage.startswith("evaluation 2 of 2"):
+            raise KeyboardInterrupt
+
+    module = nn.Sequential(nn.Flatten(), nn.Linear(64, 8))
+    few: Any = {"attacks": "fgsm", "limit": 6, "measure": ()}
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_suite(module, "small.yaml", on_stage=stop, **few)
+    folder = tmp_path / "runs" / "suite-small-v2"
+    left = read_record(folder / "suite.json", SuiteResult)
+    assert [each.task for each in left.rows] == ["parity"]
+    assert (left.missing, left.totals, left.failed) == (1, [], [])
+    told = "1 of 2 evaluations, the same command goes on"
+    assert told in (folder / "suite.md").read_text()
+    found = evaluate_suite(module, "small.yaml", **few)
+    assert found.rows[:1] == left.rows
+    assert (found.missing, len(found.rows)) == (0, 2)
+    assert "goes on" not in (folder / "suite.md").read_text()
+
+
 @pytest.mark.parametrize(
     ("models", "options", "message"),
     [
