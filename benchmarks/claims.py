@@ -1,7 +1,7 @@
 """What the documentation says of one encoder against another, tested on the records.
 
     python -m benchmarks.claims              # claim, test, margin, verdict
-    python -m benchmarks.claims --markdown   # as in docs/results/index.md
+    python -m benchmarks.claims --markdown   # as in docs/results/tests.md
 
 A claim compares what was published: examples that both sides answered, paired. It says
 "ahead" (superiority: the 95% interval of A - B lies above 0) or "no more than M points
