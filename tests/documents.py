@@ -18,7 +18,8 @@ FENCE = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 LINK = re.compile(r"!?\[(?:[^\[\]]|\[[^\]]*\])*\]\(([^()\s]+(?:\([^()]*\))?[^()\s]*)\)")
-NOT_RUN, SLOW = "not run: ", "slow: "
+NOT_RUN, SLOW, LONG = "not run: ", "slow: ", "long: "
+"""What a comment begins with; then follows why, or how long the block takes."""
 IN_CI = ("first command", "test command")
 """Marks of blocks that .ci/run runs itself."""
 
@@ -29,7 +30,7 @@ class Block:
 
     page: str
     comment: str
-    """In the line above: why it is not run, or is slow."""
+    """In the line above: why it is not run, or how long it takes."""
     language: str
     code: str
 
@@ -40,7 +41,7 @@ class Block:
 
     @property
     def runs(self) -> bool:
-        """By the tests, fast or slow."""
+        """By the tests: fast, slow or long."""
         return self.command and not self.comment.startswith((NOT_RUN, *IN_CI))
 
 

@@ -14,6 +14,7 @@ import click
 import pytest
 from documents import (
     IN_CI,
+    LONG,
     NOT_RUN,
     ROOT,
     SLOW,
@@ -60,7 +61,7 @@ def test_every_block_has_a_language_and_every_reason_is_given() -> None:
         for block in found:
             assert block.language, f"{block.page}: a block without a language"
     for block in COMMANDS:
-        marked = block.comment.startswith((NOT_RUN, SLOW, *IN_CI))
+        marked = block.comment.startswith((NOT_RUN, SLOW, LONG, *IN_CI))
         assert marked or not block.comment, f"{block.page}: {block.comment}"
 
 
@@ -95,14 +96,18 @@ def _call(command: list[str], folder: Path) -> None:
     assert done.returncode == 0, f"{command[-1]}\n{done.stdout}\n{done.stderr}"
 
 
+def _marked(page: Sequence[Block], mark: str) -> bool:
+    return any(block.comment.startswith(mark) for block in page)
+
+
 def _to_run(*, slow: bool) -> list[list[Block]]:
-    """Pages with something to run; a slow block makes its page slow."""
-    runs = [[block for block in found if block.runs] for found in PAGES.values()]
-    return [
-        found
-        for found in runs
-        if found and slow == any(block.comment.startswith(SLOW) for block in found)
+    """Pages with something to run, less their long blocks; a slow one makes its page
+    slow."""
+    runs = [
+        [b for b in page if b.runs and not b.comment.startswith(LONG)]
+        for page in PAGES.values()
     ]
+    return [page for page in runs if page and slow == _marked(page, SLOW)]
 
 
 @pytest.mark.parametrize("page", _to_run(slow=False), ids=lambda page: page[0].page)
@@ -110,10 +115,23 @@ def test_blocks_run(page: list[Block], tmp_path: Path) -> None:
     _run(page, tmp_path)
 
 
-@pytest.mark.long
-@pytest.mark.timeout(1800)
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("page", _to_run(slow=True), ids=lambda page: page[0].page)
 def test_slow_blocks_run(page: list[Block], tmp_path: Path) -> None:
+    """Seven minutes of one core in all; the comments of each page say its share."""
+    _run(page, tmp_path)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize(
+    "page",
+    [[b for b in page if b.runs] for page in PAGES.values() if _marked(page, LONG)],
+    ids=lambda page: page[0].page,
+)
+def test_long_blocks_run(page: list[Block], tmp_path: Path) -> None:
+    """The suite of ten tasks: more than a minute of one core, and it needs Fashion-MNIST."""
     _run(page, tmp_path)
 
 
@@ -146,7 +164,11 @@ def test_commands_have_the_options_that_are_written(block: Block, line: str) -> 
     while isinstance(command, click.Group) and words != ["--version"]:
         verb = "run" if words[0].startswith("--") else words.pop(0)
         command = command.commands[verb]
-    known = {flag for option in command.params for flag in option.opts}
+    known = {
+        flag
+        for option in command.params
+        for flag in (*option.opts, *option.secondary_opts)
+    }
     for word in words:
         if re.match(r"--?[a-z]", word):
             assert word.split("=")[0] in known | {"--version", "--help"}, word
