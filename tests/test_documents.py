@@ -131,7 +131,7 @@ def test_slow_blocks_run(page: list[Block], tmp_path: Path) -> None:
     ids=lambda page: page[0].page,
 )
 def test_long_blocks_run(page: list[Block], tmp_path: Path) -> None:
-    """The suite of ten tasks: more than a minute of one core, and it needs Fashion-MNIST."""
+    """The suite of ten tasks: 88 seconds of one core; needs Fashion-MNIST."""
     _run(page, tmp_path)
 
 

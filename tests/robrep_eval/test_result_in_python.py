@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 from robrep_eval import evaluate
+from robrep_eval.commands.display import footnotes
 from robrep_eval.run.summary import SummaryRow
 from zoo import UserError, read_result
 from zoo.classifier import Classifier
+from zoo.comparable import battery
 from zoo.datasets.base import Dataset
 from zoo.records import Proportion, Result
 
@@ -53,6 +56,17 @@ def test_nothing_attacked_is_no_robust_figure(
     row = SummaryRow.of(result, None)
     assert row.robust is None
     assert row.cells()[-1] == "-"
+
+
+def test_report_and_check_name_the_engines_that_ran(result: Result) -> None:
+    art = f"art {version('adversarial-robustness-toolbox')}"
+    assert (result.engine, result.engines) == ("robrep", art)
+    assert battery(result) == f"fgsm ({art}): fgsm"
+    assert any(line.startswith(f"Engine: {art};") for line in footnotes(result))
+    own = result.attacks[0].model_copy(update={"engine": "robrep 0.2.0"})
+    both = {"attacks": [own, *result.attacks], "engine": "robrep (official-rng)"}
+    mixed = result.model_copy(update=both)
+    assert mixed.engines == f"robrep 0.2.0 (official-rng), {art}"
 
 
 def test_its_examples_as_a_table(result: Result) -> None:
