@@ -10,13 +10,13 @@ WORTH_A_BAR = 1 << 20
 
 
 @contextmanager
-def activity(what: str) -> Iterator[None]:
+def activity(what: str | None) -> Iterator[None]:
     """Says what is going on while it does, and nothing afterwards.
 
     Args:
-        what: Shown as it is, beside a clock of dots.
+        what: Shown as it is, beside a clock of dots; None: nothing is.
     """
-    if not sys.stderr.isatty():
+    if what is None or not sys.stderr.isatty():
         yield
         return
     from rich.console import Console

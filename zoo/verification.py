@@ -23,6 +23,7 @@ from zoo.errors import UserError, VerificationError
 from zoo.evidence import check_adversarials
 from zoo.files import read_tensors, sha256_file
 from zoo.layout import Layout
+from zoo.processes import ALONE, Company
 from zoo.records import Outcome, Result
 from zoo.recount import agree, check_figures, check_measurements
 from zoo.remeasure import check_bound, check_lipschitz
@@ -35,6 +36,8 @@ BLOCK_BYTES = 1 << 27
 """Of float32 images that are in memory together."""
 SIZES = (100, 37)
 """Of the batches of the two passes over clean images."""
+SHARED = 6
+"""Checks that end with those in which processes share forward passes."""
 TIE = 1e-5
 """Share of the spread of logits by which rounding may move one."""
 
@@ -66,6 +69,7 @@ def verify_folder(
     dataset: object | None = None,
     data_dir: Path | None = None,
     device: str = "cpu",
+    company: Company = ALONE,
 ) -> list[Finding]:
     """Re-checks `folder`/result.json and the files beside it.
 
@@ -77,6 +81,7 @@ def verify_folder(
             where they were.
         data_dir: Where a registered dataset lies.
         device: For the passes.
+        company: Processes that share them, each of which calls this.
 
     Raises:
         UserError: a file is missing or unreadable, or the dataset is not at hand.
@@ -96,6 +101,7 @@ def verify_folder(
         data_dir=data_dir,
         images=dataset if isinstance(dataset, str) else place,
         device=device,
+        company=company,
     )
 
 
@@ -228,24 +234,26 @@ def verify(
     data_dir: Path | None = None,
     images: str | None = None,
     device: str = "cpu",
+    company: Company = ALONE,
 ) -> list[Finding]:
     """All checks, in order; see `verify_folder` for what is raised.
 
-    `images` is where a user's own are, as imagefolder:PATH.
+    `images` is where a user's own are, as imagefolder:PATH. Of several processes the
+    leading one makes all checks; the others those in which forward passes are shared.
     """
     steps: list[Callable[[], Finding]] = [
         lambda: _check_dataset(result, classifier, data),
         lambda: Finding("images", comparable.images(result, data)),
         lambda: Finding("task", check_version(result)),
-        lambda: _check_clean(result, classifier, data, device),
+        lambda: _check_clean(result, classifier, data, device, company),
         lambda: _check_completeness(result, claims),
-        lambda: check_claims(result, classifier, claims, data, device),
+        lambda: check_claims(result, classifier, claims, data, device, company),
         lambda: _check_figures(result),
         lambda: Finding("battery", comparable.battery(result)),
         lambda: _check_measurements(result, classifier, data, device),
         lambda: Finding("labels", comparable.labels(result, data_dir, images)),
     ]
-    return [step() for step in steps]
+    return [step() for step in (steps if company.leads else steps[:SHARED])]
 
 
 def block(shape: tuple[int, int, int]) -> int:
@@ -271,23 +279,29 @@ def _check_dataset(result: Result, classifier: Classifier, data: Dataset) -> Fin
 
 
 def _check_clean(
-    result: Result, classifier: Classifier, data: Dataset, device: str
+    result: Result,
+    classifier: Classifier,
+    data: Dataset,
+    device: str,
+    company: Company,
 ) -> Finding:
     """Clean predictions, by fresh forward passes at two batch sizes.
 
     A prediction is what one of them gives; it is undecided only where logits are not
     finite, or rounding could decide between two classes.
     """
-    wrong: list[int] = []
+    own: list[int] = []
     stated = torch.tensor(result.examples.clean_prediction)
     size = block(data.shape)
-    for start in range(0, len(data), size):
+    for number in company.share(math.ceil(len(data) / size)):
+        start = number * size
         x = data.images(slice(start, start + size))
         part = stated[start : start + size]
         possible = _possible(classifier, x, device)
         column = (part + 1).clamp(max=result.dataset.classes).unsqueeze(1)
         agrees = possible.gather(1, column).squeeze(1) & (part < result.dataset.classes)
-        wrong += (start + (~agrees).nonzero().flatten()).tolist()
+        own += (start + (~agrees).nonzero().flatten()).tolist()
+    wrong = sorted(row for rows in company.all(own) for row in rows)
     if wrong:
         raise VerificationError(
             f"clean predictions differ for {len(wrong)} of {len(stated)} examples, "
@@ -338,7 +352,12 @@ def _check_completeness(result: Result, claims: Claims) -> Finding:
 
 
 def check_claims(
-    result: Result, classifier: Classifier, claims: Claims, data: Dataset, device: str
+    result: Result,
+    classifier: Classifier,
+    claims: Claims,
+    data: Dataset,
+    device: str,
+    company: Company = ALONE,
 ) -> Finding:
     """Each adversarial: finite, in the box, in the ball, misclassified.
 
@@ -346,28 +365,47 @@ def check_claims(
         VerificationError: the first that is not.
     """
     size = block(data.shape)
-    for start in range(0, len(claims.positions), size):
-        rows = claims.positions[start : start + size]
-        check = check_adversarials(
-            classifier,
-            data.images(rows),
-            claims.images[start : start + size],
-            data.labels[rows],
-            result.threat,
-            device=device,
-        )
-        for row, outcome, distance in zip(
-            rows.tolist(), check.outcome, check.distance.tolist(), strict=True
-        ):
-            if outcome is not Outcome.FOOLED:
-                raise VerificationError(
-                    f"the adversarial of image {result.examples.index[row]} does not "
-                    f"count: {outcome.value} (distance {distance:.6g}, {result.threat})"
-                )
+    fault = None
+    for number in company.share(math.ceil(len(claims.positions) / size)):
+        part = slice(number * size, (number + 1) * size)
+        if reason := _fault(result, classifier, claims, part, data, device):
+            fault = [number, reason]
+            break
+    if faults := sorted(filter(None, company.all(fault))):
+        raise VerificationError(str(faults[0][1]))
     return Finding(
         "adversarials",
         f"{len(claims.positions)} inside {result.threat} and [0, 1], misclassified",
     )
+
+
+def _fault(
+    result: Result,
+    classifier: Classifier,
+    claims: Claims,
+    part: slice,
+    data: Dataset,
+    device: str,
+) -> str | None:
+    """Why the first of these adversarials that does not count does not."""
+    rows = claims.positions[part]
+    check = check_adversarials(
+        classifier,
+        data.images(rows),
+        claims.images[part],
+        data.labels[rows],
+        result.threat,
+        device=device,
+    )
+    for row, outcome, distance in zip(
+        rows.tolist(), check.outcome, check.distance.tolist(), strict=True
+    ):
+        if outcome is not Outcome.FOOLED:
+            return (
+                f"the adversarial of image {result.examples.index[row]} does not "
+                f"count: {outcome.value} (distance {distance:.6g}, {result.threat})"
+            )
+    return None
 
 
 def _check_figures(result: Result) -> Finding:

@@ -76,7 +76,7 @@ def run(context: click.Context, /, **options: Any) -> None:
     summaries, estimated = options.pop("summaries"), options.pop("estimated")
     from robrep_eval.commands.display import LiveProgress, print_result, print_summary
     from robrep_eval.run.several import read_requests
-    from robrep_eval.run.shards import leading
+    from zoo.processes import leading
     from zoo.records import Result
 
     command = typed(context, sys.argv[1:])
@@ -132,8 +132,8 @@ def _run_suite(
     """All tasks of a suite, and the table of it."""
     from robrep_eval.commands.display import LiveProgress
     from robrep_eval.run.evaluation import Callbacks
-    from robrep_eval.run.shards import leading
     from robrep_eval.run.suite_evaluation import run_suite
+    from zoo.processes import leading
 
     with LiveProgress(quiet=quiet or not leading()) as progress:
         tell = Callbacks(
@@ -207,8 +207,11 @@ def verify(
     """Re-checks a result from its saved files, with forward passes only.
 
     RESULT is a run folder or its result.json. Exit code 1 if a claim does not hold.
+    Several processes share the passes: torchrun --nproc-per-node 2 -m robrep_eval
+    verify RESULT.
     """
     from zoo.device import check_device
+    from zoo.processes import Company
     from zoo.result_file import RESULT
     from zoo.verification import verify_folder
 
@@ -217,8 +220,18 @@ def verify(
     folder = result.parent if result.name == RESULT else result
     if not (folder / RESULT).is_file():
         raise UserError(f"no {RESULT} in {folder}")
-    found = verify_folder(folder, dataset=dataset, data_dir=data_dir, device=device)
-    for finding in found:
+    company = Company.from_environment("verify")
+    with company.parting():
+        found = company.agreed(
+            lambda: verify_folder(
+                folder,
+                dataset=dataset,
+                data_dir=data_dir,
+                device=device,
+                company=company,
+            )
+        )
+    for finding in found if company.leads else ():
         click.echo(f"ok  {finding.check}: {finding.detail}")
 
 

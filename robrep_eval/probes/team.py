@@ -7,8 +7,7 @@ so that two processes come to the numbers of one.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from datetime import timedelta
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -17,12 +16,10 @@ from torch import Tensor
 
 from zoo.budgets import plain_reason
 from zoo.errors import RobrepError
+from zoo.processes import behind, processes
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup, Store  # type: ignore[attr-defined]
-
-PATIENCE = timedelta(minutes=30)
-"""How long a process waits for the numbers of another before it gives up."""
 
 
 class Queue(Protocol):
@@ -125,15 +122,8 @@ class Team:
 
     def _absent(self) -> str:
         """The processes that came to fewer meetings than this one, in words."""
-        late = []
-        with suppress(RuntimeError):  # the store may have gone with its process
-            for rank in range(self.world) if self.store is not None else ():
-                came = self.store.check([f"at/{rank}"])
-                if not came or int(self.store.get(f"at/{rank}")) < self.meetings:
-                    late.append(rank)
-        if not late:
-            return "another process"
-        return f"process{'es' * (len(late) > 1)} {', '.join(map(str, late))}"
+        late = behind(self.store, self.world, self.meetings)
+        return processes(late) if late else "another process"
 
 
 ALONE = Team()

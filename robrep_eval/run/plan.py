@@ -19,7 +19,6 @@ from robrep_eval.run.chunk import BatterySettings
 from robrep_eval.run.fits import Fits
 from robrep_eval.run.identity import Identity, identify
 from robrep_eval.run.run_folder import check_overwrite
-from robrep_eval.run.shards import leading
 from robrep_eval.run.surrogates import check_surrogates, references
 from zoo import datasets
 from zoo.classifier import Classifier, check_logits
@@ -39,6 +38,7 @@ from zoo.datasets.names import FOLDER, PLACES, recorded_name, split_name
 from zoo.encoder import Encoder
 from zoo.errors import UserError
 from zoo.own_module import PREFIX, class_name, odd_scale, wrap
+from zoo.processes import leading
 from zoo.threat import Norm, ThreatModel, parse_eps, parse_norm
 
 

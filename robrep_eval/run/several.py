@@ -24,11 +24,11 @@ from robrep_eval.run.options import SharedOptions, named, own_data, request_opti
 from robrep_eval.run.places import AXES, asked_for, placed, table_files
 from robrep_eval.run.plan import Request, check_request, prepare
 from robrep_eval.run.request import read_request
-from robrep_eval.run.shards import leading
 from robrep_eval.run.summary import Failure, Summary, SummaryRow, check_place
 from zoo.datasets.names import OWN, recorded_name, split_name
 from zoo.errors import RobrepError, UserError
 from zoo.paths import user_path
+from zoo.processes import leading
 from zoo.threat import parse_eps
 
 

@@ -18,9 +18,9 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from robrep_eval.probes.team import ALONE, Team
-from robrep_eval.probes.team import PATIENCE as WAIT
 from zoo.budgets import plain_reason
 from zoo.errors import RobrepError
+from zoo.processes import meeting_place, patience
 
 if TYPE_CHECKING:
     from torch.distributed import Store  # type: ignore[attr-defined]
@@ -28,11 +28,6 @@ if TYPE_CHECKING:
 PATIENCE = timedelta(days=30)
 """How long one process waits for another: torchrun ends them all if one fails."""
 POLL_SECONDS = 0.05
-
-
-def leading() -> bool:
-    """Whether this process is the only one, or the leader under torchrun."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 @dataclass
@@ -52,16 +47,12 @@ class Shards:
         Args:
             run: Tells the evaluations of one command apart.
         """
-        if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        place = meeting_place(run)
+        if place is None:
             return cls()
-        from torch.distributed import PrefixStore  # type: ignore[attr-defined]
-        from torch.distributed.rendezvous import rendezvous
-
-        store, rank, world = next(rendezvous("env://"))
-        restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-        # Counters of an earlier attempt must not be counted on.
-        prefixed = PrefixStore(f"robrep/{restarts}/{run}", store)
-        return cls(rank, world, prefixed, restarts != "0")
+        store, rank, world = place
+        restarted = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+        return cls(rank, world, store, restarted)
 
     @property
     def leader(self) -> bool:
@@ -94,12 +85,13 @@ class Shards:
         return str(self.store.get(event).decode())
 
     @contextmanager
-    def team(self, work: str, wait: timedelta = WAIT) -> Iterator[Team]:
+    def team(self, work: str, wait: timedelta | None = None) -> Iterator[Team]:
         """All processes, for sums that they take together; a single one is a team too.
 
         Args:
             work: Tells two teams of one evaluation apart.
-            wait: How long a process waits for the others, each time that they meet.
+            wait: How long a process waits for the others, each time that they meet; by
+                default `zoo.processes.patience`.
 
         Raises:
             RobrepError: a process does not come; says which.
@@ -110,6 +102,7 @@ class Shards:
         import torch.distributed as dist
         from torch.distributed import PrefixStore  # type: ignore[attr-defined]
 
+        wait = patience() if wait is None else wait
         store = PrefixStore(f"team/{work}", self.store)
         dist.init_process_group(
             "gloo", store=store, rank=self.rank, world_size=self.world, timeout=wait

@@ -13,7 +13,6 @@ from robrep_eval.run.evaluation import Callbacks, showing
 from robrep_eval.run.options import SharedOptions, request_options
 from robrep_eval.run.plan import Request, check_request
 from robrep_eval.run.several import check_distinct, listed, run_each
-from robrep_eval.run.shards import leading
 from robrep_eval.run.suite import (
     Suite,
     check_left_out,
@@ -32,6 +31,7 @@ from robrep_eval.run.summary import Failure, SummaryRow
 from zoo.errors import UserError
 from zoo.files import write_text
 from zoo.paths import user_path
+from zoo.processes import leading
 from zoo.records import read_record, write_record
 
 

@@ -11,6 +11,7 @@ from zoo.claims import UNPROVEN, Basis, names
 from zoo.collection.index import EncoderRow
 from zoo.collection.sources import Source
 from zoo.errors import MissingDatasetError, RobrepError
+from zoo.processes import ALONE, AbsentError, Company
 
 if TYPE_CHECKING:
     from zoo.collection.reattack import Attack, Sampled
@@ -79,6 +80,11 @@ class Audit:
         """For programs."""
         return {**asdict(self), "findings": dict(self.findings)}
 
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> Audit:
+        """What `as_json` gave, without a re-attack."""
+        return cls(**{**content, "findings": list(content["findings"].items())})
+
 
 def plan(source: Source, name: str | None) -> list[Item]:
     """What to check: an encoder with its entries, one entry, or everything.
@@ -110,6 +116,7 @@ def audit(
     data_dir: Path | None,
     device: str = "cpu",
     again: Again | None = None,
+    company: Company = ALONE,
 ) -> Audit:
     """Checks one item; a failure is reported, not raised.
 
@@ -119,16 +126,22 @@ def audit(
         data_dir: Where the datasets lie.
         device: Where to run classifiers.
         again: Also attack entries that hold.
+        company: Processes that share the forward passes, each of which calls this; the
+            verdict of the leading one is that of all.
+
+    Raises:
+        AbsentError: another process ended or hangs.
     """
     start = time.monotonic()
     sampled: Sampled | None = None
     try:
-        if item.entry is None:
-            findings = _audit_encoder(source, item.row)
-        else:
-            findings = _audit_entry(source, item.row, item.entry, data_dir, device)
-            if again is not None:
-                sampled = _attack_again(source, item, again, data_dir, device)
+        findings = company.agreed(
+            lambda: _findings(source, item, data_dir, device, company)
+        )
+        if item.entry is not None and again is not None:
+            sampled = _attack_again(source, item, again, data_dir, device)
+    except AbsentError:
+        raise
     except Exception as error:  # one hostile item must not stop the rest
         return Audit(
             item=str(item),
@@ -176,6 +189,14 @@ def _attack_again(
     )
 
 
+def _findings(
+    source: Source, item: Item, data_dir: Path | None, device: str, company: Company
+) -> list[tuple[str, str]]:
+    if item.entry is None:
+        return _audit_encoder(source, item.row)
+    return _audit_entry(source, item.row, item.entry, data_dir, device, company)
+
+
 def _audit_encoder(source: Source, row: EncoderRow) -> list[tuple[str, str]]:
     """All files by hash; weights, card and stored features agree."""
     from zoo.collection.store import load_encoder_by_name
@@ -190,12 +211,21 @@ def _audit_encoder(source: Source, row: EncoderRow) -> list[tuple[str, str]]:
 
 
 def _audit_entry(
-    source: Source, row: EncoderRow, entry: str, data_dir: Path | None, device: str
+    source: Source,
+    row: EncoderRow,
+    entry: str,
+    data_dir: Path | None,
+    device: str,
+    company: Company,
 ) -> list[tuple[str, str]]:
     from zoo.collection.entries import read_entry
     from zoo.collection.entry_verification import verify_entry
 
     found = verify_entry(
-        source, read_entry(source, row, entry), data_dir=data_dir, device=device
+        source,
+        read_entry(source, row, entry),
+        data_dir=data_dir,
+        device=device,
+        company=company,
     )
     return [(finding.check, finding.detail) for finding in found]

@@ -13,6 +13,7 @@ from zoo.collection.worst_case import check_counts, read_claims
 from zoo.errors import VerificationError
 from zoo.files import read_tensors
 from zoo.moments import ahead
+from zoo.processes import ALONE, Company
 from zoo.records import Result, Training
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ def verify_entry(
     data_dir: Path | None = None,
     images: str | None = None,
     device: str = "cpu",
+    company: Company = ALONE,
 ) -> list[Finding]:
     """Recomputes an entry from what is published, with forward passes only.
 
@@ -37,6 +39,7 @@ def verify_entry(
         data_dir: Where the dataset lies.
         images: Where images of one's own are (imagefolder:PATH).
         device: Where to run the classifier.
+        company: Processes that share the forward passes, each of which calls this.
 
     Raises:
         UserError: a file or the dataset is missing or damaged.
@@ -73,8 +76,9 @@ def verify_entry(
         data_dir=data_dir,
         images=images,
         device=device,
+        company=company,
     )
-    more = _check_worst(source, published, classifier, data, device)
+    more = _check_worst(source, published, classifier, data, device, company)
     return [weights, *found, *more, *_warnings(result)]
 
 
@@ -84,6 +88,7 @@ def _check_worst(
     classifier: Classifier,
     data: Dataset,
     device: str,
+    company: Company,
 ) -> list[Finding]:
     """What was found beyond the battery, checked as the entry's own evidence is."""
     from zoo.verification import Finding, check_claims
@@ -93,7 +98,7 @@ def _check_worst(
         return []
     claims = read_claims(source, published.row, worst, data)
     check_counts(worst, result, claims)
-    check_claims(result, classifier, claims, data, device)
+    check_claims(result, classifier, claims, data, device, company)
     return [Finding("worst case known", str(worst))]
 
 

@@ -57,13 +57,15 @@ def verify(
 
     NAME is an encoder, or ENCODER/ENTRY. With --all, entries whose images are not
     here are named and left out; the rest must hold. That attacks were run on the images
-    that held, forward passes cannot tell: --attack tries some of these again.
+    that held, forward passes cannot tell: --attack tries some of these again. Several
+    processes share the passes: torchrun --nproc-per-node 2 -m zoo verify NAME.
     """
-    from zoo.collection.audit import audit, plan
+    from zoo.collection.audit import plan
     from zoo.collection.opening import open_source
+    from zoo.collection.shared_audit import audit_all
     from zoo.device import check_device
     from zoo.errors import UserError
-    from zoo.progress import activity
+    from zoo.processes import Company
 
     if (name is None) != everything:
         raise UserError("give a NAME, or --all")
@@ -74,15 +76,15 @@ def verify(
         items = plan(collection, name)
     if not items:
         raise UserError(f"there is nothing to verify in {collection.uri}")
-    verdicts = []
-    for at, item in enumerate(items, start=1):
-        with activity(plain(f"checking {item} ({at} of {len(items)})")):
-            verdict = audit(
-                collection, item, data_dir=data_dir, device=device, again=again
-            )
+    company, verdicts = Company.from_environment("verify"), []
+    for verdict in audit_all(
+        collection, items, company, data_dir=data_dir, device=device, again=again
+    ):
         verdicts.append(verdict)
         if not as_json:
             show_table(plain(str(verdict)))
+    if not company.leads:
+        return
     if as_json:
         click.echo(json.dumps([verdict.as_json() for verdict in verdicts], indent=2))
     elif told := _bases(verdicts):
