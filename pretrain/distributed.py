@@ -7,14 +7,20 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from pretrain.watch import Watch, watch
 from zoo.device import check_device
 from zoo.errors import UserError
+
+MARGIN = timedelta(minutes=5)
+_watch: Watch | None = None
+"""Over the other processes, inside `process_group`."""
 
 
 def active() -> bool:
@@ -64,19 +70,35 @@ def device(name: str) -> torch.device:
 
 @contextmanager
 def process_group(device: torch.device) -> Iterator[None]:
-    """Joins the group that torchrun prepared: NCCL on GPUs, gloo on CPUs."""
+    """Joins the group that torchrun prepared: NCCL on GPUs, gloo on CPUs.
+
+    A process that does not come to a `meeting` is named, and the others end.
+    """
     if not launched():
         yield
         return
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    global _watch
+    over = watch()
+    kind = "nccl" if device.type == "cuda" else "gloo"
+    # The watch speaks before the backend ends a process without a word of which.
+    wait = None if over is None else over.wait + MARGIN
+    dist.init_process_group(kind, timeout=wait)
     try:
-        yield
+        with over or nullcontext():
+            _watch = over
+            yield
     finally:
+        _watch = None
         # The group's threads end with the last reference to it, and networks under DDP
         # hold one in a cycle. Left to the end of the interpreter, such a thread aborts
         # the process now and then ("terminate called without an active exception").
         gc.collect()
         dist.destroy_process_group()
+
+
+def meeting() -> AbstractContextManager[Any]:
+    """Around what this process waits for the others in."""
+    return nullcontext() if _watch is None else _watch.meeting()
 
 
 class _Gather(torch.autograd.Function):
@@ -91,13 +113,15 @@ class _Gather(torch.autograd.Function):
     def forward(ctx: Any, rows: Tensor) -> Tensor:
         ctx.count = len(rows)
         parts = [torch.empty_like(rows) for _ in range(world())]
-        dist.all_gather(parts, rows.contiguous())
+        with meeting():
+            dist.all_gather(parts, rows.contiguous())
         return torch.cat(parts)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         total = gradients[0].contiguous()
-        dist.all_reduce(total)
+        with meeting():
+            dist.all_reduce(total)
         start = rank() * ctx.count
         return total[start : start + ctx.count]
 
@@ -112,15 +136,22 @@ def mean(values: Tensor) -> Tensor:
     if world() == 1:
         return values.detach()
     total = values.detach().clone()
-    dist.all_reduce(total)
+    with meeting():
+        dist.all_reduce(total)
     return total / world()
 
 
-def together(module: nn.Module, *, when: bool) -> AbstractContextManager[Any]:
-    """Inside, a backward pass averages gradients over processes only `when` told to."""
-    if when or not isinstance(module, nn.parallel.DistributedDataParallel):
-        return nullcontext()
-    return module.no_sync()
+@contextmanager
+def together(module: nn.Module, *, when: bool) -> Iterator[None]:
+    """Around forward and backward passes of a step, in which DDP meets.
+
+    A backward pass inside averages gradients over processes only `when` told to.
+    """
+    averaged: AbstractContextManager[Any] = nullcontext()
+    if not when and isinstance(module, nn.parallel.DistributedDataParallel):
+        averaged = module.no_sync()
+    with meeting(), averaged:
+        yield
 
 
 def own_rows(count: int, block: int, of: int | None = None) -> range:
@@ -135,7 +166,8 @@ def total(values: Tensor) -> Tensor:
     if world() == 1:
         return values
     summed = _reachable(values).clone()
-    dist.all_reduce(summed)
+    with meeting():
+        dist.all_reduce(summed)
     return summed.to(values.device)
 
 
@@ -148,7 +180,8 @@ def joined(rows: Tensor, count: int, block: int) -> Tensor:
     padded[: len(rows)] = rows
     padded = _reachable(padded)
     parts = [torch.empty_like(padded) for _ in sizes]
-    dist.all_gather(parts, padded)
+    with meeting():
+        dist.all_gather(parts, padded)
     kept = [part[:size] for part, size in zip(parts, sizes, strict=True)]
     return torch.cat(kept).to(rows.device)
 
@@ -158,10 +191,16 @@ def _reachable(values: Tensor) -> Tensor:
     return values.cuda() if dist.get_backend() == "nccl" else values
 
 
+def told(said: bool, device: torch.device) -> bool:
+    """What the leading process says, in all."""
+    return bool(total(torch.tensor(float(said and leads()), device=device)))
+
+
 def barrier() -> None:
     """Waits for all processes."""
     if world() > 1:
-        dist.barrier()
+        with meeting():
+            dist.barrier()
 
 
 def parallel(method: nn.Module, device: torch.device) -> nn.Module:
@@ -172,4 +211,5 @@ def parallel(method: nn.Module, device: torch.device) -> nn.Module:
 
     if device.type == "cuda":
         nn.SyncBatchNorm.convert_sync_batchnorm(method)
-    return DistributedDataParallel(method)
+    with meeting():
+        return DistributedDataParallel(method)
