@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -221,6 +223,51 @@ def test_splits_of_hugging_face_by_the_library_itself(
     plain = datasets.load(f"hf-datasets:{root}:validation", "test")
     with pytest.raises(UserError, match=r"bring all to one, as hf-datasets:.*@3x224"):
         plain.images(slice(None))
+
+
+def shards(root: Path, *, last: int = 2) -> Path:
+    """Shards of webdataset, as tar files: two to train on and one to test on."""
+    pytest.importorskip("datasets")
+    root.mkdir(parents=True)
+    of_split = {"train-0000": (0, 1), "train-0001": (0, 1), "test-0000": (1, last)}
+    for shard, labels in of_split.items():
+        with tarfile.open(root / f"{shard}.tar", "w") as tar:
+            for i, label in enumerate(labels):
+                file = io.BytesIO()
+                colour = (level(label),) * 3
+                Image.new("RGB", (10 + i, 12), colour).save(file, "PNG")
+                for kind, body in (
+                    ("png", file.getvalue()),
+                    ("cls", str(label).encode()),
+                ):
+                    entry = tarfile.TarInfo(f"{shard}-{i}.{kind}")
+                    entry.size = len(body)
+                    tar.addfile(entry, io.BytesIO(body))
+    return root
+
+
+def test_shards_of_webdataset_by_the_library_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Labels are numbers; one that only the other split has is a class of both."""
+    monkeypatch.setenv("ROBREP_OFFLINE", "1")
+    name = f"hf-datasets:{shards(tmp_path / 'own')}@3x8x8"
+    test, train = (datasets.load(name, split) for split in ("test", "train"))
+    assert (train.labels.tolist(), test.labels.tolist()) == ([0, 1, 0, 1], [1, 2])
+    assert train.classes == test.classes == ("0", "1", "2")
+    for data in (train, test):
+        want = [level(label) / 255 for label in data.labels.tolist()]
+        means = data.images(slice(None)).mean(dim=(1, 2, 3))
+        np.testing.assert_allclose(means, want, atol=1e-6)
+
+
+def test_a_shard_with_a_negative_label_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ROBREP_OFFLINE", "1")
+    root = shards(tmp_path / "own", last=-1)
+    with pytest.raises(UserError, match=r"without a label of 0 or more \(column cls"):
+        datasets.load(f"hf-datasets:{root}", "train")
 
 
 def test_what_hugging_face_cannot_load_is_told(

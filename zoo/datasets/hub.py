@@ -1,9 +1,10 @@
 """Splits of Hugging Face `datasets`: hf-datasets:NAME[:SPLIT], by that library itself.
 
 NAME is a repository of the hub, or a folder that the library reads (parquet files, an
-image folder). SPLIT stands for the test images; it is "test" by default, and probes
-are fitted on "train". Images and labels are the one `Image` column and the one
-`ClassLabel` column.
+image folder, shards of webdataset). SPLIT stands for the test images; it is "test" by
+default, and probes are fitted on "train". Images are the one `Image` column; labels the
+one `ClassLabel` column, or, where there is none, the one column of whole numbers, such
+as `cls` of webdataset: classes are then called by their numbers.
 """
 
 from __future__ import annotations
@@ -41,16 +42,8 @@ def read(name: str, split: str, reading: Reading | None = None) -> Dataset:
     where, _, chosen = name.removeprefix(HUB).partition(":")
     wanted = chosen if chosen and split == "test" else split
     data = _loaded(name, where, wanted)
-    kinds = {key: type(kind).__name__ for key, kind in data.features.items()}
-    images = [key for key, kind in kinds.items() if kind == "Image"]
-    labels = [key for key, kind in kinds.items() if kind == "ClassLabel"]
-    if len(images) != 1 or len(labels) != 1:
-        raise UserError(
-            f"'{name}' must have one Image and one ClassLabel column, not "
-            f"{len(images)} and {len(labels)} (columns: {', '.join(kinds)}); load it "
-            "in Python, cast its columns, and pass it to evaluate"
-        )
-    column = images[0]
+    column, label = _columns(name, data)
+    labels, classes = _labels(name, where, data, label)
     channels = 1 if _all_grey(data, column) else 3
     full = recorded_name(name if reading is None else shaped_name(name, reading))
     shape = None if reading is None else reading.shape
@@ -65,15 +58,56 @@ def read(name: str, split: str, reading: Reading | None = None) -> Dataset:
 
     return from_images(
         image,
-        [int(label) for label in data[labels[0]]],
+        labels,
         name=full,
         split=split,
-        classes=data.features[labels[0]].names,
+        classes=classes,
         shape=shape,
     )
 
 
-def _loaded(name: str, where: str, split: str) -> Any:
+def _columns(name: str, data: Any) -> tuple[str, str]:
+    """Of the images and of the labels."""
+    kinds = {key: type(kind).__name__ for key, kind in data.features.items()}
+    images = [key for key, kind in kinds.items() if kind == "Image"]
+    labels = [key for key, kind in kinds.items() if kind == "ClassLabel"]
+    if not labels:
+        numbers = [key for key, kind in data.features.items() if _whole(kind)]
+        labels = numbers if len(numbers) == 1 else []
+    if len(images) != 1 or len(labels) != 1:
+        raise UserError(
+            f"'{name}' must have one Image and one ClassLabel column, not "
+            f"{len(images)} and {len(labels)} (columns: {', '.join(kinds)}; one column "
+            "of whole numbers does for labels); load it in Python, cast its columns, "
+            "and pass it to evaluate"
+        )
+    return images[0], labels[0]
+
+
+def _whole(kind: Any) -> bool:
+    return str(getattr(kind, "dtype", "")).startswith(("int", "uint"))
+
+
+def _labels(
+    name: str, where: str, data: Any, column: str
+) -> tuple[list[int], list[str]]:
+    """Labels, and names of the classes: numbers up to the largest label of all splits,
+    where the library knows no names."""
+    names = getattr(data.features[column], "names", None)
+    if names is not None:
+        return [int(label) for label in data[column]], names
+    most = -1
+    for part in _loaded(name, where, None).values():
+        found = [-1 if label is None else label for label in part[column]]
+        if min(found, default=0) < 0:
+            raise UserError(
+                f"'{name}' has images without a label of 0 or more (column {column})"
+            )
+        most = max(most, *found)
+    return list(data[column]), [str(number) for number in range(most + 1)]
+
+
+def _loaded(name: str, where: str, split: str | None) -> Any:
     try:
         import datasets
     except ImportError:
