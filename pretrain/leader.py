@@ -28,12 +28,12 @@ class LeadingSession(Session):
         self.saved = time.monotonic()
         self._announce()
 
-    def _between(self, spent: float) -> None:
+    def _is_due(self) -> bool:
         """Epochs of hours have checkpoints in the middle."""
         minutes = (time.monotonic() - self.saved) / 60
-        if not 0 < self.recipe.checkpoint_minutes <= minutes:
-            return
-        self._check_weights()
+        return 0 < self.recipe.checkpoint_minutes <= minutes
+
+    def _between(self, spent: float) -> None:
         before, self.state.spent = self.state.spent, self.state.spent + spent
         self._checkpoint()
         self.state.spent = before
@@ -41,7 +41,7 @@ class LeadingSession(Session):
 
     def _note(self, means: dict[str, float], spent: float) -> None:
         self._log(means, spent, self._look())
-        if self._is_due():
+        if self._is_due_after():
             self._checkpoint()
             self.saved = time.monotonic()
 
@@ -64,11 +64,10 @@ class LeadingSession(Session):
         """Without labels where there is an encoder to compare with."""
         if self.start is None or self.recipe.threat is None:
             return look(encoder, self.data, self.recipe, self.device)
-        average = None if self.average is None else self.average.module
         return feature_look(
             self.start.encoder.to(self.device),
-            self.method.export(average),
-            self.method.match,
+            self.plain.export(self.averaged),
+            self.plain.match,
             self.data,
             self.recipe,
         )
@@ -95,7 +94,8 @@ class LeadingSession(Session):
         if seen is not None:
             self.run.draw(self.recipe.name)
 
-    def _is_due(self) -> bool:
+    def _is_due_after(self) -> bool:
+        """At the end of an epoch."""
         minutes = (time.monotonic() - self.saved) / 60
         return (
             minutes >= self.recipe.checkpoint_minutes
@@ -103,7 +103,8 @@ class LeadingSession(Session):
         )
 
     def _checkpoint(self) -> None:
-        average = None if self.average is None else self.average.module.state_dict()
+        average, shared = self.averaged, self.whole
+        optimizer = self.optimizer.state_dict() if shared is None else shared.optimizer
         self.run.save(
             {
                 "epoch": self.state.epoch,
@@ -112,9 +113,9 @@ class LeadingSession(Session):
                 "step": self.state.step,
                 "sums": self.state.sums,
                 "spent": self.state.spent,
-                "method": self.method.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "average": average,
+                "method": self.plain.state_dict(),
+                "optimizer": optimizer,
+                "average": None if average is None else average.state_dict(),
             }
         )
 

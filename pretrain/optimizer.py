@@ -90,4 +90,5 @@ def build_average(encoder: nn.Module, recipe: Recipe) -> Any:
         use_warmup=True,
         warmup_gamma=10.0,
         warmup_power=1.0,
+        foreach=recipe.sharding == "none",  # not for shares beside whole buffers
     )

@@ -211,6 +211,9 @@ class Recipe(Section):
     checkpoint_activations: bool = False
     """Keep what enters each block of a network and compute the rest again: less memory,
     one more forward pass for each backward pass, the same numbers."""
+    sharding: Literal["none", "fsdp"] = "none"
+    """Of several processes each holds a share of weights, gradients and optimiser, and
+    gathers a block when it comes to it; for networks without batch statistics."""
     epochs: Count | None = None
     passes: Positive | None = None
     """Instead of epochs: forward equivalents per training image, teacher included."""

@@ -21,13 +21,21 @@ from pretrain.build import build_method, plan, training_labels
 from pretrain.checkpointing import checkpointed, found_blocks
 from pretrain.data import Batches, Rows, Split
 from pretrain.finite import first_broken
-from pretrain.methods.base import Batch, LossParts
+from pretrain.methods.base import Batch, LossParts, Method
 from pretrain.optimizer import build_average, build_optimizer, build_schedule
 from pretrain.precision import precision
 from pretrain.progress import Reporter, Silent
 from pretrain.randomness import Generator, ImageGenerator, generator
 from pretrain.recipe import Recipe
 from pretrain.run_folder import TrainingFolder
+from pretrain.sharding import (
+    Whole,
+    check_sharding,
+    is_finite,
+    load,
+    load_optimizer,
+    shard,
+)
 from pretrain.start import Start
 from zoo.budgets import plain_reason
 from zoo.encoder import Encoder
@@ -87,13 +95,15 @@ class Session:
         self.device = torch.device(around.device)
         method = build_method(recipe, data.train, teacher, start).to(self.device)
         self.method = method.to(memory_format=method.memory_format)
+        check_sharding(self.method, recipe)
         if recipe.compile:
             self.method.encoder.compile()
         labels = training_labels(self.method, data.train, recipe, self.device)
         self.batches = Batches(data.train, labels, recipe, self.device)
         end = stable.passes(recipe.stable, data.train)
         self.plan = plan(recipe, self.method, len(self.batches), teacher_passes, end)
-        self.module = distributed.parallel(self.method, self.device)
+        self.average = build_average(self.method.published(), recipe)
+        self.whole = self._shared_out()
         self.again = found_blocks(self.method, recipe)
         self.optimizer = build_optimizer(
             self.method, recipe.optimizer, self.method.rates()
@@ -101,11 +111,40 @@ class Session:
         self.schedule = build_schedule(
             self.optimizer, recipe.optimizer, self.plan.steps
         )
-        self.average = build_average(self.method.published(), recipe)
         self.state = State()
+
+    def _shared_out(self) -> Whole | None:
+        """Spreads the work over processes; with FSDP the weights too."""
+        if self.recipe.sharding == "none" or distributed.world() == 1:
+            self.module = distributed.parallel(self.method, self.device)
+            return None
+        whole = Whole(self.method, self.average, leads=self.leads)
+        self.module = shard(self.method, self.average, self.device)
+        return whole
+
+    def gather(self) -> None:
+        """Brings whole networks up to date, where processes have shares of them."""
+        if self.whole is not None:
+            self.whole.gather(self.method, self.average, self.optimizer)
+
+    @property
+    def plain(self) -> Method:
+        """The method with whole networks, as they were when they were gathered."""
+        whole = None if self.whole is None else self.whole.method
+        return self.method if whole is None else whole
+
+    @property
+    def averaged(self) -> nn.Module | None:
+        """The average over time, likewise."""
+        if self.average is None:
+            return None
+        whole = None if self.whole is None else self.whole.average
+        found: nn.Module = self.average.module if whole is None else whole
+        return found
 
     def run_to_the_end(self) -> Path:
         """All epochs that are left; returns the folder of the last encoder."""
+        self.gather()
         self._begin()
         while self.state.epoch < self.plan.epochs:
             began = time.monotonic()
@@ -116,6 +155,7 @@ class Session:
             self.state.step, self.state.sums, self.state.spent = 0, {}, 0.0
             if self.is_looked_at():
                 self._settle()
+            self.gather()
             self._note(means, spent)
         self._finish()
         distributed.barrier()
@@ -147,8 +187,12 @@ class Session:
     def _begin(self) -> None:
         """Before the first epoch."""
 
+    def _is_due(self) -> bool:
+        """Whether it is time for a checkpoint."""
+        return False
+
     def _between(self, spent: float) -> None:
-        """After each step but the last of an epoch, with the seconds of this call."""
+        """When one is due in the middle of an epoch, with the seconds of this call."""
 
     def _note(self, means: dict[str, float], spent: float) -> None:
         """After each epoch, with the means of the loss parts and its seconds."""
@@ -170,11 +214,18 @@ class Session:
             rate = (index + 1 - first) * self.recipe.batch / spent
             shown = ", ".join(f"{name} {value:.3f}" for name, value in values.items())
             self.state.step = index + 1
-            if index + 1 < count:
+            if index + 1 < count and self._is_asked():
+                self._check_weights()
+                self.gather()
                 self._between(spent)
             self.around.report.step(done + 1, f"{rate:.0f} images/s, {shown}")
         self._check_weights()
         return {name: total / count for name, total in sums.items()}
+
+    def _is_asked(self) -> bool:
+        """Whether a checkpoint is due; where weights are shared, it takes all."""
+        due = self._is_due()
+        return due if self.whole is None else distributed.told(due, self.device)
 
     def step(self, rows: Rows, done: int) -> dict[str, float]:
         """One optimiser step; returns the loss parts, averaged over processes."""
@@ -250,7 +301,7 @@ class Session:
         The last step of an epoch can break them and still have had a finite loss.
         """
         for name, value in self.method.state_dict().items():
-            if not bool(value.isfinite().all()):
+            if not is_finite(value):
                 last = self.state.epoch * self.plan.steps_per_epoch + self.state.step
                 self._stop(f"the weights '{name}' are not finite", last - 1)
 
@@ -272,10 +323,10 @@ class Session:
         if saved is None:
             return
         try:
-            self.method.load_state_dict(saved["method"])
-            self.optimizer.load_state_dict(saved["optimizer"])
+            load(self.method, saved["method"])
+            load_optimizer(self.optimizer, saved["optimizer"])
             if self.average is not None:
-                self.average.module.load_state_dict(saved["average"])
+                load(self.average.module, saved["average"])
             epoch, seconds, best = (saved[k] for k in ("epoch", "seconds", "best"))
             if not 0 <= epoch <= self.plan.epochs:
                 raise ValueError(f"epoch {epoch} of {self.plan.epochs}")
@@ -298,8 +349,7 @@ class Session:
 
     def export(self) -> Encoder:
         """The encoder as it would be published now."""
-        average = None if self.average is None else self.average.module
-        encoder = self.method.export(average)
+        encoder = self.plain.export(self.averaged)
         if self.recipe.stable is None:
             return encoder
         return stable.ended(encoder, self.data.train, self.recipe, self.device)

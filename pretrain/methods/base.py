@@ -102,6 +102,8 @@ class Method(nn.Module):
     matches: ClassVar[bool] = False
     """True if the features of an encoder of another width go through `match`, a linear
     layer, before they are compared with the teacher's."""
+    shares: ClassVar[bool] = True
+    """True if it was tested that processes may hold a share of its weights each."""
     prepared_on: ClassVar[int | None] = None
     """Training images whose features `prepare` is given; None: all."""
 

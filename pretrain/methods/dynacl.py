@@ -40,6 +40,8 @@ class DynACLOptions(Section):
 class DynACL(Method):
     """Query and key branch, two sets of batch norms each."""
 
+    shares = False
+
     Options = DynACLOptions
 
     def __init__(self, materials: Materials) -> None:

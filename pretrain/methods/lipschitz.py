@@ -42,6 +42,8 @@ class LipschitzOptions(Section):
 class Lipschitz(Method):
     """Two clean views, one network whose weights stay orthogonal."""
 
+    shares = False
+
     Options = LipschitzOptions
     adversarial = False
     normalises = False

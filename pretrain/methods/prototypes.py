@@ -37,6 +37,8 @@ class PrototypeOptions(Section):
 class Prototypes(Method):
     """Weak views, no projector; the assignment is a fixed linear layer."""
 
+    shares = False
+
     Options = PrototypeOptions
 
     def __init__(self, materials: Materials) -> None:
