@@ -150,10 +150,14 @@ def test_a_probe_that_two_processes_fit_is_that_of_one_also_when_the_first_dies(
     assert not (together / "features").exists(), "they are not needed any more"
 
 
+PHOTOGRAPHS = int(os.environ.get("ROBREP_TEST_PHOTOGRAPHS", "8"))
+"""Test images of 224 pixels; a thousand take two cores a quarter of an hour."""
+
+
 def _photographs(root: Path) -> Path:
     """Two classes of noise, dark and light, as JPEGs of 224 pixels."""
     draws = np.random.default_rng(0)
-    for split, count in (("train", 12), ("test", 4)):
+    for split, count in (("train", 12), ("test", PHOTOGRAPHS // 2)):
         for number, name in enumerate(("dark", "light")):
             place = root / split / name
             place.mkdir(parents=True)
@@ -178,7 +182,8 @@ def test_photographs_end_to_end_with_a_killed_process(
     photographs = _photographs(tmp_path / "photographs")
     arguments = ["-m", "robrep_eval", "--model", str(tmp_path / "encoder.safetensors")]
     arguments += ["--dataset", f"imagefolder:{photographs}", "--eps", "4/255"]
-    arguments += ["--attacks", "fgsm", "--chunk-size", "2", "--health", "none", "-q"]
+    arguments += ["--chunk-size", str(max(2, PHOTOGRAPHS // 16))]
+    arguments += ["--attacks", "fgsm", "--health", "none", "-q"]
     alone, together = tmp_path / "alone", tmp_path / "together"
     first = _start([*arguments, "--output", str(alone)])
     _, errors = first.communicate()
