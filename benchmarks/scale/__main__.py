@@ -4,9 +4,11 @@
 
 Makes JPEGs of 224 pixels on the spot. Each figure comes from a process of its own:
 images a second through robrep and through a bare DataLoader loop with the same workers
-and network, a cheap one at all sizes and `--arch` on the smallest; features by one and
+and network, a cheap one at all sizes and `--arch` on small ones; features by one and
 two processes; the probe's seconds and peak memory, on features of as many rows and 512
-columns, beside scikit-learn's lbfgs and saga. FOLDER keeps what was measured: the same
+columns, beside scikit-learn's lbfgs and saga, which minimise the same from the same
+start: lbfgs to the same largest gradient, saga until an epoch changes no weight by more
+than 1e-4 of the largest, or for 30 epochs. FOLDER keeps what was measured: the same
 command goes on where it was, and prints tables of all of it.
 """
 
@@ -31,7 +33,7 @@ def main() -> None:
     parser.add_argument("--workers", nargs="*", type=int, default=(0, 1, 2))
     parser.add_argument("--processes", nargs="*", type=int, default=(1, 2))
     parser.add_argument("--arch", default="timm:resnet18", help="read beside cheap")
-    parser.add_argument("--arch-images", type=int, default=500)
+    parser.add_argument("--arch-images", nargs="*", type=int, default=(500, 2000))
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--classes", type=int, default=1000)
     parser.add_argument("--width", type=int, default=512, help="of probe features")
@@ -64,16 +66,17 @@ def _cells(given: argparse.Namespace) -> Iterator[Cell]:
             ("read", "cheap", size, workers, 1) for workers in given.workers[:1]
         )
     yield "fit", "lbfgs", sizes[0], 0, 1
-    for workers in given.workers:
-        yield "read", given.arch, given.arch_images, workers, 1
+    for size in sorted(given.arch_images):
+        for workers in given.workers:
+            yield "read", given.arch, size, workers, 1
     for processes in given.processes:
         yield "extract", "cheap", sizes[0], 0, processes
     yield from (("fit", "lbfgs", size, 0, 1) for size in sizes[1:])
-    yield "fit", "saga", sizes[0], 0, 1
     for size in sizes:
         yield from (
             ("read", "cheap", size, workers, 1) for workers in given.workers[1:]
         )
+    yield from (("fit", "saga", size, 0, 1) for size in sizes)
 
 
 def _results(file: Path) -> Iterator[tuple[Cell, dict[str, float]]]:
