@@ -23,9 +23,10 @@ from zoo.classifier import predict
 from zoo.datasets.base import Dataset
 from zoo.errors import VerificationError
 from zoo.evidence import check_adversarials
+from zoo.evidence_file import Claims
 from zoo.margins import margin, spread
 from zoo.threat import ThreatModel
-from zoo.verification import Claims, block
+from zoo.verification import block
 
 LEVELS = (1, 7, 127, 32767)
 """Largest integer of each grid: signs alone, then 4, 8 and 16 bits."""

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from zoo.classifier import Classifier
 from zoo.datasets.base import Dataset
+from zoo.evidence_file import Claims
 from zoo.layout import ON_CPU, Layout
 from zoo.measurements import Measured
 from zoo.records import Result
 from zoo.settings import LAYOUT, differing, plain
-from zoo.verification import Claims
 
 R = TypeVar("R", bound=Measured)
 

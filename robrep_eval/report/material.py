@@ -16,15 +16,11 @@ from zoo.classifier import Classifier
 from zoo.datasets.base import Dataset
 from zoo.datasets.local import noted
 from zoo.errors import RobrepError, UserError, VerificationError
+from zoo.evidence_file import Claims, read_claims
 from zoo.measurements import Measurements
 from zoo.records import Result
 from zoo.result_file import RESULT, read_result
-from zoo.verification import (
-    Claims,
-    load_named_classifier,
-    load_named_dataset,
-    read_claims,
-)
+from zoo.verification import load_named_classifier, load_named_dataset
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -38,6 +38,7 @@ from zoo.datasets.base import Dataset
 from zoo.datasets.local import note as note_images
 from zoo.encoder import Encoder
 from zoo.errors import UserError
+from zoo.evidence_file import read_claims
 from zoo.layout import Layout
 from zoo.locks import in_use
 from zoo.records import (
@@ -45,7 +46,6 @@ from zoo.records import (
     Result,
 )
 from zoo.threads import fitting_threads, network_work
-from zoo.verification import read_claims
 
 IN_MEMORY = 1 << 30
 """Bytes of features up to which they are kept in memory."""

@@ -274,7 +274,7 @@ class RunFolder:
         *,
         tolerance: float,
     ) -> Evidence:
-        """Saves the counted adversarials; see `zoo.verification.Claims`.
+        """Saves the counted adversarials; see `zoo.evidence_file.Claims`.
 
         `images` gives them in parts, so that they need not be in memory together.
         """

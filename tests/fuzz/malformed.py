@@ -42,12 +42,12 @@ from zoo.deltas import unpack
 from zoo.device import check_device
 from zoo.encoder import Encoder, EncoderSpec, load_encoder, save_encoder
 from zoo.errors import UserError
+from zoo.evidence_file import read_claims
 from zoo.files import read_json, read_tensors, sha256_file
 from zoo.label_budget import LabelBudget
 from zoo.records import Card, Outcome, Result, read_record
 from zoo.result_file import RESULT, read_result
 from zoo.threat import ThreatModel, parse_eps, parse_norm
-from zoo.verification import read_claims
 from zoo.yaml_text import parse, read
 
 Reader = Callable[[Path], Any]

@@ -16,6 +16,7 @@ from robrep_eval.report.svg import Drawing, Text
 from zoo.classifier import Classifier, predict
 from zoo.datasets.base import Dataset
 from zoo.evidence import check_adversarials
+from zoo.evidence_file import Claims
 from zoo.measurements import Measurements
 from zoo.records import (
     AttackRun,
@@ -31,7 +32,6 @@ from zoo.records import (
 )
 from zoo.threat import ThreatModel
 from zoo.verdicts import clean_accuracy, robust_accuracy
-from zoo.verification import Claims
 
 HOSTILE = (
     "</style></title><script>window.owned=1</script><img src=x onerror=owned=1>\"'&"

@@ -13,10 +13,10 @@ from zoo import datasets
 from zoo.classifier import Classifier
 from zoo.collection.index import INDEX, FileRecord, scan
 from zoo.deltas import pack
+from zoo.evidence_file import Claims
 from zoo.records import write_record
 from zoo.result_file import PATTERN
 from zoo.threat import ThreatModel
-from zoo.verification import Claims
 
 
 def rehash(root: Path, place: Path) -> None:

@@ -10,8 +10,8 @@ from zoo.classifier import Classifier
 from zoo.datasets.base import Dataset, from_tensors
 from zoo.deltas import EXACT, LEVELS, MARGIN, NARROW, WIDE, pack, unpack
 from zoo.errors import VerificationError
+from zoo.evidence_file import Claims
 from zoo.threat import ThreatModel
-from zoo.verification import Claims
 
 
 class Leads(nn.Module):

@@ -55,11 +55,12 @@ def build_entry(
     """
     from zoo import verification
     from zoo.deltas import pack
+    from zoo.evidence_file import read_claims
 
     result = read_result(run)
     classifier = verification.load_named_classifier(run, result)
     data = verification.load_named_dataset(result, data_dir, noted(run))
-    claims = verification.read_claims(run, result, data)
+    claims = read_claims(run, result, data)
     result = public_result(result, card)
     place = folder / ENTRIES / (name or entry_name(result))
     kept = _write_classifier(classifier, encoder, place, protocol(result))

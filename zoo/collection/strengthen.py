@@ -24,11 +24,12 @@ from zoo.datasets.base import Dataset
 from zoo.deltas import pack, unpack
 from zoo.errors import UserError
 from zoo.evidence import check_adversarials
+from zoo.evidence_file import Claims
+from zoo.evidence_file import read_claims as claims_of_run
 from zoo.files import copy_together, write_tensors, write_text
 from zoo.records import Result, Verdict, write_record
 from zoo.result_file import read_result
-from zoo.verification import BLOCK, Claims, check_claims, load_named_dataset
-from zoo.verification import read_claims as claims_of_run
+from zoo.verification import BLOCK, check_claims, load_named_dataset
 
 
 @dataclass

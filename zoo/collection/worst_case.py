@@ -21,7 +21,7 @@ from zoo.recount import agree, holds
 
 if TYPE_CHECKING:
     from zoo.datasets.base import Dataset
-    from zoo.verification import Claims
+    from zoo.evidence_file import Claims
 
 WORST = "worst.json"
 WORST_DELTAS = "worst.safetensors"

@@ -40,7 +40,7 @@ from zoo.submission.requirements import (
 if TYPE_CHECKING:
     from zoo.classifier import Classifier
     from zoo.datasets.base import Dataset
-    from zoo.verification import Claims
+    from zoo.evidence_file import Claims
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -241,7 +241,9 @@ def test_plants_are_found_by_the_first_image_that_crosses(
         way = encoder(random_start(some.x, some.threat, generator)) - z
 
     def share(images: Tensor) -> Tensor:
-        return ((encoder(images) - z) * way).sum(dim=1) / way.square().sum(dim=1)
+        along = ((encoder(images) - z) * way).sum(dim=1)
+        found: Tensor = along / way.square().sum(dim=1)
+        return found
 
     missed = torch.ones(len(z), dtype=torch.bool)
     for start in (some.x, random_start(some.x, some.threat, generator)):

@@ -28,11 +28,12 @@ from zoo.classifier import Classifier
 from zoo.datasets.base import Dataset
 from zoo.encoder import Encoder
 from zoo.errors import UserError
+from zoo.evidence_file import read_claims
 from zoo.layout import Layout
 from zoo.measurements import Measurements, Status, measurement
 from zoo.records import Result, with_measurements
 from zoo.result_file import read_result
-from zoo.verification import read_claims, verify_folder
+from zoo.verification import verify_folder
 
 
 @pytest.fixture(scope="module")

@@ -17,10 +17,11 @@ from robrep_eval.measures.label_free import WithoutLabels
 from robrep_eval.measures.measure import missing
 from zoo.datasets.base import Dataset
 from zoo.errors import UserError, VerificationError
+from zoo.evidence_file import read_claims
 from zoo.measurements import measurement
 from zoo.records import Result, with_measurements
 from zoo.result_file import write_result
-from zoo.verification import load_named_classifier, read_claims, verify_folder
+from zoo.verification import load_named_classifier, verify_folder
 from zoo.whitening import PLAIN, WHITENED, said_metric
 
 MEASURES: tuple[Measurement[Any], ...] = (

@@ -18,10 +18,11 @@ from zoo.classifier import Classifier
 from zoo.datasets.base import Dataset, from_tensors
 from zoo.encoder import Encoder, EncoderSpec, load_encoder, save_encoder
 from zoo.errors import UserError, VerificationError
+from zoo.evidence_file import read_claims
 from zoo.files import read_json, read_tensors, sha256_file, write_json, write_tensors
 from zoo.records import Proportion, Verdict
 from zoo.result_file import read_result
-from zoo.verification import load_named_dataset, read_claims, verify_folder
+from zoo.verification import load_named_dataset, verify_folder
 
 
 @pytest.fixture(scope="module")

@@ -319,7 +319,7 @@ def test_packed_adversarials_still_fool(
 ) -> None:
     # Not an attack of ours: random points of the ball that happen to fool.
     from zoo.ball import random_start
-    from zoo.verification import Claims
+    from zoo.evidence_file import Claims
 
     classifier = load_named_classifier(evaluated.run, evaluated.result)
     data = load_named_dataset(evaluated.result, None)
@@ -357,7 +357,7 @@ def test_only_what_no_grid_can_hold_is_stored_as_floats(evaluated: Evaluated) ->
     from torch import nn
 
     from zoo.classifier import Classifier
-    from zoo.verification import Claims
+    from zoo.evidence_file import Claims
 
     class Picky(nn.Module):
         """Fooled by one exact image and no other."""
