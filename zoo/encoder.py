@@ -118,11 +118,39 @@ def fingerprint(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
+def halve(encoder: Encoder) -> None:
+    """Rounds weights of two and more dimensions to float16, in place.
+
+    They stay float32, and `save_encoder` can then store them in half the bytes.
+
+    Raises:
+        UserError: a weight is too large for float16.
+    """
+    with torch.no_grad():
+        for name, tensor in encoder.state_dict().items():
+            if _large(tensor):
+                tensor.copy_(tensor.half())
+                if not bool(tensor.isfinite().all()):
+                    raise UserError(f"{name} holds numbers too large for float16")
+
+
+def _large(tensor: Tensor) -> bool:
+    """Weights of convolutions, linear layers and embeddings, no statistics."""
+    return tensor.is_floating_point() and tensor.ndim > 1
+
+
 def save_encoder(encoder: Encoder, path: Path) -> None:
-    """Writes weights and description to one safetensors file, atomically."""
+    """Writes weights and description to one safetensors file, atomically.
+
+    Large weights are stored as float16 where all of them are of that precision.
+    """
+    state = encoder.state_dict()
+    large = {k: v.half() for k, v in state.items() if _large(v)}
+    if all(torch.equal(half.to(state[k].dtype), state[k]) for k, half in large.items()):
+        state = {**state, **large}
     described = Described(spec=encoder.spec, digest=feature_digest(encoder))
     metadata = {METADATA_KEY: described.model_dump(mode="json")}
-    write_tensors(path, encoder.state_dict(), metadata)
+    write_tensors(path, state, metadata)
 
 
 def load_encoder(path: Path) -> Encoder:

@@ -17,6 +17,7 @@ from zoo.encoder import (
     Encoder,
     EncoderSpec,
     fingerprint,
+    halve,
     load_encoder,
     save_encoder,
 )
@@ -111,6 +112,27 @@ def test_saved_encoder_is_rebuilt_bit_by_bit(tmp_path: Path) -> None:
     assert fingerprint(encoder) == fingerprint(again)
     assert not again.training
     assert list(tmp_path.iterdir()) == [tmp_path / "e.safetensors"]
+
+
+def test_weights_of_half_precision_take_half_the_bytes(tmp_path: Path) -> None:
+    encoder = _small()
+    whole, half = tmp_path / "whole.safetensors", tmp_path / "half.safetensors"
+    save_encoder(encoder, whole)
+    exact = fingerprint(encoder)
+    halve(encoder)
+    assert fingerprint(encoder) != exact
+    save_encoder(encoder, half)
+    assert fingerprint(load_encoder(half)) == fingerprint(encoder)
+    large = sum(p.numel() for p in encoder.parameters() if p.ndim > 1)
+    saved = whole.stat().st_size - half.stat().st_size
+    assert saved == pytest.approx(2 * large, abs=100)
+    before, after = load_encoder(whole).state_dict(), encoder.state_dict()
+    for name, tensor in before.items():
+        torch.testing.assert_close(after[name], tensor, rtol=1e-3, atol=1e-7)
+    with torch.no_grad():
+        next(p for p in encoder.parameters() if p.ndim > 1)[0] = 1e6
+    with pytest.raises(UserError, match="too large for float16"):
+        halve(encoder)
 
 
 def test_wrong_function_with_right_shapes_is_noticed(tmp_path: Path) -> None:
