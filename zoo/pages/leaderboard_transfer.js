@@ -25,9 +25,12 @@ function transferView(tables, remember) {
     const lines = table.lines.filter((line) => !labels.value || line.labels === (labels.value === "yes"));
     const by = (line) => line[`${kind.value}_mean`] ?? -1;
     lines.sort((a, b) => by(b) - by(a)); // stable: as the records have them
-    const head = (text, note = "") => make("th", { scope: "col" }, text, ...(note ? [quiet(note)] : []));
+    const head = (text, ...notes) => make("th", { scope: "col" }, text, ...notes.filter(Boolean).map(quiet));
     const heads = [head("encoder"), head("mean"), head("worst"),
-      ...table.tasks.map((task, at) => head(task, table.counted[at] ? "" : "not in the mean"))];
+      ...table.tasks.map((task, at) => {
+        const [name, ...rest] = task.split(", ");
+        return head(`${name} `, rest.join(", "), table.counted[at] ? "" : "not in the mean");
+      })];
     const rows = lines.map((line) => make("tr", {},
       make("th", { scope: "row" }, make("span", { className: "name", textContent: line.encoder }), quiet(line.method)),
       ...["mean", "worst"].map((which) =>
