@@ -24,6 +24,7 @@ from robrep_eval.measures.health import (
     Subject,
     attack,
     check_health,
+    gradient,
     planted,
     second_look,
 )
@@ -262,6 +263,38 @@ def test_plants_are_found_by_the_first_image_that_crosses(
     ids, value = planted.missed_plants(some, encoder)
     assert ids == some.shown(missed)
     assert value == float(missed.float().mean())
+
+
+class MaxPooled(nn.Module):
+    """Random features with a pool, which on an empty background has ties alone."""
+
+    dim = 16 * 16
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            layers = [nn.Conv2d(1, 16, 3, padding=1), nn.MaxPool2d(2), nn.Flatten()]
+        self.layers = nn.Sequential(*layers).requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)  # type: ignore[no-any-return]
+
+
+def test_a_maximum_of_equal_pixels_is_no_broken_gradient(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """White margins under a max-pool, as photographs of products have."""
+    torch.manual_seed(0)
+    head = nn.Linear(MaxPooled.dim, 10)
+    pooled = Classifier(MaxPooled(), head, classes=10, shape=SHAPE)
+    for margin in (0.0, 1.0):
+        some = subject(pooled, n=40)
+        some.x[:, :, :, :5] = margin
+        assert gradient_agrees(some).status is Status.PASS
+        monkeypatch.setattr(gradient, "ASIDE", 0.0)
+        assert gradient_agrees(some).status is Status.FAIL  # of the image itself
+        monkeypatch.undo()
 
 
 def test_few_classes_alone_are_no_flaw() -> None:
