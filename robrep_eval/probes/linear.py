@@ -320,10 +320,13 @@ def check_fit(encoder: Encoder, train: Dataset) -> None:
 def check_shape(encoder: Encoder, data: Dataset) -> None:
     """Raises `UserError` if the encoder does not take these images."""
     if data.shape != encoder.spec.shape and not _resizes(encoder, data.shape):
+        wanted = encoder.spec.shape
+        hint = f"{shaped_name(data.name, wanted)} resizes them"
+        if data.shape[0] not in (1, wanted[0]):
+            hint = "images in colour are not made grey; store them so, or take others"
         raise UserError(
-            f"the encoder takes images of shape {encoder.spec.shape} (C, H, W), "
-            f"but {data.name} has {data.shape}; "
-            f"{shaped_name(data.name, encoder.spec.shape)} resizes them"
+            f"the encoder takes images of shape {wanted} (C, H, W), "
+            f"but {data.name} has {data.shape}; {hint}"
         )
 
 

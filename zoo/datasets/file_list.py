@@ -60,8 +60,8 @@ def read(
         raise UserError(f"{file} has a column split; leave --test-share out")
     if not share and None in there:
         raise UserError(
-            f"{file} does not say which images are for test; add a column split, or "
-            "--test-share 20%"
+            f"{file} does not say which images are for test; add a column split, "
+            f"or write {LIST}PATH@test20 (--test-share 20% of robrep-eval)"
         )
     chosen = split
     if split == "test" and not share and "test" not in there and "val" in there:

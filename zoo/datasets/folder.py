@@ -30,8 +30,8 @@ from zoo.errors import MissingDatasetError, UserError, nearest
 
 SPLITS = ("train", "val", "test")
 LAYOUT = (
-    "expected PATH/{train,test}/CLASS/IMAGE.{jpg,png,...}, or PATH/CLASS/IMAGE and "
-    "--test-share 20%"
+    "expected PATH/{train,test}/CLASS/IMAGE.{jpg,png,...}; of PATH/CLASS/IMAGE a share "
+    "can be for test: imagefolder:PATH@test20, or --test-share 20% of robrep-eval"
 )
 
 
