@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from pretrain import distributed
 from pretrain.cards import training_record
-from pretrain.monitor import FeatureLook, Look, feature_look, look
+from pretrain.monitor import FeatureLook, Look, farther, feature_look, look
 from pretrain.progress import Silent
 from pretrain.session import Session
 from pretrain.trial import seconds_per_step
@@ -23,6 +23,10 @@ class LeadingSession(Session):
     leads: ClassVar[bool] = True
     saved: float
     """When the last checkpoint was written, or the run begun."""
+    before: Look | FeatureLook | None = None
+    """Of the encoder that the run started from."""
+    after: Look | FeatureLook | None = None
+    """The latest."""
 
     def _begin(self) -> None:
         self.saved = time.monotonic()
@@ -40,7 +44,9 @@ class LeadingSession(Session):
         self.saved = time.monotonic()
 
     def _note(self, means: dict[str, float], spent: float) -> None:
-        self._log(means, spent, self._look())
+        seen = self._look()
+        self.after = seen or self.after
+        self._log(means, spent, seen)
         if self._is_due_after():
             self._checkpoint()
             self.saved = time.monotonic()
@@ -48,6 +54,9 @@ class LeadingSession(Session):
     def _finish(self) -> None:
         self._publish("last", self.export())
         self.run.draw(self.recipe.name)
+        worse = farther(self.before, self.after)
+        if worse:
+            self.around.report.say(worse)
 
     def _look(self) -> Look | FeatureLook | None:
         """A quick look every few epochs and at the end; keeps the best encoder."""
@@ -160,4 +169,5 @@ class LeadingSession(Session):
             say(f"a step takes {seconds:.2g} s here, by a trial: {span} to the end")
         watched = self.recipe.monitor.every > 0
         if self.start is not None and watched and not self.state.epoch:
-            say(f"before the first step: held-out {self._seen(self.export())}")
+            self.before = self._seen(self.export())
+            say(f"before the first step: held-out {self.before}")

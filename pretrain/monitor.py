@@ -87,6 +87,22 @@ class FeatureLook:
         return ", ".join(known)
 
 
+def farther(
+    before: Look | FeatureLook | None, after: Look | FeatureLook | None
+) -> str | None:
+    """A warning if attacked features ended farther from the original's than before."""
+    if not (isinstance(before, FeatureLook) and isinstance(after, FeatureLook)):
+        return None
+    if before.attacked is None or not (after.attacked or 0) > 1.01 * before.attacked:
+        return None
+    return (
+        f"warning: attacked features ended farther from the original's than they were, "
+        f"{after.attacked:.3f} against {before.attacked:.3f}: this encoder is no more "
+        "robust. Try a lower -o optimizer.lr, -o norms=frozen where batches are small, "
+        "or more images"
+    )
+
+
 def look(encoder: Encoder, parts: Split, recipe: Recipe, device: torch.device) -> Look:
     """Fits a probe on training images and attacks it on held-out ones."""
     settings = recipe.monitor

@@ -103,6 +103,21 @@ def test_the_same_network_comes_out_and_timm_loads_it(
     torch.testing.assert_close(theirs, out(x), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(("lr", "warned"), [(1e-9, False), (3.0, True)])
+def test_an_encoder_that_ends_farther_than_it_began_is_warned_of(
+    lr: float, warned: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At a rate of nothing features stay; at an absurd one they are blown away."""
+    optimizer = {"name": "adamw", "lr": lr, "weight_decay": 0}
+    content = _run("vit", _base("vit", tmp_path), optimizer=optimizer)
+    train(validate(content), tmp_path / "run", Surroundings(report=Lines()))
+    said = capsys.readouterr().err
+    first = float(said.split("attacked ")[1].split(",")[0])
+    last = float(said.split("attacked ")[2].split(",")[0])
+    assert (last > 1.01 * first) is warned
+    assert ("ended farther from the original's" in said) is warned
+
+
 @pytest.mark.slow
 def test_a_killed_run_ends_with_the_same_weights(tmp_path: Path) -> None:
     base = _base("efficientnet", tmp_path)
