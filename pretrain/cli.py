@@ -21,14 +21,19 @@ if TYPE_CHECKING:
     from pretrain.recipe import Recipe
     from pretrain.session import Surroundings
 
-EXAMPLES = """\b
+EXAMPLES = """
 Examples:
+
   robrep-pretrain tarrl-digits
+
   robrep-pretrain my-recipe.yaml -o seed=1 -o attack.steps=3 --output runs/seed1
-  robrep-pretrain --method tarrl --data fashion-mnist --arch resnet_s28 \\
-      --norm Linf --eps 0.1 --epochs 20
-  robrep-pretrain --init timm:vit_small_patch14_dinov2.lvd142m --method lore \\
-      --data imagefolder:photos@3x224x224 --eps 4/255
+
+  robrep-pretrain --method tarrl --data fashion-mnist --arch resnet_s28 \
+--norm Linf --eps 0.1 --epochs 20
+
+  robrep-pretrain --init timm:vit_small_patch14_dinov2.lvd142m --method lore \
+--data imagefolder:photos@3x224x224 --eps 4/255
+
   torchrun --nproc-per-node 2 -m pretrain tarrl-cifar10 --device cuda
 """
 

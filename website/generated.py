@@ -10,6 +10,8 @@ from pathlib import Path
 import click
 
 ROOT = Path(__file__).parents[1]
+WIDTH = 80
+"""Characters of an example's line, so that none is cut off on a page."""
 AT_THE_ROOT = {
     "project/contributing.md": "CONTRIBUTING.md",
     "project/changelog.md": "CHANGELOG.md",
@@ -92,9 +94,21 @@ def _cell(text: str) -> str:
 
 
 def _examples(epilog: str) -> str:
-    """The commands of an epilog, one a line."""
+    """The commands of an epilog, each on as many lines as a page is wide for."""
     lines = [line.strip() for line in epilog.replace("\b", "").splitlines()]
-    return "\n".join(line for line in lines if line and line != "Examples:")
+    return "\n".join(_folded(line) for line in lines if line and line != "Examples:")
+
+
+def _folded(command: str) -> str:
+    """The same command for a shell; a long one goes on below, before an option."""
+    first, *rest = re.split(r" (?=-)", command)
+    lines = [first]
+    for part in rest:
+        if len(lines[-1]) + len(part) + 3 > WIDTH:
+            lines.append(f"    {part}")
+        else:
+            lines[-1] += f" {part}"
+    return " \\\n".join(lines)
 
 
 def _network(given: str | dict[str, str]) -> str:

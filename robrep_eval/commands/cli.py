@@ -34,7 +34,7 @@ Examples:
   robrep-eval --model zoo:tarrl-digits --probe alf --labels 10% --battery quick
 
   robrep-eval --model a.safetensors,b.safetensors --dataset cifar10,cifar100 \
-      --eps 4/255,8/255 --output study
+--eps 4/255,8/255 --output study
 
   robrep-eval --suite digits --model zoo:tarrl-digits --battery quick
 
