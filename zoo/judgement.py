@@ -30,6 +30,11 @@ def mark(judgement: Judgement) -> str:
     return f" {judgement}" if judgement in MARKED else ""
 
 
+def word_beside(judgement: Judgement) -> str:
+    """The same on a leaderboard, where it is also said that nothing was checked."""
+    return "" if judgement is Judgement.SOUND else f" {judgement}"
+
+
 def judge(health: HealthReport | None) -> Judgement:
     """The worst that a check came to."""
     if health is None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from zoo.board.leaderboard import Board, Row
-from zoo.judgement import mark
+from zoo.judgement import word_beside
 from zoo.records import Proportion
 from zoo.tables import escape_markdown, latex_table, markdown_table
 
@@ -34,7 +34,8 @@ NOTE = (
     "In brackets: 95% intervals (Clopper-Pearson). '3 to 5': two rows are shown to be "
     "more robust, and paired exact tests (McNemar, 5%) do not tell two others apart "
     "from this one. '-': not ranked, for its attacks or images cannot be compared, or "
-    "a health check of its evaluation warned ('doubtful') or failed ('broken')."
+    "a health check of its evaluation warned ('doubtful') or failed ('broken'). "
+    "'not checked': no health check ran."
 )
 WORST_NOTE = (
     f" '{WORST}': the worst case known, robust accuracy under all that was tried, "
@@ -69,7 +70,7 @@ def cells(row: Row, headings: tuple[str, ...] = HEADINGS) -> list[str]:
         row.card.arch,
         str(row.robust.n),
         percent(row.clean),
-        f"{percent(row.robust)}{mark(row.judgement)}",
+        f"{percent(row.robust)}{word_beside(row.judgement)}",
         f"{100 * row.worst.value:.1f}" if row.worst else "",
     ]
     return found[: len(headings)]

@@ -156,6 +156,9 @@
     if (name === "robust" && ["doubtful", "broken"].includes(row.checks)) {
       cell.append(make("span", { className: "doubt", title: row.doubts, textContent: ` ${row.checks}` }));
     }
+    if (name === "robust" && row.checks === "not checked") {
+      cell.append(make("span", { className: "unchecked", title: "no health check ran", textContent: ` ${row.checks}` }));
+    }
     cell.append(make("span", { className: "quiet", textContent: ` [${low.toFixed(1)}, ${high.toFixed(1)}]` }));
     if (name === "robust" && row.worst !== null) {
       cell.append(make("span", { className: "quiet worst", title: worst(row), textContent: ` worst known ${row.worst.toFixed(1)}` }));

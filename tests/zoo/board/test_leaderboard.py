@@ -105,6 +105,8 @@ def test_markdown_keeps_its_columns() -> None:
         "### digits, Linf 8/255, ALF, standard",
     ]
     assert sum("broken" in line and "| - |" in line for line in table) == 1
+    unchecked = [row for row in board().rows if row.doubts is None]
+    assert sum("] not checked |" in line for line in table) == len(unchecked)
     assert "<script>" not in "\n".join(lines).replace("\\<", "")
 
 

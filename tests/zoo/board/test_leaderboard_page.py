@@ -111,6 +111,17 @@ def test_a_doubtful_figure_is_marked(view: View) -> None:
 
 
 @pytest.mark.browser
+def test_a_figure_that_nothing_checked_says_so(view: View) -> None:
+    rows = view.tab.locator("tbody tr:has(td)")
+    found = {row.locator(".open").inner_text(): row.inner_text() for row in rows.all()}
+    marked = {name for name, text in found.items() if "not checked" in text}
+    assert marked == {"dynacl-cifar10", "deacl-cifar10"}  # tarrl's is sound
+    robust = view.tab.locator("tr:has(.unchecked) td:has(.unchecked)")
+    assert robust.first.get_attribute("data-label") == "robust"
+    assert robust.first.inner_text().startswith("46.3 not checked")
+
+
+@pytest.mark.browser
 def test_sorts_by_number_and_by_name(view: View) -> None:
     clean = [row.clean.value for row in board().rows]
     best = sorted(FIRST, key=lambda name: -clean[FIRST.index(name)])
