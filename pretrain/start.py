@@ -92,7 +92,7 @@ def find_start(recipe: Recipe, data: Dataset, device: torch.device) -> Start | N
     told = (
         _about_licence(settings.model, licence),
         guessed,
-        odd_scale(encoder, data.images(slice(0, 64))),
+        odd_scale(encoder, data.images(slice(0, 64)), _normalisation(settings)),
     )
     return Start(
         encoder=encoder.eval(),
@@ -102,6 +102,11 @@ def find_start(recipe: Recipe, data: Dataset, device: torch.device) -> Start | N
         extra_data=extra,
         notes=(*loaded.notes, *filter(None, told)),
     )
+
+
+def _normalisation(settings: InitSettings) -> str:
+    """What is wrong, perhaps, if pixels reach the encoder in another scale."""
+    return "--normalize" if _undescribed(settings.model) else "its normalisation"
 
 
 def check_trainable(encoder: Encoder, x: Tensor, name: str) -> None:

@@ -154,25 +154,26 @@ def _width(encoder: OwnEncoder, x: Tensor) -> int:
     return int(z.shape[1])
 
 
-def odd_scale(model: nn.Module, x: Tensor) -> str | None:
+def odd_scale(model: nn.Module, x: Tensor, given: str = "mean= and std=") -> str | None:
     """A warning if images reach a module scaled unlike in training.
 
     Args:
         model: In eval mode, on any device.
         x: Some images (N, C, H, W) of the dataset, in [0, 1].
+        given: What the user may have told wrong, as he writes it.
     """
     ratio = _variance_ratio(model, x)
     if ratio is None:  # nothing in the module knows what it saw in training
-        return _odd_normalised(model, x)
+        return _odd_normalised(model, x, given)
     if 1 / UNIT <= ratio <= UNIT:
         return None
     return (
         f"At the module's first batch norm these images vary {ratio:.2g} times as much "
-        "as those it was trained on; mean= and std= may not be the module's own."
+        f"as those it was trained on; {given} may not be the module's own."
     )
 
 
-def _odd_normalised(model: nn.Module, x: Tensor) -> str | None:
+def _odd_normalised(model: nn.Module, x: Tensor, given: str) -> str | None:
     """Told mean and deviation are those of the training images, or else not its own."""
     encoder = model.encoder if isinstance(model, Classifier) else model
     if not isinstance(encoder, OwnEncoder) or encoder.spec.std == (1.0,):
@@ -182,8 +183,9 @@ def _odd_normalised(model: nn.Module, x: Tensor) -> str | None:
     if abs(centre) <= FAR and 1 / UNIT <= spread <= UNIT:
         return None
     return (
-        f"With mean= and std= these images have mean {centre:.2g} and standard "
-        f"deviation {spread:.2g}, not about 0 and 1; they may not be the module's own."
+        f"With {given} these images have mean {centre:.2g} and standard "
+        f"deviation {spread:.2g}, not about 0 and 1; {given} may not be the "
+        "module's own."
     )
 
 

@@ -328,6 +328,25 @@ def test_a_state_dict_needs_its_architecture_and_its_preprocessing(
     assert found.spec.mean == (0.485, 0.456, 0.406)
 
 
+def test_pixels_of_another_scale_are_told_in_words_of_the_command(
+    tmp_path: Path,
+) -> None:
+    name, _ = TINY["efficientnet"]
+    net = Encoder(EncoderSpec(arch=f"timm:{name}", shape=(3, 8, 8))).backbone.model
+    assert isinstance(net, nn.Module)
+    first = next(m for m in net.modules() if isinstance(m, nn.BatchNorm2d))
+    assert first.running_var is not None
+    first.running_var.fill_(1e6)  # as if trained on pixels of 0 to 255
+    torch.save(net.state_dict(), tmp_path / "net.pt")
+    init = {"model": str(tmp_path / "net.pt"), "arch": f"timm:{name}"}
+    recipe = validate({**RUN, "init": {**init, "normalize": "imagenet"}})
+    data = datasets.load(recipe.data, "train")
+    start = find_start(recipe, data, torch.device("cpu"))
+    assert start is not None
+    told = next(note for note in start.notes if "batch norm" in note)
+    assert told.endswith("; --normalize may not be the module's own.")
+
+
 def test_half_precision_that_breaks_is_named() -> None:
     """3.4e38 is a number in fp32, and infinite in bf16."""
     encoder = _own(nn.Identity())

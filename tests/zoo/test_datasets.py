@@ -216,7 +216,7 @@ def test_broken_image_folders_are_named(tmp_path: Path) -> None:
             ": 640x480 (4), 40x30 (2)",
         ),
         ([(90, 70), (60, 50), (70, 70)], 64, "3 sizes, width x height: 90x70 (2)"),
-        ([(9, 12), (20, 9)], 9, "0-1.png is the first that differs"),
+        ([(9, 12), (20, 9)], 9, "; a/0-1.png is the first that differs"),
     ],
 )
 def test_mixed_sizes_are_listed_with_one_to_bring_them_to(

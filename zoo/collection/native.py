@@ -72,6 +72,19 @@ def export(encoder: Encoder, to: Path) -> str:
     return call.replace(place, str(to))
 
 
+def pixels(spec: EncoderSpec) -> str:
+    """What is to be done to images in [0, 1] before the library's model takes them.
+
+    robrep's encoder does so itself, and of the files only the configuration says it.
+    """
+    mean, std = _channels(spec, spec.mean), _channels(spec, spec.std)
+    height, width = _size(spec)
+    return (
+        f"images in [0, 1], {height} x {width}, must be normalised first, "
+        f"(x - mean) / std by channel: mean {mean}, std {std}"
+    )
+
+
 def _timm(encoder: Encoder, model: nn.Module, to: Path) -> str:
     """As timm's `push_to_hf_hub` lays a repository out."""
     spec = encoder.spec

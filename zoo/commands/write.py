@@ -216,9 +216,10 @@ def export(model: str, to: Path, source: str | None) -> None:
     """Write an encoder of timm, transformers or open_clip in that library's files.
 
     MODEL is a name of the zoo, or the folder or file of an encoder. The call that loads
-    the files without robrep is printed.
+    the files without robrep is printed, and how images must be normalised for it.
     """
     from zoo.collection.native import export as export_
+    from zoo.collection.native import pixels
     from zoo.collection.references import weights_file
     from zoo.collection.store import load_encoder_by_name
     from zoo.encoder import load_encoder
@@ -229,3 +230,4 @@ def export(model: str, to: Path, source: str | None) -> None:
     else:
         encoder = load_encoder_by_name(model.removeprefix("zoo:"), source)
     click.echo(export_(encoder, to))
+    click.echo(f"# {pixels(encoder.spec)}")

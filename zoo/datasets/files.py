@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -145,10 +146,17 @@ def _check_sizes(files: Files, channels: int, name: str) -> None:
     side = max((side for side in SIDES if side <= shorter), default=shorter)
     raise UserError(
         f"the images of '{name}' have {len(sizes)} sizes, width x height: "
-        f"{some(sizes)}; {other.name} is the first that differs from the first image. "
-        "Bring all to the size that your network takes by the dataset's name, as "
+        f"{some(sizes)}; {_within(files.paths, other)} is the first that differs "
+        "from the first image. Bring all to the size that your network takes by the "
+        "dataset's name, as "
         f"{shaped_name(name, (channels, side, side))}"
     )
+
+
+def _within(paths: Iterable[Path], path: Path) -> str:
+    """Below the folder that holds all: CLASS/IMAGE, for names repeat among classes."""
+    common = os.path.commonpath([os.path.abspath(each.parent) for each in paths])
+    return Path(os.path.relpath(path, common)).as_posix()
 
 
 def some(names: Iterable[object]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ import commands
 import hub_stub
 import pytest
 import torch
+from click.testing import CliRunner
 from torch import Tensor
 
 from zoo.collection.licences import licence_of
@@ -132,6 +135,28 @@ def test_what_no_library_has_is_refused(tmp_path: Path) -> None:
     refused = commands.refusal(cli, *words, str(tmp_path / "files"))
     assert "exists already; choose another folder" in refused
     assert "nobody" in commands.refusal(cli, "export", "nobody", "--to", "x")
+
+
+@torch.no_grad()
+def test_export_prints_how_images_must_be_normalised(tmp_path: Path) -> None:
+    import timm
+
+    sizes = {"patch_size": 4, "embed_dim": 24, "depth": 1, "num_heads": 2}
+    ours = _encoder("timm:vit_tiny_patch16_224", img_size=16, **sizes)
+    save_encoder(ours, tmp_path / "ours.safetensors")
+    words = ["export", str(tmp_path / "ours.safetensors"), "--to", str(tmp_path / "a")]
+    text = CliRunner().invoke(cli, words, catch_exceptions=False).stdout
+    told = re.fullmatch(
+        r"timm\..*\n# images in \[0, 1\], 16 x 16, .*: mean (.*), std (.*)\n", text
+    )
+    assert told is not None, text
+    mean, std = (
+        torch.tensor(ast.literal_eval(numbers)).view(3, 1, 1)
+        for numbers in told.groups()
+    )
+    model = eval(text, {"timm": timm})  # both lines as they are: a call and a comment
+    x = torch.rand(2, 3, 16, 16)
+    torch.testing.assert_close(model.eval()((x - mean) / std), ours(x))
 
 
 @pytest.mark.parametrize(
