@@ -12,6 +12,7 @@ COMMON = frozenset(
     (
         *("attack", "doubtful", "entry", "grid", "interval", "limited by", "method"),
         *("price", "radius", "result", "source", "stable", "transfer", "wide"),
+        *("drift", "head", "multiplier", "penalty", "seed", "sound", "views"),
         *("b64", "k2", "undecided", "passes", "teacher", "spectral", "prototypes"),
     )
 )
