@@ -107,6 +107,32 @@ def view(browser: Any, file: Path) -> Iterator[View]:
     opened.context.close()
 
 
+@pytest.mark.parametrize(
+    ("status", "name"), [("pass", "--held"), ("warn", "--warn"), ("fail", "--fail")]
+)
+def test_the_figure_stands_in_the_colour_of_its_verdict(
+    browser: Any, run: Path, tmp_path: Path, status: str, name: str
+) -> None:
+    health = read_whole(run)["measurements"]["health"]
+    first, *rest = ({**flag, "status": "pass"} for flag in health["flags"])
+    health = {**health, "flags": [{**first, "status": status}, *rest]}
+    measured = {**read_whole(run)["measurements"], "health": health}
+    made = copy_run(run, tmp_path / "run", measurements=measured)
+    view = View(browser, write_report(made, tmp_path / "report.html"))
+    found = view.tab.evaluate(
+        """(name) => {
+          const other = document.createElement("p");
+          other.style.color = `var(${name})`;
+          document.body.append(other);
+          return [document.querySelector(".big"), other].map(
+            (e) => getComputedStyle(e).color);
+        }""",
+        name,
+    )
+    assert found[0] == found[1]
+    view.context.close()
+
+
 def test_the_page_needs_nothing_and_complains_of_nothing(view: View) -> None:
     assert view.tab.title() == "Robustness of (classifier)"
     loaded = "[...document.images].every((i) => i.complete && i.naturalWidth > 0)"
