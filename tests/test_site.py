@@ -13,6 +13,8 @@ import pytest
 from accessibility import violations
 from documents import ROOT
 
+from website.generated import pages
+
 PAGES = ("index.html", "concepts/health.html", "reference/robrep-eval.html")
 
 
@@ -38,6 +40,18 @@ def test_commands_and_names_are_in_the_reference(site: Path) -> None:
     assert "tarrl-digits" in (site / "reference/recipes.html").read_text()
     assert "robrep_eval.evaluate" in (site / "reference/python.html").read_text()
     assert "low" in (site / "reference/formats.html").read_text()
+
+
+def test_examples_fit_the_page_and_stay_one_command_each() -> None:
+    page = pages()["reference/robrep-eval.md"]
+    examples = page.split("Examples:\n\n```text\n", 1)[1].split("```")[0]
+    assert all(len(line) <= 82 for line in examples.splitlines())  # with " \\"
+    commands = examples.replace("\\\n", "").splitlines()
+    assert all(command.startswith("robrep-eval ") for command in commands)
+    assert any(
+        command.split()[-4:] == ["--eps", "4/255,8/255", "--output", "study"]
+        for command in commands
+    )
 
 
 def test_nothing_comes_from_elsewhere(site: Path) -> None:
