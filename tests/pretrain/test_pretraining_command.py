@@ -45,6 +45,13 @@ def test_help_and_list_import_no_torch() -> None:
     assert "dynacl++" in done.stdout
 
 
+def test_examples_of_the_help_are_lines_of_their_own() -> None:
+    found = CliRunner().invoke(command, ["--help"]).output
+    examples = [line.strip() for line in found.split("Examples:")[1].splitlines()]
+    assert "robrep-pretrain tarrl-digits" in examples
+    assert "\\" not in "".join(examples)
+
+
 def test_bad_input_is_one_line_with_code_2(tmp_path: Path) -> None:
     done = _run("tarrl-digits", "-o", "optimizer.lrr=1", cwd=tmp_path)
     assert done.returncode == 2
