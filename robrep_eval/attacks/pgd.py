@@ -74,6 +74,60 @@ def ascend(
     return current
 
 
+def reaches(
+    objective: Callable[[Tensor, Tensor], Tensor],
+    x: Tensor,
+    threat: ThreatModel,
+    *,
+    above: float,
+    steps: int,
+    step_size: float,
+    start: Tensor,
+) -> Tensor:
+    """Whether `ascend` with `keep_best` ends above a value, for less.
+
+    An image that is above it once leaves: where most get there, a few passes do.
+
+    Args:
+        objective: Maps images (n, C, H, W) and their row numbers in `x`, int64 (n,),
+            to one value each; rows must not influence each other.
+        x: Clean images (N, C, H, W) in [0, 1].
+        threat: Norm and radius.
+        above: To be exceeded.
+        steps: Number of steps.
+        step_size: Length of a step in the norm of the threat model.
+        start: First iterates; projected first.
+
+    Returns:
+        Bool (N,).
+    """
+    x = x.detach()
+    found = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+    rows = torch.arange(len(x), device=x.device)
+    current = project(start.detach(), x, threat)
+    for left in range(steps, -1, -1):
+        if not len(rows):
+            break
+        if left:
+            gradient, value = _gradient(partial(_numbered, objective, rows), current)
+        else:
+            with torch.no_grad():
+                value = objective(current, rows)
+        there = value > above
+        found[rows[there]] = True
+        rows = rows[~there]
+        if left:
+            ahead = current + step_size * steepest(gradient, threat.norm)
+            current = project(ahead[~there], x[rows], threat)
+    return found
+
+
+def _numbered(
+    objective: Callable[[Tensor, Tensor], Tensor], rows: Tensor, images: Tensor
+) -> Tensor:
+    return objective(images, rows)
+
+
 def ascend_each(
     objective: Callable[[Tensor, Tensor], Tensor],
     x: Tensor,

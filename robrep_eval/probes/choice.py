@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from robrep_eval.attacks.pgd import ascend_each, frozen
+from robrep_eval.attacks.pgd import frozen, reaches
+from zoo.ball import random_start
 from zoo.datasets.base import Dataset
 from zoo.errors import UserError
 from zoo.layout import Layout
@@ -102,19 +103,25 @@ class Judge:
         classifier = nn.Sequential(self.encoder, head)
         work = network_work(classifier, self.train.shape)
         x, y = self.train.images(rows), self.train.labels[rows]
+        size, fallen = self.layout.batch_size, 0
+        generator = torch.Generator().manual_seed(self.seed)
         with frozen(classifier), fitting_threads(work):
-            attacked = ascend_each(
-                lambda images, labels: -margin(classifier(images), labels),
-                x,
-                y,
-                self.threat,
-                steps=self.steps,
-                step_size=self.relative_step * self.threat.eps,
-                layout=self.layout,
-                generator=torch.Generator().manual_seed(self.seed),
-                keep_best=True,
-            )
-            with torch.no_grad():
-                parts = attacked.split(self.layout.batch_size)
-                logits = [classifier(x.to(self.layout.device)).cpu() for x in parts]
-        return int((torch.cat(logits).argmax(dim=1) == y).sum())
+            for images, labels in zip(x.split(size), y.split(size), strict=True):
+                fallen += self._fallen(classifier, images, labels, generator)
+        return len(y) - fallen
+
+    def _fallen(
+        self, classifier: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator
+    ) -> int:
+        """Of how many images of one batch some point of the path is misclassified."""
+        x, y = x.to(self.layout.device), y.to(self.layout.device)
+        found = reaches(
+            lambda images, rows: -margin(classifier(images), y[rows]),
+            x,
+            self.threat,
+            above=0,
+            steps=self.steps,
+            step_size=self.relative_step * self.threat.eps,
+            start=random_start(x, self.threat, generator),
+        )
+        return int(found.sum())

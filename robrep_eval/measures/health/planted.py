@@ -9,9 +9,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from robrep_eval.attacks.pgd import reaches
 from robrep_eval.measures.health.attack import RELATIVE_STEP, STEPS
 from robrep_eval.measures.health.subject import Subject
-from zoo.ball import project, random_start, steepest
+from zoo.ball import random_start
 from zoo.measurements import Flag, Status
 
 IMAGES = 64
@@ -55,52 +56,27 @@ def missed_plants(subject: Subject, encoder: nn.Module) -> tuple[list[int], floa
         z = encoder(x)
         far = random_start(x, subject.threat, generator)
         direction = encoder(far) - z
-    usable = direction.square().sum(dim=1) > 0
+    size = direction.square().sum(dim=1)
+    usable = size > 0
     missed = usable
     for start in (x, random_start(x, subject.threat, generator)):
-        missed = missed & ~_crosses(
-            encoder, (x, start), (z, direction), subject, missed
+        left = missed.nonzero().flatten()
+
+        def share(images: Tensor, rows: Tensor, left: Tensor = left) -> Tensor:
+            rows = left[rows]
+            along = ((encoder(images) - z[rows]) * direction[rows]).sum(dim=1)
+            part: Tensor = along / size[rows] + 0 * images.flatten(1).sum(dim=1)
+            return part
+
+        found = reaches(
+            share,
+            x[left],
+            subject.threat,
+            above=0.9,
+            steps=STEPS,
+            step_size=RELATIVE_STEP * subject.threat.eps,
+            start=start[left],
         )
+        missed = missed.index_fill(0, left[found], value=False)
     missed, usable = missed.cpu(), usable.cpu()
     return subject.shown(missed), float(missed.sum()) / max(1, int(usable.sum()))
-
-
-def _crosses(
-    encoder: nn.Module,
-    images: tuple[Tensor, Tensor],
-    planes: tuple[Tensor, Tensor],
-    subject: Subject,
-    wanted: Tensor,
-) -> Tensor:
-    """Bool (n,): the attack crossed an image's plane; one that has leaves at once.
-
-    Args:
-        encoder: Images to (n, d).
-        images: The clean ones and those that the attack starts from, (n, C, H, W).
-        planes: Clean features and the direction of each plane, (n, d).
-        subject: Its threat model.
-        wanted: Bool (n,), the images to attack.
-    """
-    (clean, start), (z, direction) = images, planes
-    step = RELATIVE_STEP * subject.threat.eps
-    crossed = torch.zeros_like(wanted)
-    rows = wanted.nonzero().flatten()
-    current = project(start, clean, subject.threat)[rows]
-    for _ in range(STEPS + 1):
-        if not len(rows):
-            break
-        with torch.enable_grad():
-            leaf = current.detach().requires_grad_()
-            along = ((encoder(leaf) - z[rows]) * direction[rows]).sum(dim=1)
-            share = along / direction[rows].square().sum(dim=1)
-            value = share + 0 * leaf.flatten(1).sum(dim=1)
-            (gradient,) = torch.autograd.grad(value.sum(), leaf)
-        far = value.detach() > 0.9
-        crossed[rows[far]] = True
-        current = project(
-            leaf.detach() + step * steepest(gradient, subject.threat.norm),
-            clean[rows],
-            subject.threat,
-        )[~far]
-        rows = rows[~far]
-    return crossed
