@@ -11,7 +11,7 @@ loss is max_d ||.||^2 + lambda c with lambda fixed, less lambda c with c fixed.
 
 The multiplier network reads features of unit length. Of raw ones, long and many, one
 step of the published rate moves lambda by tens: 1,280 features of squared length 2,100
-had it at 12 after 19 steps, and attacked features then stayed where they were.
+had it at 12 after 19 steps, its term up to two thirds of the attacked features'.
 
 Source: arXiv 2505.18884 (LORE), with its multiplier network, rates and ratio of steps.
 """
