@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from PIL import Image
 
 from zoo import datasets
+from zoo.datasets import workers
 from zoo.datasets.base import Dataset, from_array
 from zoo.datasets.workers import PART_BYTES, Rows, read
 from zoo.errors import RobrepError, UserError
@@ -100,6 +102,18 @@ def test_a_worker_that_dies_is_an_error_and_no_endless_wait() -> None:
     data._fetch = dying
     with pytest.raises(RobrepError, match="a process that reads images died"):
         list(data.read_by(2).blocks(8))
+
+
+@pytest.mark.parametrize(
+    "seen", [ConnectionResetError(104), ConnectionRefusedError(), EOFError()]
+)
+def test_a_worker_that_dies_before_its_part_is_fetched(seen: Exception) -> None:
+    def announced() -> Iterator[None]:
+        raise seen
+        yield
+
+    with pytest.raises(RobrepError, match="a process that reads images died"):
+        workers._next(announced())
 
 
 def test_a_caller_may_stop_in_the_middle(photographs: Dataset) -> None:

@@ -24,6 +24,9 @@ PART_BYTES = 1 << 20
 """Of pixels that a process hands over at once, or one image."""
 WAITING = 4
 """Parts that each process keeps ready."""
+GONE = (RuntimeError, ConnectionError, EOFError, FileNotFoundError)
+"""How a process shows that it died: to DataLoader's watch, or, where it had announced
+a part that was not fetched yet, by the socket that was to hand it over."""
 Rows = Sequence[int] | slice | Tensor
 
 
@@ -187,7 +190,7 @@ def _unchanged(part: Any) -> Any:
 def _next(loader: Iterator[Any]) -> Any:
     try:
         part = next(loader)
-    except RuntimeError as error:
+    except GONE as error:
         raise RobrepError(
             f"a process that reads images died ({plain_reason(error)}); with fewer "
             "--workers, the same command goes on from where it was"
