@@ -5,10 +5,10 @@
         --data-dir cifar10-jpeg=FOLDER fashion-mnist=/usr/share/datasets/fashion-mnist
 
 EfficientNet-Lite0, trained on ImageNet with labels, is the encoder; no method sees a
-label. Compute is counted in passes per training image (forward equivalents). Linear
-probes on each downstream set are attacked by AutoAttack; the original stands beside
-them. Each finished cell is kept, so the command can be cut off and repeated, with a
-larger `--limit` too.
+label. Compute is counted in passes per training image (forward equivalents). Weights
+are rounded to float16, which halves their file. Linear probes on each downstream set
+are attacked; the original stands beside them. Each finished cell is kept, so the
+command can be cut off and repeated, with a larger `--limit` too.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from pretrain.train import train
 from robrep_eval import evaluate
 from zoo.collection.import_efficientnet import import_efficientnet_lite
 from zoo.collection.index import CARD
-from zoo.datasets import load
 from zoo.datasets.names import split_name
-from zoo.files import write_text
+from zoo.encoder import halve, load_encoder, save_encoder
+from zoo.files import sha256_file, write_text
 from zoo.paired import paired_difference
-from zoo.records import Card, Result, read_record
+from zoo.records import WEIGHTS, Card, Result, read_record, write_record
 from zoo.verdicts import correct, robust
 
 ORIGINAL, FARE = "original", "FARE"
@@ -49,13 +49,7 @@ def main() -> None:
     base = _base(given)
     encoders = {ORIGINAL: base}
     for label in given.only or ROWS:
-        encoders[label] = train(
-            validate(content(label, base, given)),
-            given.runs / label.lower(),
-            Surroundings(
-                data_dir=_folder(given, given.data), device=given.device, report=Lines()
-            ),
-        )
+        encoders[label] = rounded(_trained(label, base, given))
     results = {
         label: [_evaluated(folder, name, label, given) for name in given.downstream]
         for label, folder in encoders.items()
@@ -80,9 +74,9 @@ def _flags() -> argparse.ArgumentParser:
     add("--eps", default="2/255", help="Linf")
     add("--passes", type=float, default=20, help="per training image and method")
     add("--images", type=int, default=12_000, help="training images")
-    add("--fit", type=int, help="images that probes are fitted on; all by default")
+    add("--fit", default="10000", help="labelled images of probes; `all` for all")
     add("--limit", type=int, default=200, help="test images attacked")
-    add("--attacks", default="standard")
+    add("--attacks", default="fast")
     add("--steps", type=int, default=1, help="of the inner attack")
     add("--batch", type=int, default=32)
     add("--lr", type=float, default=1e-3)
@@ -111,6 +105,31 @@ def _base(given: Any) -> Path:
             size=reading.shape[1],
         )
     return folder
+
+
+def _trained(label: str, base: Path, given: Any) -> Path:
+    """The folder of a row's encoder."""
+    surroundings = Surroundings(
+        data_dir=_folder(given, given.data), device=given.device, report=Lines()
+    )
+    folder = given.runs / label.lower()
+    return train(validate(content(label, base, given)), folder, surroundings)
+
+
+def rounded(folder: Path) -> Path:
+    """A folder beside this one with its encoder in float16."""
+    target = folder.with_name(f"{folder.name}-float16")
+    if (target / CARD).exists():
+        return target
+    target.mkdir(exist_ok=True)
+    encoder = load_encoder(folder / WEIGHTS)
+    halve(encoder)
+    save_encoder(encoder, target / WEIGHTS)
+    card = read_record(folder / CARD, Card)
+    notes = "; ".join(filter(None, [card.notes, "weights rounded to float16"]))
+    new = {"sha256": sha256_file(target / WEIGHTS), "notes": notes}
+    write_record(target / CARD, card.model_copy(update=new))
+    return target
 
 
 def content(label: str, base: Path, given: Any) -> dict[str, Any]:
@@ -142,11 +161,10 @@ def _evaluated(folder: Path, name: str, label: str, given: Any) -> Result:
     """One cell, or what an earlier call found."""
     data_dir = _folder(given, name)
     place = f"{label.lower()}-{name.replace('@', '-')}-{given.attacks}-{given.limit}"
-    few = given.fit and load(name, "train", data_dir=data_dir).take(given.fit)
     result = evaluate(
         str(folder),
         name,
-        train=few or None,
+        labels=None if given.fit == "all" else given.fit,
         data_dir=data_dir,
         norm="Linf",
         eps=given.eps,
