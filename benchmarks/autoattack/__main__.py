@@ -8,11 +8,11 @@ same on 28x28 images), `cores` (the engine's two processes against pyautoattack'
 threads), `colour` and `colour-cores` (on 3x32x32 images), `quick`, `quick-images` and
 `fast` (against `standard` of the same engine), `audit` (`fast` on all and `standard` on
 a sample, against `standard` on all), `speculation` (Square on few images, several
-squares in a pass against one), `seeds`
-(robust accuracy over several seeds of both), `processes` (2 against 1), `memory`
-(10,000 against 1,000 examples). Each runs in a process of its own. With one thread
-times are CPU seconds, which other work on the machine disturbs little; with more they
-are wall seconds.
+squares in a pass against one), `waits` (how often a step of each attack would wait for
+a GPU), `seeds` (robust accuracy over several seeds of both), `processes` (2 against 1),
+`memory` (10,000 against 1,000 examples). Each runs in a process of its own. With one
+thread times are CPU seconds, which other work on the machine disturbs little; with more
+they are wall seconds.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ import torch
 from benchmarks.autoattack import peers, scale
 from benchmarks.autoattack.timing import stopwatch
 from benchmarks.autoattack.versus import seeds, versus
+from benchmarks.autoattack.waits import show
 from benchmarks.classifiers import COLOUR, MEDIUM, SMALL, shifted_digits, trained
 from robrep_eval.attacks.base import Context
 from robrep_eval.attacks.battery import build
@@ -122,6 +123,11 @@ def _speculation(options: argparse.Namespace) -> None:
     speculation(_medium(), shifted_digits(options.images), 0.2 * options.eps)
 
 
+def _waits(options: argparse.Namespace) -> None:
+    threat = ThreatModel(norm="Linf", eps=0.36 * options.eps)
+    show(_medium(), shifted_digits(options.images), threat)
+
+
 def _colour(options: argparse.Namespace) -> None:
     versus(_coloured(), _enlarged("test", options), 0.1, "3x32x32 images")
 
@@ -172,6 +178,7 @@ CASES: dict[str, Callable[[argparse.Namespace], None]] = {
     "fast": _fast,
     "audit": _audit,
     "speculation": _speculation,
+    "waits": _waits,
     "seeds": _on_small(seeds),
     "processes": _on_small(scale.processes),
     "memory": lambda _: scale.memory(),

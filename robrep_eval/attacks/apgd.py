@@ -16,12 +16,17 @@ import torch
 from torch import Tensor
 
 from robrep_eval.attacks import starts
-from robrep_eval.attacks.apgd_common import averaged_gradient, keep_best, record
+from robrep_eval.attacks.apgd_common import (
+    averaged_gradient,
+    flat_starts,
+    keep_best,
+    record,
+)
 from robrep_eval.attacks.apgd_l1 import ApgdL1
 from robrep_eval.attacks.engine_attack import EngineAttack
 from robrep_eval.attacks.losses import LOSSES, Loss
 from robrep_eval.attacks.noise import Rows
-from robrep_eval.attacks.pool import Program, State
+from robrep_eval.attacks.pool import Program, State, told
 from robrep_eval.attacks.problem import Problem, fooled
 from robrep_eval.attacks.starts import OPENING, Start
 from robrep_eval.attacks.targets import UNTARGETED, Targets
@@ -147,8 +152,10 @@ class Apgd:
         device = problem.x.device
         self.ends, self.windows = (t.to(device) for t in checkpoints(iterations))
         self.flat = 0  # rows whose gradient at the start was exactly zero
+        self.fresh = True  # rows may be at their start
 
     def begin(self, tasks: Tensor) -> State:
+        self.fresh = True
         x = self.problem.x[tasks]
         start = self._start(x, self.draws(tasks).to(x))
         n, eps = len(x), self.problem.threat.eps
@@ -179,7 +186,7 @@ class Apgd:
             "broken": torch.zeros(n, dtype=torch.bool, device=x.device),
         }
 
-    def step(self, state: State) -> Tensor:
+    def step(self, state: State) -> Tensor | None:
         s = state
         logits, loss, gradient = averaged_gradient(
             self.problem, self.loss, s, self.averaged
@@ -189,20 +196,24 @@ class Apgd:
         finite = logits.isfinite().all(dim=1) & gradient.flatten(1).isfinite().all(1)
         s["broken"] |= ~finite
         first = s["iteration"] < 0
-        if bool(first.any()):
-            self.flat += int((gradient[first].flatten(1) == 0).all(dim=1).sum())
+        if self.fresh:
+            self.flat += flat_starts(gradient, first)
+            self.fresh = False
         done = retired | ~finite | (s["iteration"] == self.steps - 1)
-        if bool(done.all()):
+        ends = self.ends[s["iteration"].clamp(min=0)] & ~first
+        some, every, window = told(done.any(), done.all(), ends.any())
+        if every:
             return done
         keep_best(s, loss, gradient)
         s["rises"] += (loss > s["last_loss"]) & ~first
         # The reference compares the first iterate's loss with an unwritten 0.
         s["last_loss"] = torch.where(first, s["last_loss"], loss)
         s["since"] = torch.where(first, s["best_loss"], s["since"])
-        gradient = self._halve(s, gradient)
+        if window:
+            gradient = self._halve(s, gradient, ends)
         self._move(s, gradient)
         s["iteration"] += 1
-        return done
+        return done if some else None
 
     def _start(self, x: Tensor, noise: Tensor) -> Tensor:
         norm, eps = self.problem.threat.norm, self.problem.threat.eps
@@ -220,12 +231,9 @@ class Apgd:
             point = self._project(ball, point + eps * step)
         return point
 
-    def _halve(self, s: State, gradient: Tensor) -> Tensor:
+    def _halve(self, s: State, gradient: Tensor, ends: Tensor) -> Tensor:
         """At the end of a window: halves steps that do not pay, back to the best."""
         at = s["iteration"].clamp(min=0)
-        ends = self.ends[at] & (s["iteration"] >= 0)
-        if not bool(ends.any()):
-            return gradient
         idle = s["rises"] <= RISES * self.windows[at]
         stuck = ~s["halved"] & (s["since"] >= s["best_loss"])
         halve = ends & (idle | stuck)
@@ -233,10 +241,9 @@ class Apgd:
         s["since"] = torch.where(ends, s["best_loss"], s["since"])
         s["rises"] = torch.where(ends, 0.0, s["rises"])
         s["size"] = torch.where(halve, s["size"] / 2, s["size"])
-        rows = halve.nonzero().flatten()
-        s["point"][rows] = s["best_point"][rows]
-        gradient[rows] = s["best_gradient"][rows]
-        return gradient
+        of_row = halve.view(-1, 1, 1, 1)
+        s["point"] = torch.where(of_row, s["best_point"], s["point"])
+        return torch.where(of_row, s["best_gradient"], gradient)
 
     def _move(self, s: State, gradient: Tensor) -> None:
         """A step, then a blend with the last movement; projected both times."""

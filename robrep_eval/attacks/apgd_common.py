@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from robrep_eval.attacks.losses import Loss
@@ -26,15 +27,19 @@ def record(s: State, wrong: Tensor, logits: Tensor) -> None:
     each class's logit from the label's, (n, classes)."""
     gaps = logits.gather(1, s["y"].unsqueeze(1)) - logits
     s["gaps"] = s["gaps"].minimum(gaps)
-    rows = wrong.nonzero().flatten()
-    if len(rows):
-        s["image"][rows] = s["point"][rows]
-        s["found"][rows] = True
+    s["image"] = torch.where(wrong.view(-1, 1, 1, 1), s["point"], s["image"])
+    s["found"] = s["found"] | wrong
 
 
 def keep_best(s: State, loss: Tensor, gradient: Tensor) -> None:
     """Best loss so far with its point and gradient; strict increase only."""
-    rows = (loss > s["best_loss"]).nonzero().flatten()
-    s["best_loss"][rows] = loss[rows]
-    s["best_point"][rows] = s["point"][rows]
-    s["best_gradient"][rows] = gradient[rows]
+    better = loss > s["best_loss"]
+    s["best_loss"] = torch.where(better, loss, s["best_loss"])
+    of_row = better.view(-1, 1, 1, 1)
+    s["best_point"] = torch.where(of_row, s["point"], s["best_point"])
+    s["best_gradient"] = torch.where(of_row, gradient, s["best_gradient"])
+
+
+def flat_starts(gradient: Tensor, first: Tensor) -> int:
+    """How many of the rows where `first` holds have no gradient at all."""
+    return int(((gradient == 0).flatten(1).all(dim=1) & first).sum())

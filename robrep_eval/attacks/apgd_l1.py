@@ -11,10 +11,15 @@ import math
 import torch
 from torch import Tensor
 
-from robrep_eval.attacks.apgd_common import averaged_gradient, keep_best, record
+from robrep_eval.attacks.apgd_common import (
+    averaged_gradient,
+    flat_starts,
+    keep_best,
+    record,
+)
 from robrep_eval.attacks.losses import Loss
 from robrep_eval.attacks.noise import Rows
-from robrep_eval.attacks.pool import State
+from robrep_eval.attacks.pool import State, told
 from robrep_eval.attacks.problem import Problem, fooled
 from zoo.ball import project_l1
 
@@ -78,8 +83,10 @@ class ApgdL1:
         self.length = torch.tensor([n for _, n in table], device=device)
         self.every = (self.length * 0.04).long().clamp(min=1)
         self.flat = 0
+        self.fresh = True  # rows may be at their start
 
     def begin(self, tasks: Tensor) -> State:
+        self.fresh = True
         x = self.problem.x[tasks]
         noise = self.draws(tasks).to(x)
         n, device = len(x), x.device
@@ -107,7 +114,7 @@ class ApgdL1:
         self._enter_stage(state, torch.ones(n, dtype=torch.bool, device=device))
         return state
 
-    def step(self, state: State) -> Tensor:
+    def step(self, state: State) -> Tensor | None:
         s = state
         logits, loss, gradient = averaged_gradient(
             self.problem, self.loss, s, self.averaged
@@ -118,21 +125,27 @@ class ApgdL1:
         finite = logits.isfinite().all(dim=1) & gradient.flatten(1).isfinite().all(1)
         s["broken"] |= ~finite
         first = s["iteration"] < 0
-        if bool(first.any()):
-            self.flat += int((gradient[first].flatten(1) == 0).all(dim=1).sum())
+        if self.fresh:
+            self.flat += flat_starts(gradient, first)
+            self.fresh = False
         over = s["iteration"] == self.length[s["stage"]] - 1
         done = (last & (retired | over)) | ~finite
-        if bool(done.all()):
+        moving, due = over & ~last, self._due(s, ~first & ~over)
+        some, every, adapting, handing = told(
+            done.any(), done.all(), due.any(), moving.any()
+        )
+        if every:
             return done
         keep_best(s, loss, gradient)
-        moving = over & ~last
-        gradient = self._adapt(s, gradient, ~first & ~over)
+        if adapting:
+            gradient = self._adapt(s, gradient, due)
         self._move(s, gradient)
         s["iteration"] += 1
-        if bool(moving.any()):
+        if handing:
             s["stage"] += moving
             self._hand_on(s, moving)
-        return done
+            self.fresh = True
+        return done if some else None
 
     def _hand_on(self, s: State, moving: Tensor) -> None:
         """The point of highest loss starts the next stage, at its smaller radius."""
@@ -152,12 +165,12 @@ class ApgdL1:
         s["size"] = torch.where(entering, self.radius[s["stage"]], s["size"])
         s["iteration"] = torch.where(entering, -1, s["iteration"])
 
-    def _adapt(self, s: State, gradient: Tensor, running: Tensor) -> Tensor:
-        """Every few iterations: a shrinking support restarts from the best point."""
-        every = self.every[s["stage"]]
-        due = running & ((s["iteration"] + 1) % every == 0)
-        if not bool(due.any()):
-            return gradient
+    def _due(self, s: State, running: Tensor) -> Tensor:
+        """Every few iterations of a stage, bool (n,)."""
+        return running & ((s["iteration"] + 1) % self.every[s["stage"]] == 0)
+
+    def _adapt(self, s: State, gradient: Tensor, due: Tensor) -> Tensor:
+        """A shrinking support restarts from the best point."""
         dim = s["clean"][0].numel()
         support = _support(s["best_point"] - s["clean"])
         fewer = due & (support / s["support"] < FEWER)
@@ -167,10 +180,9 @@ class ApgdL1:
         s["size"] = torch.where(due, slower, s["size"])
         s["share"] = torch.where(due, support / dim / 1.5, s["share"])
         s["support"] = torch.where(due, support, s["support"])
-        rows = fewer.nonzero().flatten()
-        s["point"][rows] = s["best_point"][rows]
-        gradient[rows] = s["best_gradient"][rows]
-        return gradient
+        of_row = fewer.view(-1, 1, 1, 1)
+        s["point"] = torch.where(of_row, s["best_point"], s["point"])
+        return torch.where(of_row, s["best_gradient"], gradient)
 
     def _move(self, s: State, gradient: Tensor) -> None:
         """A step along the signs of the largest coordinates, evenly spread."""

@@ -16,7 +16,7 @@ from torch import Tensor
 from robrep_eval.attacks import hyperplane
 from robrep_eval.attacks.engine_attack import EngineAttack
 from robrep_eval.attacks.noise import Rows
-from robrep_eval.attacks.pool import State
+from robrep_eval.attacks.pool import State, told
 from robrep_eval.attacks.problem import Problem, fooled
 from robrep_eval.attacks.targets import UNTARGETED, Targets
 from robrep_eval.attacks.turn import Turn
@@ -99,29 +99,33 @@ class Fab:
             "broken": torch.zeros(n, dtype=torch.bool, device=device),
         }
 
-    def step(self, state: State) -> Tensor:
+    def step(self, state: State) -> Tensor | None:
         s = state
         f, w = self._plane(s)
         point = self._approach(s, f, w)
         finite = point.flatten(1).isfinite().all(dim=1)
-        if not bool(finite.all()):
-            s["broken"] |= ~finite
-            point = point.where(finite.view(-1, 1, 1, 1), s["point"])
+        s["broken"] |= ~finite
+        point = point.where(finite.view(-1, 1, 1, 1), s["point"])
         logits = self.problem.model.logits(point)
         wrong, sure, _ = fooled(logits, s["y"], self.guard)
         distance = lengths(point - s["clean"], self.problem.threat.norm)
-        rows = (wrong & (distance < s["nearest"])).nonzero().flatten()
-        s["image"][rows] = point[rows]
-        s["nearest"][rows] = distance[rows]
-        s["found"] = s["nearest"] <= self.problem.threat.eps
-        back = wrong.nonzero().flatten()
-        if len(back):
-            clean = s["clean"][back]
-            point[back] = clean + (point[back] - clean) * BACK
-        s["point"] = point
         s["iteration"] += 1
         retired = sure & (distance <= self.safe)
-        return retired | (s["iteration"] == self.steps) | ~finite
+        done = retired | (s["iteration"] == self.steps) | ~finite
+        some, crossed = told(done.any(), wrong.any())
+        s["point"] = self._crossed(s, point, wrong, distance) if crossed else point
+        return done if some else None
+
+    def _crossed(
+        self, s: State, point: Tensor, wrong: Tensor, distance: Tensor
+    ) -> Tensor:
+        """Keeps nearer points; where a row is misclassified it goes a way back."""
+        nearer = wrong & (distance < s["nearest"])
+        s["image"] = torch.where(nearer.view(-1, 1, 1, 1), point, s["image"])
+        s["nearest"] = torch.where(nearer, distance, s["nearest"])
+        s["found"] = s["nearest"] <= self.problem.threat.eps
+        back = s["clean"] + (point - s["clean"]) * BACK
+        return torch.where(wrong.view(-1, 1, 1, 1), back, point)
 
     def _start(self, x: Tensor, tasks: Tensor) -> Tensor:
         """The clean image, or a point at half of eps from it."""

@@ -22,6 +22,10 @@ from zoo.threat import Norm
 
 NEWTON = 64
 """Most steps; each passes at least one kink, about five are usual."""
+READ_EVERY = {"cpu": 1}
+OTHERWISE = 4
+"""Steps until it is asked whether all rows are done, by kind of device: a GPU would be
+waited for, and further steps change nothing."""
 ENOUGH = 1e-6
 """Relative distance to the root at which a row is done: float32 rounding."""
 
@@ -67,14 +71,15 @@ def _level(weight: Tensor, room: Tensor, need: Tensor, norm: Norm) -> Tensor:
     slope = weight if norm == "Linf" else weight.square()
     level = need / slope.sum(dim=1).clamp(min=1e-30)
     size, left = torch.empty_like(room), torch.empty_like(room)
-    for _ in range(NEWTON):
+    every = READ_EVERY.get(room.device.type, OTHERWISE)
+    for step in range(NEWTON):
         wanted = level.unsqueeze(1) if norm == "Linf" else level.unsqueeze(1) * weight
         torch.minimum(wanted, room, out=size)
         lack = need - torch.mul(weight, size, out=left).sum(dim=1)
         below = torch.sub(room, wanted, out=left).sign_().clamp_(min=0)
         rest = below.mul_(slope).sum(dim=1)
         moving = (lack > ENOUGH * need) & (rest > 0)
-        if not bool(moving.any()):
+        if step % every == every - 1 and not bool(moving.any()):
             break
         level = torch.where(moving, level + lack / rest.clamp(min=1e-30), level)
     return size

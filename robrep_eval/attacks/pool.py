@@ -42,8 +42,18 @@ class Program(Protocol):
     def begin(self, tasks: Tensor) -> State:
         """Columns of fresh tasks."""
 
-    def step(self, state: State) -> Tensor:
-        """One step of every row, in place; returns bool (n,), True where finished."""
+    def step(self, state: State) -> Tensor | None:
+        """One step of every row, in place.
+
+        Returns bool (n,), True where finished. None says that no row is, and spares a
+        GPU that question.
+        """
+
+
+def told(*answers: Tensor) -> list[bool]:
+    """What several bool scalars are: a GPU is waited for once."""
+    found: list[bool] = torch.stack(answers).tolist()
+    return found
 
 
 @dataclass
@@ -147,9 +157,9 @@ class Pool:
             old = self.state
             self.state = {k: torch.cat([old[k], fresh[k]]) for k in fresh}
 
-    def _collect(self, done: Tensor) -> None:
+    def _collect(self, done: Tensor | None) -> None:
         """Takes out the finished rows."""
-        if self.state is None or not bool(done.any()):
+        if self.state is None or done is None or not bool(done.any()):
             return
         state = self.state
         leaving = done.nonzero().flatten()

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from robrep_eval.attacks.noise import Noise
-from robrep_eval.attacks.pool import State
+from robrep_eval.attacks.pool import State, told
 from robrep_eval.attacks.problem import Problem
-from robrep_eval.attacks.square_queue import Places, SquareQueue, areas_at_bounds
+from robrep_eval.attacks.square_queue import SquareQueue, areas_at_bounds
 from zoo.margins import margin
 
 TOGETHER = 16
@@ -26,8 +26,8 @@ FILLED = {"cpu": 64}
 OTHERWISE = 512
 """Rows up to which a pass is filled, by kind of device: below, it costs little less."""
 ALL = slice(None)
-JUDGED = ("y", "low", "high", "image", "areas", "margin", "found", "broken")
-"""Columns that decide whether a square is accepted, and change if it is."""
+Judged = tuple[Tensor, Tensor, Tensor]
+"""Of each row the image judged last, its logits, and whether it is accepted."""
 
 
 class SquareLinf:
@@ -65,8 +65,10 @@ class SquareLinf:
         device = problem.x.device
         self.rows = torch.arange(height, device=device)
         self.columns = torch.arange(width, device=device)
+        self.fresh = True  # rows may be at their start, or of a run that was resumed
 
     def begin(self, tasks: Tensor) -> State:
+        self.fresh = True
         x = self.problem.x[tasks]
         n, eps = len(x), self.problem.threat.eps
         stripes = (2 * self.stripes(tasks).to(x) - 1).sign()
@@ -86,51 +88,52 @@ class SquareLinf:
             "broken": torch.zeros(n, dtype=torch.bool, device=x.device),
         }
 
-    def step(self, state: State) -> Tensor:
+    def step(self, state: State) -> Tensor | None:
         s = state
-        if bool((s["query"] < 0).any()):
+        if self.fresh and bool((s["query"] < 0).any()):
             return self._first(s)
-        place = self.queue.next(s)
         together = min(TOGETHER, self.filled // len(s["query"]))
-        if together > 1:
-            self._several(s, together)
-        else:
-            self._one(s, place)
-        return (s["margin"] <= -self.guard) | (s["query"] >= self.steps) | s["broken"]
+        self.queue.ready(s, several=together > 1, unknown=self.fresh)
+        self.fresh = False
+        judged = self._several(s, together) if together > 1 else self._one(s)
+        done = (s["margin"] <= -self.guard) | (s["query"] >= self.steps) | s["broken"]
+        some, late, better = told(done.any(), self.queue.late(s).any(), judged[2].any())
+        if better:
+            self._keep(s, *judged)
+        if late:
+            self.queue.refresh(s)
+        return done if some else None
 
-    def _one(self, s: State, place: Places) -> None:
+    def _one(self, s: State) -> Judged:
         """The next square of each row."""
+        place = self.queue.next(s)
         candidate = self._candidate(s, s["windows"][place], s["signs"][place])
         waiting = s["query"] < self.steps
         logits = self.problem.model.logits(candidate)
-        accepted = self._accept(s, candidate, logits, waiting)
+        accepted = self._judge(s, logits, waiting)
         self.queue.remember(s, place, accepted)
         s["query"] += 1
+        return candidate, logits, accepted
 
-    def _several(self, s: State, together: int) -> None:
+    def _several(self, s: State, together: int) -> Judged:
         """The next squares of each row, up to the first that is accepted."""
-        n = len(s["query"])
-        if not bool((s["query"] < self.steps).any()):
-            return
-        place, offset = self.queue.upcoming(s, together)
+        place, offset, passed = self.queue.upcoming(s, together)
         owner, _ = place
+        if not len(owner):
+            s["query"] += passed
+            return s["image"], s["margin"], torch.zeros_like(s["found"])
         candidate = self._candidate(s, s["windows"][place], s["signs"][place], owner)
         logits = self.problem.model.logits(candidate)
         new = margin(logits, s["y"][owner])
         event = (new < s["margin"][owner]) | (new <= 0)
         event |= ~logits.isfinite().all(dim=1)
-        met, last = until_first(owner, event, n)
-        rows = (last >= 0).nonzero().flatten()
-        last = last[rows]
-        accepted = torch.zeros(n, dtype=torch.bool, device=owner.device)
-        part = {key: s[key][rows] for key in JUDGED}
-        accepted[rows] = self._accept(
-            part, candidate[last], logits[last], torch.ones_like(rows, dtype=torch.bool)
-        )
-        for key in JUDGED:
-            s[key][rows] = part[key]
-        self.queue.remember_all(s, place, met, rows, last, accepted)
-        s["query"][rows] += offset[last] + 1
+        met, last = until_first(owner, event, len(s["query"]))
+        tried, last = last >= 0, last.clamp(min=0)
+        candidate, logits = candidate[last], logits[last]
+        accepted = self._judge(s, logits, tried)
+        self.queue.remember_all(s, place, met, tried, last, accepted)
+        s["query"] += torch.where(tried, offset[last] + 1, passed)
+        return candidate, logits, accepted
 
     def _first(self, s: State) -> Tensor:
         """The start of rows that just came in."""
@@ -155,22 +158,23 @@ class SquareLinf:
         moved = (bands * across.view(len(across), 1, 1, -1)).add_(s["image"][rows])
         return torch.clamp(moved, s["low"][rows], s["high"][rows], out=moved)
 
-    def _accept(
-        self, s: State, candidate: Tensor, logits: Tensor, waiting: Tensor
-    ) -> Tensor:
-        """A lower margin, or a misclassification, is kept; bool (n,) where it was."""
-        new = margin(logits, s["y"])
-        s["broken"] |= ~logits.isfinite().all(dim=1) & waiting
-        better = waiting & ((new < s["margin"]) | (new <= 0)) & ~s["broken"]
-        rows = better.nonzero().flatten()
-        if not len(rows):
-            return better
-        image = candidate[rows]
-        s["margin"][rows] = new[rows].to(s["margin"])
-        s["image"][rows] = image
-        s["areas"][rows] = areas_at_bounds(image, s["low"][rows], s["high"][rows])
-        s["found"][rows] = (logits.argmax(dim=1) != s["y"])[rows]
+    def _judge(self, s: State, logits: Tensor, tried: Tensor) -> Tensor:
+        """A lower margin, or a misclassification, is accepted; bool (n,) where so."""
+        new = margin(logits, s["y"]).to(s["margin"])
+        s["broken"] |= ~logits.isfinite().all(dim=1) & tried
+        better = tried & ((new < s["margin"]) | (new <= 0)) & ~s["broken"]
+        s["margin"] = torch.where(better, new, s["margin"])
         return better
+
+    def _keep(
+        self, s: State, candidate: Tensor, logits: Tensor, better: Tensor
+    ) -> None:
+        """What was accepted is the row's image now."""
+        wrong = logits.argmax(dim=1) != s["y"]
+        s["found"] = torch.where(better, wrong, s["found"])
+        s["image"] = torch.where(better.view(-1, 1, 1, 1), candidate, s["image"])
+        areas = areas_at_bounds(s["image"], s["low"], s["high"])
+        s["areas"] = torch.where(better.unsqueeze(1), areas, s["areas"])
 
 
 def until_first(owner: Tensor, event: Tensor, n: int) -> tuple[Tensor, Tensor]:
@@ -186,7 +190,9 @@ def until_first(owner: Tensor, event: Tensor, n: int) -> tuple[Tensor, Tensor]:
     """
     trial = torch.arange(len(owner), device=owner.device)
     first = torch.full((n,), len(owner), device=owner.device)
-    first = first.scatter_reduce(0, owner[event], trial[event], "amin")
+    none = torch.full_like(trial, len(owner))
+    first = first.scatter_reduce(0, owner, torch.where(event, trial, none), "amin")
     met = trial <= first[owner]
     last = torch.full_like(first, -1)
-    return met, last.scatter_reduce(0, owner[met], trial[met], "amax")
+    known = torch.where(met, trial, torch.full_like(trial, -1))
+    return met, last.scatter_reduce(0, owner, known, "amax")

@@ -51,6 +51,7 @@ class SquareQueue:
         self.ahead = [torch.arange(count, device=device) for count in LOOK_AHEAD]
         squares = height * width * 2**channels
         self.memory = squares if squares <= MEMORY else 0
+        self.reach = len(self.ahead[-1])
 
     def begin(self, tasks: Tensor) -> State:
         """Columns of rows that just came in: the first squares, nothing rejected."""
@@ -64,48 +65,76 @@ class SquareQueue:
             **self._block(tasks, none),
         }
 
-    def upcoming(self, s: State, most: int) -> tuple[Places, Tensor]:
+    def ready(self, s: State, *, several: bool, unknown: bool) -> None:
+        """Before a step: as many squares are drawn as it may look at.
+
+        Args:
+            s: The rows.
+            several: Whether `upcoming` will look, or `next`.
+            unknown: That `late` was not asked after the last step of these rows.
+        """
+        reach = len(self.ahead[-1 if several else 0])
+        unknown |= reach > self.reach
+        self.reach = reach
+        if unknown and bool(self.late(s).any()):
+            self.refresh(s)
+
+    def late(self, s: State) -> Tensor:
+        """Bool (n,): the row comes near the end of its block with the next step."""
+        return (s["query"] - s["block"]) + self.reach > BLOCK
+
+    def refresh(self, s: State) -> None:
+        """Draws the next block of each row that is past the middle of its own: fewer
+        and larger draws than one by one."""
+        late = ((s["query"] - s["block"]) > BLOCK // 2).nonzero().flatten()
+        for key, column in self._block(s["task"][late], s["query"][late]).items():
+            s[key][late] = column
+
+    def upcoming(self, s: State, most: int) -> tuple[Places, Tensor, Tensor]:
         """The next squares of each row that may change anything, `most` of each.
 
-        Returns their places, and how many queries after the row's next each comes.
+        Returns their places, how many queries after the row's next each comes, and how
+        many queries (n,) a row passes over in which there is none.
         """
         n, ahead = len(s["query"]), self.ahead[-1]
-        waiting = (s["query"] < self.steps).nonzero().flatten()
-        self._refresh(s, waiting, len(ahead))
-        at = ((s["query"] - s["block"]).unsqueeze(1) + ahead).clamp(max=BLOCK - 1)
-        open_ = s["query"].unsqueeze(1) + ahead < self.steps
-        open_ &= ~self._idle(s, torch.arange(n, device=at.device), at)
+        at = (s["query"] - s["block"]).unsqueeze(1) + ahead
+        waiting = s["query"].unsqueeze(1) + ahead < self.steps
+        idle = self._idle(s, torch.arange(n, device=at.device), at)
+        open_ = waiting & ~idle
         rank = open_.cumsum(dim=1)
         owner, offset = (open_ & (rank <= most)).nonzero(as_tuple=True)
-        return (owner, at[owner, offset]), offset
+        return (owner, at[owner, offset]), offset, waiting.sum(dim=1)
 
     def next(self, s: State) -> Places:
         """Moves each row's query to its next square that may change anything.
 
         Returns the rows and the squares' places in their blocks, (n,) each.
         """
-        rows = (s["query"] < self.steps).nonzero().flatten()
+        everyone = torch.arange(len(s["query"]), device=s["query"].device)
+        rows = everyone
         for ahead in itertools.chain(self.ahead, itertools.repeat(self.ahead[-1])):
-            if not len(rows):
-                break
-            self._refresh(s, rows, len(ahead))
-            at = (s["query"] - s["block"])[rows].unsqueeze(1) + ahead  # (r, A)
-            idle = self._idle(s, rows, at)
+            used = s["query"] - s["block"]
+            if rows is not everyone and bool((used[rows] + len(ahead) > BLOCK).any()):
+                self.refresh(s)
+                used = s["query"] - s["block"]
+            idle = self._idle(s, rows, used[rows].unsqueeze(1) + ahead)  # (r, A)
             idle &= s["query"][rows].unsqueeze(1) + ahead < self.steps
             skipped = idle.long().cumprod(dim=1).sum(dim=1)
             s["query"][rows] += skipped
             again = (skipped == len(ahead)) & (s["query"][rows] < self.steps)
             rows = rows[again]
+            if not len(rows):
+                break
         place = (s["query"] - s["block"]).clamp(0, BLOCK - 1)
-        return torch.arange(len(place), device=place.device), place
+        return everyone, place
 
     def remember(self, s: State, place: Places, accepted: Tensor) -> None:
         """Notes the rejected squares; another image or side forgets them."""
         if not self.memory:
             return
         side = s["windows"][..., 2][place]
-        stale = (accepted | (side != s["rejected_side"])).nonzero().flatten()
-        s["rejected"][stale] = False
+        stale = accepted | (side != s["rejected_side"])
+        s["rejected"] &= ~stale.unsqueeze(1)
         s["rejected_side"] = side
         squares = s["square"][place]
         s["rejected"][place[0], squares] = ~accepted & (squares < self.memory)
@@ -115,34 +144,32 @@ class SquareQueue:
         s: State,
         place: Places,
         met: Tensor,
-        rows: Tensor,
+        tried: Tensor,
         last: Tensor,
         accepted: Tensor,
     ) -> None:
-        """Notes the rejected squares of the side that was tried last."""
+        """Notes the rejected squares of the side that was tried last.
+
+        Args:
+            s: The rows.
+            place: Of all squares that were judged (k,).
+            met: Bool (k,), which of them counted.
+            tried: Bool (n,), rows that tried any.
+            last: The last of each row that counted (n,).
+            accepted: Bool (n,), whether that was accepted.
+        """
         if not self.memory:
             return
         side = s["windows"][..., 2][place]
-        latest = s["rejected_side"].clone()
-        latest[rows] = side[last]
-        stale = (accepted | (latest != s["rejected_side"])).nonzero().flatten()
-        s["rejected"][stale] = False
+        latest = torch.where(tried, side[last], s["rejected_side"])
+        stale = accepted | (latest != s["rejected_side"])
+        s["rejected"] &= ~stale.unsqueeze(1)
         s["rejected_side"] = latest
         squares, owner = s["square"][place], place[0]
         known = met & ~accepted[owner] & (side == latest[owner])
-        known &= squares < self.memory
-        s["rejected"][owner[known], squares[known]] = True
-
-    def _refresh(self, s: State, rows: Tensor, ahead: int) -> None:
-        """Draws the next blocks when a row is near the end of its own.
-
-        Rows past the middle of theirs join in: fewer and larger draws.
-        """
-        used = (s["query"] - s["block"])[rows]
-        if bool((used + ahead > BLOCK).any()):
-            late = rows[used > BLOCK // 2]
-            for key, column in self._block(s["task"][late], s["query"][late]).items():
-                s[key][late] = column
+        squares = torch.where(known, squares, self.memory)
+        s["rejected"][owner, squares] = True
+        s["rejected"][:, self.memory] = False  # the place of what is not remembered
 
     def _block(self, tasks: Tensor, first: Tensor) -> State:
         """Squares of the `BLOCK` queries from `first` on, (n, BLOCK, ...) each.

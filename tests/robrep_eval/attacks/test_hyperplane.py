@@ -11,6 +11,7 @@ from pyautoattack import fab_projections
 from scipy.optimize import linprog
 from torch import Tensor
 
+from robrep_eval.attacks import hyperplane
 from robrep_eval.attacks.hyperplane import project
 from zoo.ball import lengths
 from zoo.threat import NORMS, Norm
@@ -83,3 +84,13 @@ def test_out_of_reach_goes_to_the_nearest_corner() -> None:
 def test_zero_normal_moves_nothing() -> None:
     d = project(torch.rand(2, 5), torch.zeros(2, 5), torch.ones(2), "Linf")
     assert not bool(d.any())
+
+
+@pytest.mark.parametrize("norm", ["Linf", "L2"])
+def test_asking_less_often_whether_all_are_done_changes_nothing(
+    norm: Norm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    t, w, b = _case(3, 50, 200)
+    often = project(t, w, b, norm)
+    monkeypatch.setattr(hyperplane, "READ_EVERY", {})
+    torch.testing.assert_close(project(t, w, b, norm), often, rtol=0, atol=0)

@@ -64,9 +64,8 @@ class Noting(Apgd):
 
     reasons: Counter[str]
 
-    def _halve(self, s: State, gradient: Tensor) -> Tensor:
+    def _halve(self, s: State, gradient: Tensor, ends: Tensor) -> Tensor:
         at = s["iteration"].clamp(min=0)
-        ends = self.ends[at] & (s["iteration"] >= 0)
         busy = ends & (s["rises"] > 0.75 * self.windows[at])
         still = busy & (s["since"] >= s["best_loss"])
         self.reasons["idle"] += int((ends & ~busy).sum())
@@ -74,7 +73,7 @@ class Noting(Apgd):
         self.reasons["spared, as halved just before"] += int(
             (still & s["halved"]).sum()
         )
-        return super()._halve(s, gradient)
+        return super()._halve(s, gradient, ends)
 
 
 class Setting:
@@ -101,8 +100,9 @@ class Setting:
         """What the program asks about, (calls, n, C, H, W)."""
         self.rough.asked.clear()
         state = program.begin(torch.arange(N))
-        while not bool(program.step(state).all()):
-            pass
+        done = None
+        while done is None or not bool(done.all()):
+            done = program.step(state)
         assert not bool(state["found"].any()), "a row that falls could leave early"
         return torch.stack(self.rough.asked)
 
