@@ -173,6 +173,17 @@ def odd_scale(model: nn.Module, x: Tensor, given: str = "mean= and std=") -> str
     )
 
 
+def tells_scale(model: nn.Module) -> bool:
+    """True if `odd_scale` can compare with training: there is a batch norm."""
+    return _first_norm(model) is not None
+
+
+def _first_norm(model: nn.Module) -> nn.BatchNorm2d | None:
+    """With statistics of its training; None without one."""
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    return norms[0] if norms and norms[0].running_var is not None else None
+
+
 def _odd_normalised(model: nn.Module, x: Tensor, given: str) -> str | None:
     """Told mean and deviation are those of the training images, or else not its own."""
     encoder = model.encoder if isinstance(model, Classifier) else model
@@ -191,11 +202,10 @@ def _odd_normalised(model: nn.Module, x: Tensor, given: str) -> str | None:
 
 def _variance_ratio(model: nn.Module, x: Tensor) -> float | None:
     """At the first batch norm, to what that saw in training; None without one."""
-    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
-    usual = norms[0].running_var if norms else None
-    if usual is None:
+    norm, seen = _first_norm(model), list[Tensor]()
+    if norm is None or norm.running_var is None:
         return None
-    norm, seen = norms[0], list[Tensor]()
+    usual = norm.running_var
     hook = norm.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     try:
         with torch.no_grad():

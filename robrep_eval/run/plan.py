@@ -19,6 +19,7 @@ from robrep_eval.run.chunk import BatterySettings
 from robrep_eval.run.fits import Fits
 from robrep_eval.run.identity import Identity, identify
 from robrep_eval.run.run_folder import check_overwrite
+from robrep_eval.run.scale import scale_note
 from robrep_eval.run.surrogates import check_surrogates, references
 from zoo import datasets
 from zoo.classifier import Classifier, check_logits
@@ -34,10 +35,10 @@ from zoo.collection.references import (
     weights_file,
 )
 from zoo.datasets.base import Dataset, check_same_classes
-from zoo.datasets.names import FOLDER, PLACES, recorded_name, split_name
+from zoo.datasets.names import PLACES, parts, recorded_name, split_name
 from zoo.encoder import Encoder
 from zoo.errors import UserError
-from zoo.own_module import PREFIX, class_name, odd_scale, wrap
+from zoo.own_module import class_name, wrap
 from zoo.processes import leading
 from zoo.threat import Norm, ThreatModel, parse_eps, parse_norm
 
@@ -83,8 +84,9 @@ class Request:
     arch_options: tuple[tuple[str, object], ...] = ()
     prefix: str | None = None
     """Before the names of the network's weights in a checkpoint; found by default."""
-    mean: tuple[float, ...] = (0.0,)
-    std: tuple[float, ...] = (1.0,)
+    mean: tuple[float, ...] | None = None
+    """Of a module at hand or a checkpoint; None: not said, nothing is subtracted."""
+    std: tuple[float, ...] | None = None
     output: Path | Literal["auto"] | None = None
     """Run folder; "auto" derives one from the request, None keeps nothing but the
     returned result."""
@@ -146,6 +148,14 @@ def prepare(request: Request) -> Plan:
     if request.overwrite and output is not None and leading():
         model = request.model if isinstance(request.model, str) else None
         check_overwrite(output, None if model is None else weights_file(model))
+    scale = scale_note(
+        loaded,
+        data,
+        described=request.arch is None,
+        said=request.mean is not None or request.std is not None,
+    )
+    if scale is not None:
+        loaded = replace(loaded, notes=(*loaded.notes, scale))
     training = _training_identity(request, loaded, battery, data)
     identity = identify(
         loaded=loaded,
@@ -169,7 +179,6 @@ def prepare(request: Request) -> Plan:
             *loaded.notes,
             *data.notes,
             *(_left_out(training) if request.skip_broken else ()),
-            *_scale_note(loaded, data),
             *notes,
         ),
     )
@@ -267,7 +276,7 @@ def _with_dataset(request: Request) -> Request:
             return replace(request, dataset=training.dataset)
         called = request.dataset_name
         if called is None and training.dataset != recorded_name(place):
-            called = split_name(training.dataset)[0].removeprefix(FOLDER)
+            called = parts(split_name(training.dataset)[0])[1]
         return replace(request, dataset=place, dataset_name=called)
     shown = f"'{model}'" if isinstance(model, str) else type(model).__name__
     raise UserError(f"name a dataset for model {shown} (--dataset NAME)")
@@ -288,7 +297,7 @@ def _load(request: Request, data: Dataset) -> Loaded:
             arch=request.arch, arch_options=request.arch_options, prefix=request.prefix
         )
     if isinstance(request.model, Encoder | Classifier):
-        check_unused(kind=request.kind, mean=request.mean, std=request.std)
+        check_unused(kind=request.kind, **_normalisation(request))
     if isinstance(request.model, Encoder):
         return Loaded(reference="(encoder)", encoder=request.model)
     if isinstance(request.model, Classifier):
@@ -307,10 +316,15 @@ def _load(request: Request, data: Dataset) -> Loaded:
         arch_options=request.arch_options,
         prefix=request.prefix,
         kind=request.kind,
-        mean=request.mean,
-        std=request.std,
+        **_normalisation(request),
     )
     return load(request.model, options)
+
+
+def _normalisation(request: Request) -> dict[str, tuple[float, ...]]:
+    """Mean and deviation, such as change nothing where they are not said."""
+    mean = (0.0,) if request.mean is None else request.mean
+    return {"mean": mean, "std": (1.0,) if request.std is None else request.std}
 
 
 def _own(request: Request, module: nn.Module, data: Dataset) -> Loaded:
@@ -320,22 +334,12 @@ def _own(request: Request, module: nn.Module, data: Dataset) -> Loaded:
         data.images(slice(2)),
         classes=len(data.classes),
         kind=request.kind,
-        mean=request.mean,
-        std=request.std,
+        **_normalisation(request),
     )
     reference = class_name(module)
     if isinstance(made, Classifier):
         return Loaded(reference=reference, classifier=made)
     return Loaded(reference=reference, encoder=made)
-
-
-def _scale_note(loaded: Loaded, data: Dataset) -> tuple[str, ...]:
-    """What is odd about the pixels that a module of the user's gets."""
-    model = loaded.encoder or loaded.classifier
-    if model is None or not loaded.reference.startswith(PREFIX):
-        return ()
-    note = odd_scale(model, data.images(slice(64)))
-    return () if note is None else (note,)
 
 
 def _threat(norm: Norm, eps: float | None, loaded: Loaded, dataset: str) -> ThreatModel:

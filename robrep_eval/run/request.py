@@ -50,9 +50,9 @@ def read_request(options: dict[str, Any], command: Sequence[str]) -> Request:
         raise UserError(
             f"--skip-broken must be zero or more, not {options['skip_broken']}"
         )
-    mean, std = read_normalization(
-        "none" if options["normalize"] is None else options["normalize"]
-    )
+    mean, std = None, None
+    if options["normalize"] is not None:
+        mean, std = read_normalization(options["normalize"])
     return Request(
         model=options["model"],
         dataset=options["dataset"],

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+import commands
 import numpy as np
 import pytest
 import torch
@@ -15,7 +17,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import zoo
 from robrep_eval import evaluate, fit_probe
+from robrep_eval.run.plan import Request, prepare
 from zoo import UserError
+from zoo.encoder import Encoder, EncoderSpec, save_encoder
 
 QUICK: dict[str, Any] = {"eps": 0.1, "attacks": "fgsm", "measure": ()}
 BYTES = (X * 255).round().to(torch.uint8)
@@ -174,3 +178,61 @@ def test_channels_that_come_last_are_told(dtype: torch.dtype) -> None:
     module = nn.Sequential(nn.Flatten(), nn.Linear(216, 2))
     with pytest.raises(UserError, match=r"channels come first \(tensor.permute"):
         evaluate(module, (images, torch.tensor([0, 1, 0, 1])), eps=0.1, output=None)
+
+
+def test_a_module_of_which_no_normalisation_is_known_is_spoken_of() -> None:
+    """Unless it was said, be it that there is none, or a batch norm tells."""
+    plain = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 16))
+    test, train = (X[TEST], Y[TEST]), (X[TRAIN], Y[TRAIN])
+
+    def notes(own: torch.nn.Module, **more: Any) -> list[str]:
+        none: dict[str, Any] = {"eps": 0.1, "attacks": "none", "measure": ()}
+        return evaluate(own, test, train=train, **none, **more).notes
+
+    (note,) = notes(plain)
+    assert note.startswith("No normalisation was given for module:Sequential (mean=")
+    assert notes(plain, mean=0.0, std=1.0) == notes(module(64)) == []
+
+
+NET = "timm:test_efficientnet"
+UNSAID = "No normalisation was given for"
+
+
+def _saved(folder: Path) -> Path:
+    """A network with random weights as a checkpoint, beside it as a file of robrep's,
+    which has mean and deviation inside."""
+    torch.manual_seed(0)
+    spec = EncoderSpec(arch=NET, shape=(3, 8, 8), mean=(0.5,), std=(0.25,))
+    encoder = Encoder(spec).eval()
+    save_encoder(encoder, folder / "net.safetensors")
+    torch.save(encoder.backbone.state_dict(), folder / "net.pt")
+    return folder / "net.pt"
+
+
+def test_a_checkpoint_of_which_none_is_known_is_spoken_of(tmp_path: Path) -> None:
+    path = _saved(tmp_path)
+
+    def unsaid(file: Path, **more: Any) -> list[str]:
+        fields: dict[str, Any] = {"dataset": "digits@3x8x8", "eps": 0.1, "limit": 4}
+        found = prepare(Request(model=str(file), **fields, **more)).notes
+        return [note for note in found if note.startswith(UNSAID)]
+
+    (note,) = unsaid(path, arch=NET)
+    assert f"{path} (--normalize)" in note
+    assert unsaid(path, arch=NET, mean=(0.5,), std=(0.25,)) == []
+    assert unsaid(path, arch=NET, mean=(0.0,), std=(1.0,)) == []
+    assert unsaid(path.with_name("net.safetensors")) == []
+
+
+@pytest.mark.slow
+def test_the_command_says_so_at_the_beginning_and_below_the_table(
+    tmp_path: Path,
+) -> None:
+    code, out, err = commands.run(
+        *("robrep_eval", "--model", str(_saved(tmp_path)), "--arch", NET),
+        *("--dataset", "digits@3x8x8", "--labels", "50", "--eps", "0.1"),
+        *("--attacks", "none", "--health", "none", "--no-bound", "--limit", "4"),
+        *("--output", str(tmp_path / "run")),
+    )
+    assert code == 0, err
+    assert (err.count(UNSAID), out.count(UNSAID)) == (1, 1)
