@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pretrain import methods
 from pretrain.build import Workload, augmentation
 from pretrain.recipe import Recipe
@@ -37,6 +39,8 @@ def training_record(
     }
     if start is not None:
         in_force["init"] = start.recorded()
+    if not data.labelled:
+        in_force["images"] = _images(data.whole())
     training = Training(
         method=recipe.method,
         dataset=data.name,
@@ -54,13 +58,24 @@ def training_record(
     return public_training(training)
 
 
+def _images(data: Dataset) -> dict[str, Any]:
+    """Of images that no label and no published split tells from others."""
+    digest = None if data.hash_files is None else data.hash_files()
+    return {"count": len(data), "labels": False, "files_sha256": digest}
+
+
 def describe(training: Training) -> str:
     """One sentence for people."""
     threat = f" against {training.threat}" if training.threat else ""
     labels = "with labels" if training.labels else "without labels"
-    base = training.recipe.get("init")
+    base, images = training.recipe.get("init"), training.recipe.get("images")
+    shown = ""
+    if images:  # which have no labels, whatever the encoder had seen before
+        shown = f" ({images['count']} images without labels)"
+        labels += " in the encoder it started from" * training.labels
     begun = f" from {base['model']}" if isinstance(base, dict) else ""
     return (
-        f"{training.method} pretrained on {training.dataset}{begun}{threat}, {labels}, "
+        f"{training.method} pretrained on {training.dataset}{shown}{begun}{threat}, "
+        f"{labels}, "
         f"{training.epochs} epochs, {training.passes:.4g} passes per image"
     )

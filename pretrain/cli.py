@@ -13,6 +13,7 @@ import rich_click as click
 
 from zoo.commands.numbers import DECIMAL, WHOLE
 from zoo.commands.shell import run
+from zoo.datasets.names import OWN
 from zoo.errors import UserError
 from zoo.plain_text import recorded_command
 
@@ -32,7 +33,7 @@ Examples:
 --norm Linf --eps 0.1 --epochs 20
 
   robrep-pretrain --init timm:vit_small_patch14_dinov2.lvd142m --method lore \
---data imagefolder:photos@3x224x224 --eps 4/255
+--data images:photos@3x224x224 --eps 4/255
 
   torchrun --nproc-per-node 2 -m pretrain tarrl-cifar10 --device cuda
 """
@@ -55,7 +56,11 @@ Examples:
     help="Of a checkpoint file after --init: none, cifar10, imagenet, or "
     ".5,.5,.5/.25,.25,.25.",
 )
-@click.option("--data", help="A dataset of the registry, or imagefolder:PATH.")
+@click.option(
+    "--data",
+    help="A dataset of the registry, imagefolder:PATH, or images:PATH: every image "
+    "below PATH, without labels.",
+)
 @click.option(
     "--dataset-name",
     help="Of images of your own on the card, which holds no path.  [default: the last "
@@ -209,8 +214,10 @@ def _threat(norm: str | None, eps: str | None, base: dict[str, Any]) -> dict[str
 def _default_name(content: dict[str, Any]) -> str:
     """Method and dataset, in the letters that names are made of."""
     method = str(content["method"]).replace("++", "-pp")
-    data = str(content.get("data", "digits")).removeprefix("imagefolder:")
-    text = f"{method}-{content.get('dataset_name') or Path(data).name}".lower()
+    data = str(content.get("data", "digits"))
+    kind = next((kind for kind in OWN if data.startswith(kind)), "")
+    last = content.get("dataset_name") or Path(data.removeprefix(kind)).name
+    text = f"{method}-{last}".lower()
     return re.sub(r"[^a-z0-9._-]+", "-", text)
 
 

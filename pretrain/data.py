@@ -47,6 +47,13 @@ class Rows(NamedTuple):
         return [Rows(*values) for values in zip(*found, strict=True)]
 
 
+def watched(recipe: Recipe, data: Dataset) -> bool:
+    """Whether held-out images are looked at: a probe needs labels, a comparison of
+    features without them an attack."""
+    seen = data.labelled or recipe.threat is not None
+    return recipe.monitor.every > 0 and seen
+
+
 def divide(data: Dataset, recipe: Recipe) -> Split:
     """A random part is held out to watch the training; it never reaches a step.
 
@@ -56,7 +63,7 @@ def divide(data: Dataset, recipe: Recipe) -> Split:
     data = data.take(recipe.limit)
     order = torch.randperm(len(data), generator=generator(recipe.seed, "split"))
     held = 0
-    if recipe.monitor.every:
+    if watched(recipe, data):
         held = max(1, round(recipe.monitor.held_out * len(data)))
     left = len(data) - held
     if left < recipe.batch:

@@ -25,9 +25,8 @@ from pretrain.recipe import Recipe
 from pretrain.run_folder import TrainingFolder
 from pretrain.session import Session, Surroundings
 from pretrain.start import find_start
-from pretrain.train import teacher_recipe
+from pretrain.train import teacher_recipe, training_images
 from robrep_eval.run.estimate import hours, size
-from zoo.datasets import load as load_dataset
 from zoo.encoder import Encoder
 from zoo.threads import fitting_threads, network_work
 
@@ -85,9 +84,7 @@ def estimate(recipe: Recipe, around: Surroundings) -> list[Estimate]:
 
 def _estimate(recipe: Recipe, around: Surroundings) -> tuple[list[Estimate], Encoder]:
     """Also gives an encoder as the recipe makes it, untrained."""
-    data = load_dataset(
-        recipe.data, "train", data_dir=around.data_dir, called=recipe.dataset_name
-    ).read_by(around.workers)
+    data = training_images(recipe, around)
     check(recipe, data)
     parts = divide(data, recipe)
     check_clusters(recipe, parts.train)

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from pretrain import distributed
 from pretrain.cards import training_record
+from pretrain.data import watched
 from pretrain.monitor import FeatureLook, Look, farther, feature_look, look
 from pretrain.progress import Silent
 from pretrain.session import Session
@@ -60,7 +61,7 @@ class LeadingSession(Session):
 
     def _look(self) -> Look | FeatureLook | None:
         """A quick look every few epochs and at the end; keeps the best encoder."""
-        if not self.recipe.monitor.every or not self.is_looked_at():
+        if not self._is_watched() or not self.is_looked_at():
             return None
         encoder = self.export()
         seen = self._seen(encoder)
@@ -69,12 +70,16 @@ class LeadingSession(Session):
             self._publish("best", encoder)
         return seen
 
+    def _is_watched(self) -> bool:
+        return watched(self.recipe, self.data.train)
+
     def _seen(self, encoder: Encoder) -> Look | FeatureLook:
-        """Without labels where there is an encoder to compare with."""
-        if self.start is None or self.recipe.threat is None:
+        """Without labels where there are none, or an encoder to compare with."""
+        start, labelled = self.start, self.data.train.labelled
+        if labelled and (start is None or self.recipe.threat is None):
             return look(encoder, self.data, self.recipe, self.device)
         return feature_look(
-            self.start.encoder.to(self.device),
+            None if start is None else start.encoder.to(self.device),
             self.plain.export(self.averaged),
             self.plain.match,
             self.data,
@@ -154,6 +159,11 @@ class LeadingSession(Session):
             + (f"; resumed after epoch {state.epoch}" * bool(state.epoch + state.step))
             + (f" and {state.step} steps" * bool(state.step))
         )
+        if self.recipe.monitor.every and not self._is_watched():
+            say(
+                "no look at held-out images, of which none are held out: without "
+                "labels it needs a threat model (--norm Linf --eps 8/255)"
+            )
         done = state.epoch * plan.steps_per_epoch + state.step
         if not isinstance(self.around.report, Silent):
             self._announce_trial(plan.steps - done)
@@ -167,7 +177,6 @@ class LeadingSession(Session):
             minutes = seconds * left / 60
             span = f"{minutes:.2g} minutes" if minutes < 90 else f"{minutes / 60:.3g} h"
             say(f"a step takes {seconds:.2g} s here, by a trial: {span} to the end")
-        watched = self.recipe.monitor.every > 0
-        if self.start is not None and watched and not self.state.epoch:
+        if self.start is not None and self._is_watched() and not self.state.epoch:
             self.before = self._seen(self.export())
             say(f"before the first step: held-out {self.before}")

@@ -1,8 +1,8 @@
 """A quick look at an encoder while it trains, on held-out images.
 
 Linear probe and PGD; or, of a run that starts from an encoder, its features beside
-those, without labels. It ranks epochs of one run and nothing else; figures come from
-`robrep-eval`.
+those, without labels; or, without both, attacked features beside clean ones. It ranks
+epochs of one run and nothing else; figures come from `robrep-eval`.
 """
 
 from __future__ import annotations
@@ -63,7 +63,8 @@ class FeatureLook:
     """
 
     drift: float | None
-    """Of clean features; None where the two encoders' features cannot be compared."""
+    """Of clean features; None without an original, or where the two encoders' features
+    cannot be compared."""
     attacked: float | None
     """Of attacked ones; the same."""
     quantile: float | None
@@ -136,12 +137,17 @@ def look(encoder: Encoder, parts: Split, recipe: Recipe, device: torch.device) -
 
 
 def feature_look(
-    base: Encoder, encoder: Encoder, match: nn.Module, parts: Split, recipe: Recipe
+    base: Encoder | None,
+    encoder: Encoder,
+    match: nn.Module,
+    parts: Split,
+    recipe: Recipe,
 ) -> FeatureLook:
     """Attacks held-out images away from their own features: no probe, no labels.
 
     Args:
-        base: The original encoder, in eval mode, on the device.
+        base: The original encoder, in eval mode, on the device; None where there is
+            none, and the universal quantile alone is known.
         encoder: As it would be published now, in eval mode, on the device.
         match: Brings its features to the width of the base's.
         parts: For the held-out images, at most `PAIRED`.
@@ -158,6 +164,8 @@ def feature_look(
     quantile = None
     if len(x) > 1:
         quantile = float(universal_quantiles(z, z_adv, pair_distances(z)).mean())
+    if base is None:
+        return FeatureLook(drift=None, attacked=None, quantile=quantile)
     anchor = features(base, x, layout)
     with torch.no_grad():
         z, z_adv = (match(v.to(layout.device)).cpu() for v in (z, z_adv))

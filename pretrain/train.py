@@ -21,6 +21,7 @@ from pretrain.run_folder import TrainingFolder
 from pretrain.session import Session, Surroundings
 from pretrain.start import Start, find_start
 from zoo.datasets import load as load_dataset
+from zoo.datasets.base import Dataset
 from zoo.encoder import Encoder
 from zoo.errors import UserError
 from zoo.locks import in_use
@@ -54,9 +55,7 @@ def train(
 
 
 def _train(recipe: Recipe, folder: Path, around: Surroundings) -> Path:
-    data = load_dataset(
-        recipe.data, "train", data_dir=around.data_dir, called=recipe.dataset_name
-    ).read_by(around.workers)
+    data = training_images(recipe, around)
     for note in data.notes:
         around.report.say(note)
     check(recipe, data)
@@ -74,6 +73,19 @@ def _train(recipe: Recipe, folder: Path, around: Surroundings) -> Path:
     with fitting_threads(network_work(session.method.encoder, data.shape)):
         session.resume()
         return session.run_to_the_end()
+
+
+def training_images(recipe: Recipe, around: Surroundings) -> Dataset:
+    """All of them, listed once the recipe's method is known to be able to use them.
+
+    Raises:
+        UserError: as `pretrain.methods.options` and `zoo.datasets.load`.
+    """
+    methods.options(recipe)
+    found = load_dataset(
+        recipe.data, "train", data_dir=around.data_dir, called=recipe.dataset_name
+    )
+    return found.read_by(around.workers)
 
 
 def _teacher(

@@ -15,7 +15,7 @@ _USER = re.compile(r"(?<=://)[^/\s'\"@]+@")
 _QUERY = re.compile(r"(://[^\s'\"?]*)\?[^\s'\"]+")
 LOCAL_OPTIONS = ("--output", "--data-dir")
 """They say where things lie, and decide no figure."""
-_OWN = re.compile(r"((?<=imagefolder:)|(?<=imagelist:))[^,]*/(?=[^/,])")
+_OWN = re.compile(r"((?<=imagefolder:)|(?<=imagelist:)|(?<=images:))[^,]*/(?=[^/,])")
 _HUB = "hf-datasets:"
 """Before a folder that lies here, or a repository of the hub, which stays."""
 _FOLDERS = re.compile(r"(^|(?<=[=:,]))(?!//)[~/][^,]*/(?=[^/,])")

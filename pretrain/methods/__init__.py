@@ -6,6 +6,7 @@ name a subclass of `pretrain.methods.base.Method`. Listing imports no torch.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from pretrain.faults import explain
+from zoo.datasets.names import FOLDER, IMAGES, recorded_name
 from zoo.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -72,9 +74,11 @@ def options(recipe: Recipe) -> Section:
 
     Raises:
         UserError: unknown method or option, wrong type or range; a threat model that
-            is missing or pointless; a teacher that is missing or pointless.
+            is missing or pointless; a teacher that is missing or pointless; labels that
+            the images do not have.
     """
     kind = get(recipe.method)
+    _check_labels(recipe)
     try:
         chosen = kind.Options.model_validate(recipe.options)
     except ValidationError as error:
@@ -94,3 +98,19 @@ def options(recipe: Recipe) -> Section:
     if not kind.needs_teacher(chosen) and recipe.teacher is not None:
         raise UserError(f"method '{recipe.method}' with these options uses no teacher")
     return chosen
+
+
+def _check_labels(recipe: Recipe) -> None:
+    """Of the method, and of that of a teacher that is trained first."""
+    own = recipe.teacher if isinstance(recipe.teacher, Mapping) else {}
+    named = [(recipe.method, recipe.data)]
+    if "method" in own:
+        named.append((own["method"], str(own.get("data", recipe.data))))
+    for name, data in named:
+        if data.startswith(IMAGES) and get(name).labels:
+            raise UserError(
+                f"method '{name}' trains on labels, which the images of "
+                f"'{recorded_name(data)}' do not have: put them into class folders "
+                f"({FOLDER}PATH), or take a method without labels (--method fare or "
+                "lore with --init REF, or rocl)"
+            )

@@ -293,6 +293,8 @@ def _fit_state(
     wanted = (options.classes, encoder.dim)
     weight = found.head.get("weight")
     notes = found.notes
+    if options.kind == "features":
+        weight = None  # of whatever classes: nobody asked for it
     if weight is not None and tuple(weight.shape) != wanted:
         why = (
             f"The head in {reference} is {tuple(weight.shape)}, not {wanted} for the "
@@ -303,7 +305,7 @@ def _fit_state(
     if weight is None and options.kind == "logits":
         why = f" ({notes[-1]})" if notes else ""
         raise UserError(f"{reference} holds no head for {options.classes} classes{why}")
-    if weight is None or options.kind == "features":
+    if weight is None:
         return Loaded(reference=reference, encoder=encoder.eval(), notes=notes)
     head = nn.Linear(encoder.dim, options.classes)
     bias = found.head.get("bias", weight.new_zeros(options.classes))

@@ -23,8 +23,9 @@ def load(
     """Reads a dataset.
 
     Args:
-        name: A registered name, `imagefolder:PATH` or `imagelist:FILE.csv`;
-            NAME@CxHxW resizes the images (see `zoo.datasets.names`).
+        name: A registered name, `imagefolder:PATH`, `imagelist:FILE.csv`, or
+            `images:PATH` for training images without labels; NAME@CxHxW resizes the
+            images (see `zoo.datasets.names`).
         split: "train" or "test".
         data_dir: Where a copy lies, or where to download to; by default robrep's
             own folder under the platform's cache.

@@ -36,11 +36,13 @@ class Dataset:
         fetch: Maps an int64 array of positions to images (n, C, H, W), uint8, or
             float32 in [0, 1] with `levels` 1.
         labels: All labels, (N,), whole numbers below the number of classes; see
-            `whole_labels`.
-        classes: Names of the classes.
+            `whole_labels`. Of images without labels: zeros, which say how many.
+        classes: Names of the classes; of images without labels: none.
         shape: (C, H, W).
         levels: The integer that means 1.0; 255 for most images, 16 for digits.
         notes: What people should know about how these images were read.
+        hash_files: Gives the hex SHA-256 of the files that the whole split is read
+            from.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Dataset:
         shape: tuple[int, int, int],
         levels: int = 255,
         notes: Sequence[str] = (),
+        hash_files: Callable[[], str] | None = None,
     ) -> None:
         if not len(labels):
             raise UserError(f"dataset '{name}' has no images in split '{split}'")
@@ -64,7 +67,8 @@ class Dataset:
         self.levels = levels
         self.notes = tuple(notes)
         self._fetch = fetch
-        self._labels = whole_labels(labels, len(classes), name)
+        self.hash_files = hash_files
+        self._labels = whole_labels(labels, max(1, len(classes)), name)
         self.positions = np.arange(len(labels))
         """Where each image stands in the published split."""
         self.workers = 0
@@ -75,8 +79,27 @@ class Dataset:
 
     @cached_property
     def labels(self) -> Tensor:
-        """(N,) int64."""
+        """(N,) int64.
+
+        Raises:
+            UserError: the images have none.
+        """
+        self.check_labelled()
         return torch.from_numpy(self._labels[self.positions])
+
+    @property
+    def labelled(self) -> bool:
+        """False for images without labels."""
+        return bool(self.classes)
+
+    def check_labelled(self) -> None:
+        """Raises `UserError` for images without labels."""
+        if not self.labelled:
+            raise UserError(
+                f"the images of '{self.name}' have no labels, which this needs; put "
+                "them into class folders (imagefolder:PATH), or give a list of them "
+                "with labels (imagelist:FILE.csv)"
+            )
 
     def integers(self, indices: Sequence[int] | slice | Tensor) -> Tensor:
         """Images as published, (n, C, H, W), mostly uint8."""
@@ -164,7 +187,8 @@ class Dataset:
         return part
 
     def take(self, limit: int | None, *, stratified: bool = False) -> Dataset:
-        """The first `limit` images; evenly spaced ones where the split is sorted.
+        """The first `limit` images; evenly spaced ones where the split is sorted, by
+        class or, without labels, by path.
 
         The field evaluates the first n images; on a folder sorted by class those
         would all be of one class. Stratified, the first ones of each class, as many of
@@ -176,18 +200,23 @@ class Dataset:
             raise UserError(f"the number of examples must be positive, not {limit}")
         if stratified:
             return self.subset(sorted(in_turn(self.labels.tolist())[:limit].tolist()))
-        if bool((self.labels.diff() >= 0).all()) and len(self.classes) > 1:
+        ordered = not self.labelled or (
+            len(self.classes) > 1 and bool((self.labels.diff() >= 0).all())
+        )
+        if ordered:
             return self.subset(spaced(len(self), limit).tolist())
         return self.subset(slice(limit))
 
     def fingerprint(self) -> str:
-        """Hex SHA-256 over shape, labels and all pixels of this (sub)set, in order."""
+        """Hex SHA-256 over shape, labels (if there are any) and all pixels of this
+        (sub)set, in order."""
         return self._hash
 
     @cached_property
     def _hash(self) -> str:
         digest = hashlib.sha256(f"{self.shape}|{self.levels}|{len(self)}".encode())
-        digest.update(self.labels.numpy().tobytes())
+        if self.labelled:
+            digest.update(self.labels.numpy().tobytes())
         size = max(1, HASHED_BYTES // prod(self.shape))
         for block in self.blocks(size):
             digest.update(block.contiguous().numpy().tobytes())
@@ -334,6 +363,8 @@ def _flattened(shape: tuple[int, ...], classes: int) -> str:
 
 def check_same_classes(train: Dataset, test: Dataset) -> None:
     """Raises `UserError` unless a label means the same class in both."""
+    for data in (train, test):
+        data.check_labelled()
     if train.classes == test.classes:
         return
     pairs = zip(train.classes, test.classes, strict=False)

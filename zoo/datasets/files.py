@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from statistics import median_low
 
@@ -18,6 +20,7 @@ from zoo.datasets.names import Reading, shaped_name
 from zoo.datasets.photograph import prepared
 from zoo.datasets.reshaped import check_channels
 from zoo.errors import UserError
+from zoo.files import sha256_file
 
 SHOWN = 5
 """Names, or sizes, that a message lists at most."""
@@ -33,6 +36,7 @@ class Files:
     labels: Sequence[int]
     headers: Sequence[Header]
     classes: Sequence[str]
+    """None of images without labels, whose `labels` are zeros."""
 
     def chosen(self, positions: Iterable[int]) -> Files:
         """Some of them."""
@@ -99,7 +103,19 @@ def from_files(
         classes=files.classes,
         shape=goal,
         notes=notes,
+        hash_files=cache(lambda: _hash_files(paths)),
     )
+
+
+def _hash_files(paths: Iterable[str]) -> str:
+    """Hex SHA-256 over the SHA-256 of each file in order, whatever it is called.
+
+    Pixels are not decoded: it takes as long as reading the files.
+    """
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(bytes.fromhex(sha256_file(Path(path))))
+    return digest.hexdigest()
 
 
 def share_of(files: Files, split: str, reading: Reading, name: str) -> Files:

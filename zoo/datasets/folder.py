@@ -31,7 +31,8 @@ from zoo.errors import MissingDatasetError, UserError, nearest
 SPLITS = ("train", "val", "test")
 LAYOUT = (
     "expected PATH/{train,test}/CLASS/IMAGE.{jpg,png,...}; of PATH/CLASS/IMAGE a share "
-    "can be for test: imagefolder:PATH@test20, or --test-share 20% of robrep-eval"
+    "can be for test: imagefolder:PATH@test20, or --test-share 20% of robrep-eval; "
+    "without labels, for robrep-pretrain alone: images:PATH"
 )
 
 
@@ -95,7 +96,7 @@ def _read(folder: Path, name: str, reading: Reading | None) -> Dataset:
         split=folder.name,
         channels=channels,
         reading=reading,
-        notes=_notes(folder, found, files, shape[0] if shape else channels),
+        notes=notes_on(folder, found, files, shape[0] if shape else channels),
     )
 
 
@@ -120,11 +121,11 @@ def _read_share(root: Path, split: str, name: str, reading: Reading) -> Dataset:
         split=split,
         channels=channels,
         reading=reading,
-        notes=_notes(root, found, files, shape[0] if shape else channels),
+        notes=notes_on(root, found, files, shape[0] if shape else channels),
     )
 
 
-def _as_files(found: _Listing, classes: list[str]) -> Files:
+def _as_files(found: Listing, classes: list[str]) -> Files:
     number = {class_name: at for at, class_name in enumerate(classes)}
     paths = [path for own in found.images.values() for path in own]
     labels = [
@@ -134,7 +135,7 @@ def _as_files(found: _Listing, classes: list[str]) -> Files:
 
 
 @dataclass
-class _Listing:
+class Listing:
     """The visible files of a split."""
 
     images: dict[str, list[Path]] = field(default_factory=dict)
@@ -145,19 +146,19 @@ class _Listing:
     """Empty files, and files that are no images of a class."""
 
 
-def _list(folder: Path) -> _Listing:
+def _list(folder: Path) -> Listing:
     """Raises `UserError` without the folder, or for a class of unknown files."""
     if not folder.is_dir():
         there = [entry.name for entry in _visible(folder.parent) if entry.is_dir()]
         raise UserError(f"no folder {folder}; {_there(folder.parent, there)}; {LAYOUT}")
-    found = _Listing()
+    found = Listing()
     for entry in _visible(folder):
         if not entry.is_dir():
             found.other.append(entry)
             continue
-        files = list(_files(entry))
-        images = [path for path in files if _is_image(path)]
-        others = [path for path in files if not _is_image(path)]
+        files = list(files_below(entry))
+        images = [path for path in files if is_image(path)]
+        others = [path for path in files if not is_image(path)]
         found.other += others
         if images:
             found.images[entry.name] = images
@@ -177,7 +178,7 @@ def _there(root: Path, names: list[str]) -> str:
     return f"{root} holds {some(names) if names else 'no folders'}"
 
 
-def _classes(folder: Path, found: _Listing) -> list[str]:
+def _classes(folder: Path, found: Listing) -> list[str]:
     """Those of train, or the folder's own where there is no train.
 
     Raises:
@@ -189,7 +190,7 @@ def _classes(folder: Path, found: _Listing) -> list[str]:
         classes = [
             entry.name
             for entry in _visible(train)
-            if entry.is_dir() and any(map(_is_image, _files(entry)))
+            if entry.is_dir() and any(map(is_image, files_below(entry)))
         ]
     if len(classes) < 2:
         one = f" ('{classes[0]}')" if classes else ""
@@ -216,8 +217,8 @@ def _any_colour(folder: Path, headers: Iterable[Header]) -> bool:
         not read_header(path).grey
         for other in others
         if other.is_dir()
-        for path in _files(other)
-        if _is_image(path) and path.parent != other
+        for path in files_below(other)
+        if is_image(path) and path.parent != other
     )
 
 
@@ -230,7 +231,7 @@ def _visible(folder: Path) -> list[Path]:
         raise UserError(f"cannot read folder {folder}: {error.strerror}") from None
 
 
-def _files(folder: Path) -> Iterator[Path]:
+def files_below(folder: Path) -> Iterator[Path]:
     """Visible files at any depth; links are followed, but not to a folder above."""
     for entry in _visible(folder):
         if not entry.is_dir():
@@ -238,23 +239,30 @@ def _files(folder: Path) -> Iterator[Path]:
             continue
         around = entry.is_symlink() and folder.resolve().is_relative_to(entry.resolve())
         if not around:
-            yield from _files(entry)
+            yield from files_below(entry)
 
 
-def _is_image(path: Path) -> bool:
+def is_image(path: Path) -> bool:
     """By its name, unless it is empty; a dangling link is found out when read."""
     if path.suffix.lower() not in SUFFIXES:
         return False
     return not path.exists() or path.stat().st_size > 0
 
 
-def _notes(
+def notes_on(
     folder: Path,
-    found: _Listing,
+    found: Listing,
     files: Files,
     channels: int,
 ) -> list[str]:
-    """What was left out or changed, and what is missing; without paths."""
+    """What was left out or changed, and what is missing; without paths.
+
+    Args:
+        folder: Of the split, whose name the notes bear.
+        found: What is in it.
+        files: Those of its images that count.
+        channels: In which they are read.
+    """
     notes = []
     split = folder.name
     grey = sum(header.grey for header in files.headers)

@@ -1,4 +1,4 @@
-"""How datasets are called: NAME, imagefolder:PATH, imagelist:FILE, and what follows.
+"""How datasets are called: NAME, imagefolder:PATH, images:PATH, and what follows.
 
 NAME@CxHxW brings images to a shape. More may follow, each part after a dash, and is
 part of what the dataset is: `rSIDE` (shorter side before the middle is cut out),
@@ -19,8 +19,10 @@ from zoo.errors import UserError, nearest
 
 FOLDER = "imagefolder:"
 LIST = "imagelist:"
+IMAGES = "images:"
+"""Of images without labels."""
 HUB = "hf-datasets:"
-OWN = (FOLDER, LIST)
+OWN = (FOLDER, LIST, IMAGES)
 """Begin the names of people's own images."""
 PLACES = (*OWN, HUB)
 """Begin names that say where images are, so open a folder or fetch a repository: what
@@ -112,6 +114,11 @@ def _parse(text: str) -> Reading | None:
 def _check(reading: Reading, name: str) -> None:
     if reading.share is None and reading.seed is not None:
         raise UserError(f"'{name}' has a seed, but no share of test images")
+    if reading.share is not None and name.startswith(IMAGES):
+        raise UserError(
+            f"'{name}' has no labels, so none of it is for test; leave the share of "
+            f"test images out, or name images in class folders ({FOLDER}PATH)"
+        )
     if reading.share is not None and not name.startswith(OWN):
         raise UserError(f"'{name}' has splits of its own; a share is for own images")
     if reading.shape is None:

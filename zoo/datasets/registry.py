@@ -14,6 +14,7 @@ from zoo.datasets.derived_names import VERSION, class_count, parts_of
 from zoo.datasets.names import (
     FOLDER,
     HUB,
+    IMAGES,
     LIST,
     OWN,
     PLACES,
@@ -228,7 +229,8 @@ def get(name: str) -> DatasetInfo:
     if row is None:
         raise UserError(
             f"unknown dataset '{name}'; {nearest(name, registry())} "
-            f"(your own images: {FOLDER}PATH or {LIST}FILE.csv; a hub's: {HUB}NAME)"
+            f"(your own images: {FOLDER}PATH or {LIST}FILE.csv, without labels "
+            f"{IMAGES}PATH; a hub's: {HUB}NAME)"
         )
     if row.name == name:
         return row
@@ -290,6 +292,11 @@ def load(
         return read_list(file, split, reading, called=called)
     if split not in SPLITS:
         raise UserError(f"unknown split '{split}'; {nearest(split, SPLITS)}")
+    if base.startswith(IMAGES):
+        from zoo.datasets.unlabelled import read as read_images
+
+        root = user_path(base.removeprefix(IMAGES))
+        return read_images(root, split, reading, called=called)
     if base.startswith(HUB):
         from zoo.datasets.hub import read as read_hub
 
