@@ -111,10 +111,10 @@ class SharedOptions(FitOptions, RunOptions, MeasureOptions, total=False):
     """Before the names of the network's weights in a checkpoint; found by default."""
     normalize: str | None
     """ "cifar10", "imagenet" or "MEAN/STD", in place of `mean` and `std`."""
-    mean: float | Sequence[float]
+    mean: float | Sequence[float] | None
     """Subtracted per channel before a module of yours, or of a checkpoint; by default
     nothing is: the module normalises by itself."""
-    std: float | Sequence[float]
+    std: float | Sequence[float] | None
     output: str | Path | None
     """Run folder; "auto" derives one, None keeps nothing but the result."""
     overwrite: bool
@@ -300,7 +300,9 @@ def _normalisation(options: Mapping[str, Any]) -> dict[str, tuple[float, ...]]:
     from robrep_eval.run.request import read_normalization
 
     given = {
-        name: numbers(options[name]) for name in ("mean", "std") if name in options
+        name: numbers(options[name])
+        for name in ("mean", "std")
+        if options.get(name) is not None
     }
     if options.get("normalize") is None:
         return given
