@@ -362,3 +362,10 @@ def test_a_stratified_limit_takes_the_first_of_each_class(digits_test: Dataset) 
     for label in range(10):
         own = (digits_test.labels == label).nonzero().flatten()[:3]
         assert set(digits_test.positions[own].tolist()) <= set(part.positions.tolist())
+
+
+@pytest.mark.parametrize("shape", ["3x32x32", "1x8x8", "3x8x8", "3x32x32-bicubic"])
+def test_no_images_have_the_shape_too(shape: str) -> None:
+    """As where a run left nothing that is stored pixel by pixel."""
+    data = datasets.load(f"digits@{shape}", "test")
+    assert data.images([]).shape == (0, *data.shape)

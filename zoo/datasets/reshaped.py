@@ -35,10 +35,12 @@ def fit_shape(x: Tensor, shape: Shape) -> npt.NDArray[np.uint8]:
     Bilinear with antialiasing, to the smallest size that covers `shape`, of which the
     middle is kept; images that have the size keep every pixel.
     """
+    if not len(x):
+        return np.empty((0, *shape), np.uint8)
     height, width = shape[1:]
     scale = max(height / x.shape[2], width / x.shape[3])
     size = [max(1, round(side * scale)) for side in x.shape[2:]]
-    if len(x) and size != list(x.shape[2:]):
+    if size != list(x.shape[2:]):
         x = F.interpolate(x, size, mode="bilinear", antialias=True)
     top, left = (size[0] - height) // 2, (size[1] - width) // 2
     x = x[:, :, top : top + height, left : left + width]
