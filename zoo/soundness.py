@@ -103,8 +103,29 @@ def ramp(logits: Tensor) -> Tensor:
     return (logits * weights).sum(dim=1)
 
 
+def slope(classifier: nn.Module, x: Tensor, direction: Tensor) -> Tensor:
+    """Autograd's slope of `ramp` along a direction, (N,).
+
+    Args:
+        classifier: Images to logits, in the precision of `x`.
+        x: Images (N, C, H, W).
+        direction: Like `x`.
+
+    Raises:
+        RuntimeError: no graph leads to the images.
+    """
+    gradient = input_gradient(classifier, x, ramp)
+    if gradient is None:
+        raise RuntimeError("no graph leads from the logits to the images")
+    return (gradient * direction).flatten(1).sum(dim=1)
+
+
 def slope_error(
-    classifier: nn.Module, x: Tensor, direction: Tensor, step: float
+    classifier: nn.Module,
+    x: Tensor,
+    direction: Tensor,
+    step: float,
+    claimed: Tensor | None = None,
 ) -> Tensor:
     """Relative difference of autograd's slope of `ramp` and the finite difference.
 
@@ -115,17 +136,16 @@ def slope_error(
         x: Images (N, C, H, W), float64 for short steps.
         direction: Like `x`.
         step: Length along it, both ways.
+        claimed: `slope` there, if it is known.
 
     Raises:
         RuntimeError: no graph leads to the images.
     """
-    gradient = input_gradient(classifier, x, ramp)
-    if gradient is None:
-        raise RuntimeError("no graph leads from the logits to the images")
+    if claimed is None:
+        claimed = slope(classifier, x, direction)
     with torch.no_grad():
         above = ramp(classifier(x + step * direction))
         below = ramp(classifier(x - step * direction))
-    slope = (above - below) / (2 * step)
-    claimed = (gradient * direction).flatten(1).sum(dim=1)
-    scale = torch.maximum(slope.abs(), claimed.abs()).clamp(min=1e-12)
-    return ((slope - claimed).abs() / scale).nan_to_num(OPPOSITE, OPPOSITE)
+    found = (above - below) / (2 * step)
+    scale = torch.maximum(found.abs(), claimed.abs()).clamp(min=1e-12)
+    return ((found - claimed).abs() / scale).nan_to_num(OPPOSITE, OPPOSITE)

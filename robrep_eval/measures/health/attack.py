@@ -6,7 +6,7 @@ Numbers refer to the table in docs/concepts/health.md. They use an attack of the
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
@@ -78,36 +78,65 @@ def held(subject: Subject, images: Tensor) -> Tensor:
 
 
 def survives(subject: Subject, threat: ThreatModel) -> Tensor:
-    """Bool (N,): correct when clean and at every iterate of PGD; see `pgd`.
+    """Bool (N,): correct when clean and at every iterate of PGD; see `pgd`."""
+    return survives_each(subject, [threat])[0]
 
-    An image that falls leaves: where all fall, this costs a few passes.
+
+def survives_each(subject: Subject, threats: Sequence[ThreatModel]) -> Tensor:
+    """The same for several balls of one norm, bool (balls, N), in the same passes.
+
+    An image that falls leaves: where all fall, this costs a few passes. So does one
+    whose iterates repeat, as signs make them do once each pixel stands at an end or
+    goes back and forth: all that could follow was seen.
     """
-    generator = torch.Generator().manual_seed(subject.seed)
-    stands = held(subject, subject.x)
-    for rows in torch.arange(len(subject.x)).split(subject.layout.batch_size):
-        start = random_start(subject.x[rows], threat, generator)
-        current, rows = start[stands[rows]], rows[stands[rows]]
-        for _ in range(STEPS):
-            if not len(rows):
-                break
-            right, moved = _step(subject, current, rows, threat)
-            stands[rows[~right]] = False
-            current, rows = moved[right], rows[right]
-        if len(rows):
-            end = replace(subject, x=subject.x[rows], y=subject.y[rows])
-            stands[rows[~held(end, current)]] = False
+    stands = held(subject, subject.x).repeat(len(threats), 1)
+    generators = [subject.generator() for _ in threats]
+    size = max(1, subject.layout.batch_size // len(threats))
+    for rows in torch.arange(len(subject.x)).split(size):
+        some = stands[0, rows].clone()
+        starts = [
+            random_start(subject.x[rows], threat, generator)[some]
+            for threat, generator in zip(threats, generators, strict=True)
+        ]
+        for ball, row in _fallen(subject, threats, rows[some], torch.cat(starts)):
+            stands[ball, row] = False
     return stands
 
 
+def _fallen(
+    subject: Subject, threats: Sequence[ThreatModel], rows: Tensor, current: Tensor
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Numbers of balls and rows where an iterate is wrong, as they are found."""
+    balls = torch.arange(len(threats)).repeat_interleave(len(rows))
+    rows, before = rows.repeat(len(threats)), current
+    for _ in range(STEPS):
+        if not len(rows):
+            return
+        right, moved = _step(subject, current, rows, balls, threats)
+        yield balls[~right], rows[~right]
+        again = [(moved == old).flatten(1).all(dim=1) for old in (current, before)]
+        left = right & ~again[0] & ~again[1]
+        before, current = current[left], moved[left]
+        balls, rows = balls[left], rows[left]
+    if len(rows):
+        end = replace(subject, x=subject.x[rows], y=subject.y[rows])
+        wrong = ~held(end, current)
+        yield balls[wrong], rows[wrong]
+
+
 def _step(
-    subject: Subject, current: Tensor, rows: Tensor, threat: ThreatModel
+    subject: Subject,
+    current: Tensor,
+    rows: Tensor,
+    balls: Tensor,
+    threats: Sequence[ThreatModel],
 ) -> tuple[Tensor, Tensor]:
     """Which of the iterates are correct, and the next ones; both on the CPU.
 
-    A gradient that is cut or no number moves nothing.
+    A gradient that is cut or no number moves nothing. The balls are in order.
     """
     device = subject.layout.device
-    x, y = subject.x[rows].to(device), subject.y[rows].to(device)
+    y = subject.y[rows].to(device)
     right = torch.ones(len(rows), dtype=torch.bool)
 
     def loss(logits: Tensor) -> Tensor:
@@ -115,41 +144,57 @@ def _step(
         return margins.cross_entropy(logits, y)
 
     gradient = input_gradient(subject.classifier, current.to(device), loss)
-    at = current.to(device)
-    if gradient is not None:
-        at = at + RELATIVE_STEP * threat.eps * steepest(
-            gradient.nan_to_num(0.0, 0.0, 0.0), threat.norm
+    ways = torch.zeros_like(current) if gradient is None else gradient.cpu()
+    counts = torch.bincount(balls, minlength=len(threats)).tolist()
+    parts = (each.split(counts) for each in (current, ways, subject.x[rows]))
+    moved = [
+        project(
+            at
+            + RELATIVE_STEP
+            * threat.eps
+            * steepest(way.nan_to_num(0.0, 0.0, 0.0), threat.norm),
+            x,
+            threat,
         )
-    return right, project(at, x, threat).cpu()
+        for threat, at, way, x in zip(threats, *parts, strict=True)
+        if len(at)
+    ]
+    return right, torch.cat(moved)
+
+
+def at_radii(subject: Subject) -> Tensor:
+    """Bool (radii, N): what holds against PGD; computed once.
+
+    At each radius of the curve but 0, and at last at one that holds every image.
+    """
+    if "pgd" not in subject.cache:
+        diameter = subject.x[0].numel() ** (1 / subject.threat.order)
+        radii = [factor * subject.threat.eps for factor in EPS_FACTORS[1:]]
+        threats = [
+            subject.threat.model_copy(update={"eps": eps})
+            for eps in (*radii, float(diameter))
+        ]
+        subject.cache["pgd"] = survives_each(subject, threats)
+    found: Tensor = subject.cache["pgd"]
+    return found
 
 
 def pgd_at_eps(subject: Subject) -> Tensor:
-    """Which images hold against PGD at the radius of the run; computed once."""
-    if "pgd" not in subject.cache:
-        subject.cache["pgd"] = survives(subject, subject.threat)
-    found: Tensor = subject.cache["pgd"]
-    return found
+    """Which images hold against PGD at the radius of the run, bool (N,)."""
+    return at_radii(subject)[EPS_FACTORS.index(1.0) - 1]
 
 
 def eps_curve(subject: Subject) -> EpsCurve:
     """Accuracy under PGD at several radii, each attacked anew; computed once."""
     if "curve" not in subject.cache:
-        correct = held(subject, subject.x)
-        points = [EpsPoint(eps=0.0, robust=_share(correct))]
-        for factor in EPS_FACTORS[1:]:
-            if factor == 1:
-                robust = pgd_at_eps(subject)
-            else:
-                wider = subject.threat.model_copy(
-                    update={"eps": factor * subject.threat.eps}
-                )
-                robust = survives(subject, wider)
-            points.append(
-                EpsPoint(eps=factor * subject.threat.eps, robust=_share(robust))
-            )
+        found = [held(subject, subject.x), *at_radii(subject)[:-1]]
+        points = [
+            EpsPoint(eps=factor * subject.threat.eps, robust=_share(robust))
+            for factor, robust in zip(EPS_FACTORS, found, strict=True)
+        ]
         subject.cache["curve"] = EpsCurve(attack=f"PGD-{STEPS}", points=points)
-    found: EpsCurve = subject.cache["curve"]
-    return found
+    curve: EpsCurve = subject.cache["curve"]
+    return curve
 
 
 def _share(mask: Tensor) -> Proportion:
@@ -178,9 +223,7 @@ def eps_monotone(subject: Subject) -> Flag:
 
 def large_eps_breaks(subject: Subject) -> Flag:
     """10: an attack without bounds brings accuracy to chance or below."""
-    diameter = subject.x[0].numel() ** (1 / subject.threat.order)
-    everywhere = subject.threat.model_copy(update={"eps": float(diameter)})
-    robust = survives(subject, everywhere)
+    robust = at_radii(subject)[-1]
     chance = 1 / subject.classifier.classes
     value = float(robust.float().mean())
     return Flag(
@@ -200,12 +243,15 @@ def large_eps_breaks(subject: Subject) -> Flag:
 
 def stronger_beats_weaker(subject: Subject) -> Flag:
     """11: PGD fools whatever one step or random noise fools, per example."""
-    iterated = pgd_at_eps(subject)
-    weaker = held(subject, _one_step(subject))
-    generator = subject.generator()
-    for _ in range(RANDOM_DRAWS):
-        weaker &= held(subject, random_start(subject.x, subject.threat, generator))
-    missed = iterated & ~weaker
+    missed = pgd_at_eps(subject).clone()
+    left = missed.nonzero().flatten()
+    if len(left):
+        some = replace(subject, x=subject.x[left], y=subject.y[left])
+        stands = held(some, _one_step(some))
+        generator = subject.generator()
+        for _ in range(RANDOM_DRAWS):
+            stands &= held(some, random_start(some.x, some.threat, generator))
+        missed[left[stands]] = False
     value = float(missed.float().mean())
     limit = max(0.01, 1.5 / len(missed))
     return Flag(
