@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from robrep_eval.attacks.base import Context
 from robrep_eval.attacks.pgd import ascend
 from zoo._version import __version__
+from zoo.ball import random_start
 from zoo.classifier import Classifier
 from zoo.layout import ON_CPU, Layout
 from zoo.threat import ThreatModel
@@ -123,9 +124,12 @@ def _each_batch(
             reference = references[rows].to(layout.device, clean.dtype)
 
         def objective(images: Tensor, reference: Tensor = reference) -> Tensor:
-            return value(encoder(images), reference)
+            times = len(images) // len(reference)
+            return value(encoder(images), reference.repeat(times, 1))
 
-        parts.append(_restarts(objective, clean, threat, settings, generator).cpu())
+        together = 0 < settings.restarts * len(clean) <= layout.batch_size
+        found = _restarts(objective, clean, threat, settings, generator, together)
+        parts.append(found.cpu())
     return torch.cat(parts)
 
 
@@ -135,17 +139,28 @@ def _restarts(
     threat: ThreatModel,
     settings: FeatureAttackSettings,
     generator: torch.Generator,
+    together: bool,
 ) -> Tensor:
-    """The best of several ascents, row by row; never worse than the clean image."""
+    """The best of several ascents, row by row; never worse than the clean image.
+
+    The objective takes the images once or several times over. `together` makes all
+    ascents in the same passes, which are cheaper than smaller ones.
+    """
     with torch.no_grad():
         best, best_value = x, objective(x)
-    for _ in range(settings.restarts):
-        found = _two_stages(objective, x, threat, settings, generator)
+    starts = (random_start(x, threat, generator) for _ in range(settings.restarts))
+    groups = [list(starts)] if together else ([start] for start in starts)
+    for some in groups:
+        many = x.repeat(len(some), *[1] * (x.ndim - 1))
+        ends = _two_stages(objective, many, threat, settings, torch.cat(some))
         with torch.no_grad():
-            reached = objective(found)
-        higher = (reached > best_value).view(-1, *[1] * (x.ndim - 1))
-        best = torch.where(higher, found, best)
-        best_value = torch.maximum(reached, best_value)
+            values = objective(ends)
+        for found, reached in zip(
+            ends.split(len(x)), values.split(len(x)), strict=True
+        ):
+            higher = (reached > best_value).view(-1, *[1] * (x.ndim - 1))
+            best = torch.where(higher, found, best)
+            best_value = torch.maximum(reached, best_value)
     return best
 
 
@@ -154,7 +169,7 @@ def _two_stages(
     x: Tensor,
     threat: ThreatModel,
     settings: FeatureAttackSettings,
-    generator: torch.Generator,
+    start: Tensor,
 ) -> Tensor:
     """Half of the steps at full length, the rest from the best point at a fifth.
 
@@ -169,7 +184,7 @@ def _two_stages(
         threat,
         steps=half,
         step_size=step,
-        generator=generator,
+        start=start,
         keep_best=True,
     )
     return ascend(

@@ -11,7 +11,7 @@ here those towards images of other classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Sequence
 
 import torch
 from torch import Tensor
@@ -29,8 +29,14 @@ Decide = Callable[[Tensor, Tensor], Tensor]
 """Images (k, C, H, W) and their labels (k,) to bool (k,): misclassified."""
 
 
+Question = tuple[Tensor, float]
+"""A direction (C, H, W) of unit length, and how far along it."""
+Search = Generator[Question, bool, None]
+"""Of one image: is told of each point whether it is wrong."""
+
+
 class Rays:
-    """The search for all images at once.
+    """A search for each image; all that are open ask together.
 
     Args:
         wrong: What is asked.
@@ -45,12 +51,11 @@ class Rays:
     ) -> None:
         self.wrong = wrong
         self.x, self.y, self.threat, self.queries = x, y, threat, queries
-        self.signs = torch.ones_like(x)
-        full = torch.ones_like(x[:1])
-        everywhere = float(lengths(full, threat.norm))
-        self.widest = everywhere
-        self.radius = x.new_full((len(x),), torch.inf)
-        self.asked = torch.zeros(len(x), dtype=torch.int64)
+        self.widest = float(lengths(torch.ones_like(x[:1]), threat.norm))
+        self.ways = x.new_ones(x.shape) / self.widest
+        """Of unit length, all signs."""
+        self.radius = [float("inf")] * len(x)
+        self.asked = [0] * len(x)
 
     def images(self, others: Tensor, labels: Tensor) -> Tensor:
         """The nearest point that was found, in the ball or not, (n, C, H, W).
@@ -60,52 +65,64 @@ class Rays:
                 of another label than ...
             labels: ... theirs (k,).
         """
-        for other, label in zip(others[:OTHERS], labels[:OTHERS], strict=True):
-            towards = torch.where(other >= self.x, 1.0, -1.0)
-            self._try(towards, self._open() & (self.y != label))
-        size = self.x[0].numel()
+        searches = [self._search(row, others, labels) for row in range(len(self.x))]
+        asked = {row: next(search, None) for row, search in enumerate(searches)}
+        while open_ := {row: point for row, point in asked.items() if point}:
+            for row, wrong in zip(open_, self._answers(open_), strict=True):
+                self.asked[row] += 1
+                try:
+                    asked[row] = searches[row].send(wrong)
+                except StopIteration:
+                    asked[row] = None
+        rows = torch.arange(len(self.x))
+        nearest = [min(radius, self.threat.eps) for radius in self.radius]
+        return self._at(rows, self.ways, nearest)
+
+    def _answers(self, questions: dict[int, Question]) -> list[bool]:
+        """One for each row."""
+        rows = torch.tensor(list(questions))
+        ways, radii = zip(*questions.values(), strict=True)
+        points = self._at(rows, torch.stack(ways), radii)
+        answers: list[bool] = self.wrong(points, self.y[rows]).tolist()
+        return answers
+
+    def _at(self, rows: Tensor, ways: Tensor, radii: Sequence[float]) -> Tensor:
+        """Points at that distance, or nearer where the box ends."""
+        far = torch.tensor(radii).to(ways).view(-1, 1, 1, 1)
+        return (self.x[rows] + far * ways).clamp(0, 1)
+
+    def _search(self, row: int, others: Tensor, labels: Tensor) -> Search:
+        """First the directions, then ever smaller blocks."""
+        for other, label in zip(others[:OTHERS], labels[:OTHERS].tolist(), strict=True):
+            if self._open(row) and label != int(self.y[row]):
+                towards = torch.where(other >= self.x[row], 1.0, -1.0) / self.widest
+                yield from self._try(row, towards)
+        size = self.x[row].numel()
         blocks, block = 1, 0
-        while bool(self._open().any()):
+        while self._open(row):
             width = -(-size // blocks)
-            turned = self.signs.flatten(1).clone()
-            turned[:, block * width : (block + 1) * width] *= -1
-            self._try(turned.view_as(self.x), self._open())
+            turned = self.ways[row].clone()
+            turned.view(-1)[block * width : (block + 1) * width] *= -1
+            yield from self._try(row, turned)
             block += 1
             if block * width >= size:
                 blocks, block = min(2 * blocks, size), 0
-        return self._at(self.signs, self.radius.clamp(max=self.threat.eps))
 
-    def _open(self) -> Tensor:
-        """Bool (n,): no point in the ball yet, and questions left."""
-        hopeless = (self.asked >= AT_FIRST) & (self.radius > NEAR * self.threat.eps)
-        open_ = (self.radius > self.threat.eps) & (self.asked < self.queries)
-        return open_ & ~hopeless
+    def _open(self, row: int) -> bool:
+        """No point in the ball yet, and questions left."""
+        asked, radius, eps = self.asked[row], self.radius[row], self.threat.eps
+        hopeless = asked >= AT_FIRST and radius > NEAR * eps
+        return radius > eps and asked < self.queries and not hopeless
 
-    def _at(self, signs: Tensor, radius: Tensor) -> Tensor:
-        """The point at that distance, or nearer where the box ends."""
-        unit = signs / lengths(signs, self.threat.norm).view(-1, 1, 1, 1)
-        return (self.x + radius.view(-1, 1, 1, 1) * unit).clamp(0, 1)
-
-    def _ask(self, signs: Tensor, radius: Tensor, rows: Tensor) -> Tensor:
-        """Bool (n,): wrong at that point; False where not asked."""
-        answer = torch.zeros(len(self.x), dtype=torch.bool)
-        at = rows.nonzero().flatten()
-        if len(at):
-            answer[at] = self.wrong(self._at(signs, radius)[at], self.y[at])
-            self.asked[at] += 1
-        return answer
-
-    def _try(self, signs: Tensor, rows: Tensor) -> None:
-        """Keeps the directions that are wrong nearer than the best so far."""
-        high = self.radius.clamp(max=self.widest)
-        better = self._ask(signs, high, rows)
-        if not bool(better.any()):
+    def _try(self, row: int, way: Tensor) -> Search:
+        """Keeps a direction that is wrong nearer than the best so far."""
+        low, high = 0.0, min(self.radius[row], self.widest)
+        if not (yield way, high):
             return
-        low = torch.zeros_like(high)
         for _ in range(BISECTIONS):
             middle = (low + high) / 2
-            hit = self._ask(signs, middle, better)
-            high = torch.where(better & hit, middle, high)
-            low = torch.where(better & ~hit, middle, low)
-        self.signs[better] = signs[better]
-        self.radius[better] = high[better]
+            if (yield way, middle):
+                high = middle
+            else:
+                low = middle
+        self.ways[row], self.radius[row] = way, high

@@ -9,7 +9,7 @@ Numbers refer to the table in docs/concepts/health.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -84,13 +84,10 @@ def other_losses(subject: Subject) -> Flag:
     some = sample(subject)
     stands = torch.ones(len(some.x), dtype=torch.bool)
     if len(some.x):
-        generator = subject.generator()
-        for raised in (margin_loss, cross_entropy):
-            found = _pgd(some, some.classifier, raised, generator, STEPS)
+        towards = (one_logit, _nearest_class(some))
+        raised = ((margin_loss, some.y), (cross_entropy, some.y), towards)
+        for found in _pgd(some, some.classifier, raised, subject.generator(), STEPS):
             stands &= held(some, found)
-        towards = replace(some, y=_nearest_class(some))
-        found = _pgd(towards, some.classifier, one_logit, generator, STEPS)
-        stands &= held(some, found)
     return _flag(
         "other_losses",
         some,
@@ -131,7 +128,8 @@ def surrogate(subject: Subject) -> Flag:
     if len(some.x):
         generator = subject.generator()
         copy = smoothed(subject.classifier, subject.threat, generator)
-        found = _pgd(some, copy, margin_loss, generator, SMOOTHED_STEPS)
+        raised = ((margin_loss, some.y), (cross_entropy, some.y))
+        (found,) = _pgd(some, copy, raised[:1], generator, SMOOTHED_STEPS)
         stands &= held(some, found)
         known = (
             subject.x
@@ -144,8 +142,8 @@ def surrogate(subject: Subject) -> Flag:
         student = distilled(
             known, decided, subject.classifier.classes, subject.threat, generator
         ).to(subject.layout.device)
-        for raised in (margin_loss, cross_entropy):
-            stands &= held(some, _pgd(some, student, raised, generator, STEPS))
+        for found in _pgd(some, student, raised, generator, STEPS):
+            stands &= held(some, found)
     return _flag(
         "surrogate",
         some,
@@ -171,20 +169,29 @@ def _nearest_class(subject: Subject) -> Tensor:
 def _pgd(
     subject: Subject,
     logits: Callable[[Tensor], Tensor],
-    raised: Raise,
+    raised: Sequence[tuple[Raise, Tensor]],
     generator: torch.Generator,
     steps: int,
-) -> Tensor:
-    """Attacked images; a copy without a graph leaves the random start."""
+) -> Sequence[Tensor]:
+    """Images attacked with each loss and its labels (n,), all in the same passes.
 
-    def objective(images: Tensor, labels: Tensor) -> Tensor:
-        value = raised(logits(images), labels)
-        return value + 0 * images.flatten(1).sum(dim=1)
+    A copy without a graph leaves the random start.
+    """
+    n = len(subject.x)
+    labels = torch.cat([y for _, y in raised]).to(subject.layout.device)
 
-    return ascend_each(
+    def objective(images: Tensor, rows: Tensor) -> Tensor:
+        given, y = logits(images), labels[rows]
+        parts = [
+            loss(given[rows // n == number], y[rows // n == number])
+            for number, (loss, _) in enumerate(raised)
+        ]  # in the order of the rows
+        return torch.cat(parts) + 0 * images.flatten(1).sum(dim=1)
+
+    found = ascend_each(
         objective,
-        subject.x,
-        subject.y,
+        subject.x.repeat(len(raised), 1, 1, 1),
+        torch.arange(len(labels)),
         subject.threat,
         steps=steps,
         step_size=RELATIVE_STEP * subject.threat.eps,
@@ -192,6 +199,7 @@ def _pgd(
         generator=generator,
         keep_best=True,
     )
+    return found.chunk(len(raised))
 
 
 def _flag(

@@ -74,7 +74,7 @@ def test_what_decisions_alone_find_is_wrong_and_in_the_ball(norm: Norm) -> None:
     rays = Rays(wrong, some.x, some.y, some.threat, queries=300)
     images = rays.images(some.x[:8], some.y[:8])
     assert bool((lengths(images - some.x, norm) <= some.threat.eps + 1e-5).all())
-    assert bool((rays.asked <= 300 + 8).all())
+    assert max(rays.asked) <= 300 + 8
     fell = wrong(images, some.y)
     assert not bool((fell & (distance(some) > some.threat.eps * 1.001)).any())
     if norm == "Linf":  # where directions of signs hold the best one
