@@ -39,6 +39,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "cosine": {"method": "cosine"},
     "displacement": {"method": "displacement", "options": {"weight": 5.0}},
 }
+BASE = "efficientnet-lite0"
 PHOTOS = "cifar10-jpeg@3x96x96-r96"
 """Enlarged to the border, nothing cut off."""
 
@@ -95,12 +96,12 @@ def _base(given: Any) -> Path:
     _, reading = split_name(given.data)
     if reading is None or reading.shape is None:
         raise SystemExit("--data names its size: NAME@3x96x96")
-    folder: Path = given.runs / "base"
+    folder: Path = given.runs / BASE
     if not folder.exists():
         import_efficientnet_lite(
             given.weights,
             given.runs,
-            name="base",
+            name=BASE,
             licence="Apache-2.0",
             size=reading.shape[1],
         )
