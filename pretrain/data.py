@@ -69,7 +69,8 @@ def divide(data: Dataset, recipe: Recipe) -> Split:
     if left < recipe.batch:
         raise UserError(
             f"batch {recipe.batch} is larger than the {left} training images of "
-            f"'{data.name}' ({len(data)} less {held} held out); use a smaller batch"
+            f"'{data.name}' ({len(data)} less {held} held out); use "
+            + ("a smaller --batch" if left > 1 else "more images")
         )
     parts = distributed.world() * recipe.accumulate
     if recipe.batch % parts or recipe.batch < 2 * parts:

@@ -13,6 +13,7 @@ from pretrain.cards import training_record
 from pretrain.data import watched
 from pretrain.monitor import FeatureLook, Look, farther, feature_look, look
 from pretrain.progress import Silent
+from pretrain.run_folder import LISTED
 from pretrain.session import Session
 from pretrain.trial import seconds_per_step
 from zoo.encoder import Encoder
@@ -127,6 +128,7 @@ class LeadingSession(Session):
                 "step": self.state.step,
                 "sums": self.state.sums,
                 "spent": self.state.spent,
+                LISTED: self.listed(),
                 "method": self.plain.state_dict(),
                 "optimizer": optimizer,
                 "average": None if average is None else average.state_dict(),

@@ -33,7 +33,13 @@ from zoo.settings import differing
 
 YOUNGER = {"step": 0, "sums": {}, "spent": 0.0}
 """Keys that checkpoints of older versions, all of them between epochs, do not have."""
-CHECKPOINT = {"epoch", "seconds", "best", "method", "optimizer", "average", *YOUNGER}
+LISTED = "images"
+"""Key of what tells the files trained on from others (`Dataset.list_files`), or None;
+checkpoints of older versions do not have it."""
+CHECKPOINT = {
+    *("epoch", "seconds", "best", "method", "optimizer", "average"),
+    *(*YOUNGER, LISTED),
+}
 """Keys of a checkpoint."""
 KINDS = ("best", "last")
 """Folders of a run that hold an encoder."""
@@ -122,6 +128,8 @@ class TrainingFolder:
             ) from None
         if isinstance(state, dict) and not state.keys() & YOUNGER.keys():
             state |= YOUNGER
+        if isinstance(state, dict):
+            state.setdefault(LISTED, None)
         if not isinstance(state, dict) or state.keys() != CHECKPOINT:
             raise UserError(
                 f"{self.checkpoint_file} is no checkpoint of robrep-pretrain; remove "

@@ -27,7 +27,7 @@ from pretrain.precision import precision
 from pretrain.progress import Reporter, Silent
 from pretrain.randomness import Generator, ImageGenerator, generator
 from pretrain.recipe import Recipe
-from pretrain.run_folder import TrainingFolder
+from pretrain.run_folder import LISTED, TrainingFolder
 from pretrain.sharding import (
     Whole,
     check_sharding,
@@ -319,9 +319,16 @@ class Session:
 
     def resume(self) -> None:
         """Takes up the last checkpoint, if there is one."""
-        saved = self.run.load(truncate=self.leads)
+        saved, listed = self.run.load(truncate=self.leads), self.listed()
         if saved is None:
             return
+        if saved[LISTED] not in (None, listed):
+            raise UserError(
+                f"the files of '{self.data.train.name}' are others than when "
+                f"{self.run.path} was begun: some were added, removed, renamed or "
+                "changed; bring them back to go on with it, or use another folder with "
+                "--output"
+            )
         try:
             load(self.method, saved["method"])
             load_optimizer(self.optimizer, saved["optimizer"])
@@ -346,6 +353,11 @@ class Session:
                 f"{self.run.checkpoint_file} does not fit this run "
                 f"({plain_reason(error)}); remove it to start again"
             ) from None
+
+    def listed(self) -> str | None:
+        """What tells the image files from others; None of images that are no files."""
+        images = self.data.train
+        return None if images.list_files is None else images.list_files()
 
     def export(self) -> Encoder:
         """The encoder as it would be published now."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ import torch
 from PIL import Image
 
 from pretrain.cli import command
+from pretrain.recipe import validate
+from pretrain.train import train
 from robrep_eval import evaluate
 from robrep_eval.commands.cli import cli
 from zoo import datasets
@@ -129,6 +132,55 @@ def test_the_files_have_a_fingerprint_that_follows_their_bytes(tmp_path: Path) -
     assert data.hash_files() == hashlib.sha256(b"".join(each)).hexdigest()
 
 
+def test_the_listing_of_files_follows_names_and_sizes_not_the_place(
+    tmp_path: Path,
+) -> None:
+    def listing(name: str) -> str:
+        data = datasets.load(f"images:{tmp_path / name}{SIZED}", "train")
+        assert data.list_files is not None
+        return data.list_files()
+
+    root = _photos(tmp_path / "photos")
+    first = listing("photos")
+    root.rename(tmp_path / "moved")
+    assert listing("moved") == first
+    (tmp_path / "moved" / "a.jpg").rename(tmp_path / "moved" / "a2.jpg")
+    renamed = listing("moved")
+    with (tmp_path / "moved" / "a2.jpg").open("ab") as stream:
+        stream.write(b"x")
+    longer = listing("moved")
+    (tmp_path / "moved" / "z.JPEG").unlink()
+    assert len({first, renamed, longer, listing("moved")}) == 4
+
+
+def test_a_run_goes_on_with_the_photographs_it_began_with_alone(noise: Path) -> None:
+    out = noise.parent / "run"
+    recipe = validate(
+        {
+            "name": "x",
+            "method": "simclr",
+            "data": f"images:{noise}{SIZED}",
+            "batch": 8,
+            "epochs": 1,
+            "draws": "image",
+            "arch_options": {"widths": [4, 8], "blocks": [1, 1]},
+        }
+    )
+    train(recipe, out)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    shutil.copy(noise / "000.jpg", noise / "one more.jpg")
+    with pytest.raises(UserError, match="files of 'images:photos@3x8x8' are others"):
+        train(recipe, out)
+    assert {path: path.read_bytes() for path in before} == before
+    (noise / "one more.jpg").unlink()
+    train(recipe, out)
+    state = torch.load(out / "checkpoint.pt", weights_only=True)
+    state.pop("images")  # as robrep wrote it before
+    torch.save(state, out / "checkpoint.pt")
+    shutil.copy(noise / "000.jpg", noise / "one more.jpg")
+    train(recipe, out)
+
+
 def test_labels_that_are_not_there_are_never_made_up(tmp_path: Path) -> None:
     data = datasets.load(f"images:{_photos(tmp_path / 'photos')}", "train")
     with pytest.raises(UserError, match="'images:photos' have no labels"):
@@ -147,6 +199,10 @@ def test_labels_that_are_not_there_are_never_made_up(tmp_path: Path) -> None:
     ("data", "reason"),
     [
         ("images:photos", r"have 2 sizes, .*as images:photos@3x"),
+        ("images:", "'images:' names no place; write images:PATH"),
+        ("images:@3x8x8", "'images:' names no place; write images:PATH"),
+        ("images:photos@3x8", "'3x8' in dataset 'images:photos@3x8' is no shape; "),
+        ("images:nothing@3x8", "no folder nothing@3x8; "),
         ("images:nothing", "no folder nothing; images:PATH names a folder of images"),
         ("images:texts", r"texts holds no image that can be read, but 1\.txt; images"),
         ("images:photos@3x8x8-test20", "has no labels, so none of it is for test"),

@@ -13,6 +13,7 @@ from PIL import Image
 
 from zoo import datasets
 from zoo.datasets.base import Dataset
+from zoo.datasets.folder import files_below
 from zoo.errors import UserError
 
 LEVEL = {"cat": 40, "dog": 120, "emu": 220, "kitten": 60}
@@ -127,6 +128,17 @@ def test_nested_images_count_and_links_in_a_circle_end(root: Path) -> None:
     (root / "train" / "cat").rename(root / "elsewhere" / "cat")
     (root / "train" / "cat").symlink_to(root / "elsewhere" / "cat")
     _check(_load(root, "train"), per_class=4)
+
+
+def test_folders_that_link_to_each_other_end(root: Path) -> None:
+    """Two links each: 2^40 ways, if the system alone ended them."""
+    cat, dog = root / "train" / "cat", root / "train" / "dog"
+    for name in ("a", "b"):
+        (cat / name).symlink_to(dog)
+        (dog / name).symlink_to(cat)
+    found = [path.relative_to(cat).as_posix() for path in files_below(cat)]
+    want = [f"{way}{i}.png" for way in ("", "a/", "b/") for i in range(3)]
+    assert sorted(found) == sorted(want)
 
 
 @pytest.mark.parametrize("grey", ["train/cat/0.png", "train/dog/2.png"])

@@ -43,6 +43,7 @@ class Dataset:
         notes: What people should know about how these images were read.
         hash_files: Gives the hex SHA-256 of the files that the whole split is read
             from.
+        list_files: The same of their paths and sizes, without reading them.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Dataset:
         levels: int = 255,
         notes: Sequence[str] = (),
         hash_files: Callable[[], str] | None = None,
+        list_files: Callable[[], str] | None = None,
     ) -> None:
         if not len(labels):
             raise UserError(f"dataset '{name}' has no images in split '{split}'")
@@ -68,6 +70,7 @@ class Dataset:
         self.notes = tuple(notes)
         self._fetch = fetch
         self.hash_files = hash_files
+        self.list_files = list_files
         self._labels = whole_labels(labels, max(1, len(classes)), name)
         self.positions = np.arange(len(labels))
         """Where each image stands in the published split."""

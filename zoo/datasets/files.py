@@ -104,6 +104,7 @@ def from_files(
         shape=goal,
         notes=notes,
         hash_files=cache(lambda: _hash_files(paths)),
+        list_files=cache(lambda: _hash_listing(paths)),
     )
 
 
@@ -115,6 +116,19 @@ def _hash_files(paths: Iterable[str]) -> str:
     digest = hashlib.sha256()
     for path in paths:
         digest.update(bytes.fromhex(sha256_file(Path(path))))
+    return digest.hexdigest()
+
+
+def _hash_listing(paths: Sequence[str]) -> str:
+    """Hex SHA-256 over path and size of each file in order.
+
+    Paths count from the folder that holds all, which may have moved.
+    """
+    digest = hashlib.sha256()
+    absolute = [os.path.abspath(path) for path in paths]
+    skipped = len(os.path.commonpath([os.path.dirname(path) for path in absolute]))
+    for path in absolute:
+        digest.update(os.fsencode(f"{path[skipped:]}\0{os.stat(path).st_size}\0"))
     return digest.hexdigest()
 
 

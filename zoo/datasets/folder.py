@@ -231,15 +231,28 @@ def _visible(folder: Path) -> list[Path]:
         raise UserError(f"cannot read folder {folder}: {error.strerror}") from None
 
 
-def files_below(folder: Path) -> Iterator[Path]:
-    """Visible files at any depth; links are followed, but not to a folder above."""
+def files_below(folder: Path, around: frozenset[Path] = frozenset()) -> Iterator[Path]:
+    """Visible files at any depth; links are followed, but not to a folder around them.
+
+    Args:
+        folder: Where to look.
+        around: The folders on the way to it, resolved: two that link to each other
+            would else go on for ever.
+    """
+    here = folder.resolve()
+    around |= {here}
     for entry in _visible(folder):
         if not entry.is_dir():
             yield entry
             continue
-        around = entry.is_symlink() and folder.resolve().is_relative_to(entry.resolve())
-        if not around:
-            yield from files_below(entry)
+        back = entry.is_symlink() and _leads_back(entry.resolve(), around)
+        if not back:
+            yield from files_below(entry, around)
+
+
+def _leads_back(target: Path, around: frozenset[Path]) -> bool:
+    """True of a folder that holds one of those on the way, or is one."""
+    return any(folder.is_relative_to(target) for folder in around)
 
 
 def is_image(path: Path) -> bool:

@@ -80,16 +80,20 @@ def split_name(name: str) -> tuple[str, Reading | None]:
     if found is None and name.startswith(OWN):
         return name, None
     if found is None:
-        raise UserError(
-            f"'{text}' in dataset '{name}' is no shape; write CxHxW with 1 or 3 "
-            "channels, such as 3x32x32, then, if need be, -r256 and -bicubic or "
-            "-bilinear"
-        )
+        raise no_shape(text, name)
     with budgets.naming(f"dataset '{name}'"):
         if found.shape is not None:
             budgets.check_shape(found.shape)
     _check(found, name)
     return base, found
+
+
+def no_shape(text: str, name: str) -> UserError:
+    """What follows the mark in a name, where that is no reading."""
+    return UserError(
+        f"'{text}' in dataset '{name}' is no shape; write CxHxW with 1 or 3 channels, "
+        "such as 3x32x32, then, if need be, -r256 and -bicubic or -bilinear"
+    )
 
 
 def _parse(text: str) -> Reading | None:

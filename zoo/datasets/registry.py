@@ -16,10 +16,12 @@ from zoo.datasets.names import (
     HUB,
     IMAGES,
     LIST,
+    MARK,
     OWN,
     PLACES,
     Reading,
     check_own_name,
+    no_shape,
     parts,
     recorded_name,
     shaped_name,
@@ -268,9 +270,25 @@ def check(name: str, called: str | None = None) -> None:
                 f"own ({FOLDER}PATH)"
             )
     if base.startswith(OWN):
-        user_path(base.partition(":")[2])
+        _own_path(base)
     elif not base.startswith(HUB):
         get(base)
+
+
+def _own_path(base: str) -> Path:
+    """Of images of the user's own, by a name without what `split_name` parts from it.
+
+    Raises:
+        UserError: no path, or one that is there but for the shape behind it.
+    """
+    kind, _, text = base.partition(":")
+    if not text:
+        raise UserError(f"'{base}' names no place; write {kind}:PATH")
+    path = user_path(text)
+    before, _, shape = text.rpartition(MARK)
+    if before and not path.exists() and user_path(before).exists():
+        raise no_shape(shape, base)
+    return path
 
 
 def load(
@@ -283,20 +301,17 @@ def load(
     if base.startswith(FOLDER):
         from zoo.datasets.folder import read as read_folder
 
-        root = user_path(base.removeprefix(FOLDER))
-        return read_folder(root, split, reading, called=called)
+        return read_folder(_own_path(base), split, reading, called=called)
     if base.startswith(LIST):
         from zoo.datasets.file_list import read as read_list
 
-        file = user_path(base.removeprefix(LIST))
-        return read_list(file, split, reading, called=called)
+        return read_list(_own_path(base), split, reading, called=called)
     if split not in SPLITS:
         raise UserError(f"unknown split '{split}'; {nearest(split, SPLITS)}")
     if base.startswith(IMAGES):
         from zoo.datasets.unlabelled import read as read_images
 
-        root = user_path(base.removeprefix(IMAGES))
-        return read_images(root, split, reading, called=called)
+        return read_images(_own_path(base), split, reading, called=called)
     if base.startswith(HUB):
         from zoo.datasets.hub import read as read_hub
 
