@@ -13,7 +13,7 @@ import rich_click as click
 
 from zoo.commands.numbers import DECIMAL, WHOLE
 from zoo.commands.shell import run
-from zoo.datasets.names import OWN
+from zoo.datasets.names import OWN, recorded_name
 from zoo.errors import UserError
 from zoo.plain_text import recorded_command
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from pretrain.recipe import Recipe
     from pretrain.session import Surroundings
 
+LONGEST = 96
+"""Characters of a name, at most, that recipes and cards take."""
 EXAMPLES = """
 Examples:
 
@@ -215,10 +217,11 @@ def _default_name(content: dict[str, Any]) -> str:
     """Method and dataset, in the letters that names are made of."""
     method = str(content["method"]).replace("++", "-pp")
     data = str(content.get("data", "digits"))
-    kind = next((kind for kind in OWN if data.startswith(kind)), "")
-    last = content.get("dataset_name") or Path(data.removeprefix(kind)).name
+    if data.startswith(OWN):  # the last part of a path, which may end in a slash
+        data = recorded_name(data).partition(":")[2]
+    last = content.get("dataset_name") or Path(data).name
     text = f"{method}-{last}".lower()
-    return re.sub(r"[^a-z0-9._-]+", "-", text)
+    return re.sub(r"[^a-z0-9._-]+", "-", text)[:LONGEST]
 
 
 def _train(recipe: Recipe, folder: Path, around: Surroundings, *, quiet: bool) -> None:

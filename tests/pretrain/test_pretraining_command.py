@@ -118,3 +118,21 @@ def test_a_run_without_a_name_gets_a_valid_one(
 def test_bad_flags(flags: dict[str, str], words: str) -> None:
     with pytest.raises(UserError, match=words):
         assemble(None, {**FLAGS, **flags}, ())
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        ("images:/a b/Photos@3x8x8", "simclr-photos-3x8x8"),
+        ("images:/a b/Photos/@3x8x8", "simclr-photos-3x8x8"),
+        ("imagefolder:/data/", "simclr-data"),
+        ("imagelist:../all.csv", "simclr-all.csv"),
+        ("digits@1x4x4", "simclr-digits-1x4x4"),
+        (f"images:{'long' * 50}", f"simclr-{'long' * 50}"[:96]),
+    ],
+)
+def test_a_run_is_named_by_its_method_and_the_last_part_of_its_data(
+    data: str, name: str
+) -> None:
+    flags = FLAGS | {"method": "simclr", "data": data}
+    assert assemble(None, flags, ()).name == name

@@ -32,7 +32,9 @@ def measured_width(network: nn.Module, shape: tuple[int, int, int], name: str) -
         raise
     except Exception as error:  # other people's code: it may raise anything
         raise UserError(
-            f"{name} cannot take images of shape {shape}: {budgets.plain_reason(error)}"
+            f"{name} cannot take images of shape {shape}: "
+            f"{budgets.plain_reason(error).rstrip('.')}; a dataset's name brings its "
+            "images to another, NAME@CxHxW"
         ) from None
     finally:
         network.train(was_training)
