@@ -69,12 +69,22 @@ def check(recipe: Recipe, data: Dataset) -> None:
         )
     if recipe.threat is not None:
         recipe.threat.check_units(data.shape)
+        _check_step(recipe.attack.step_size, recipe.threat.eps)
     if recipe.arch != INIT:
         architectures.resolve_options(recipe.arch, recipe.arch_options)
     elif recipe.arch_options:
         raise UserError(
             f"arch_options {recipe.arch_options} are of an architecture, and this run "
             "takes that of the encoder it starts from: name it with --arch too"
+        )
+
+
+def _check_step(size: float | None, eps: float) -> None:
+    """Raises `UserError` for a step over the whole ball, 2 eps in any norm."""
+    if size is not None and size > 2 * eps * (1 + 1e-9):
+        raise UserError(
+            f"attack.step_size {size:g} is more than the whole ball of eps {eps:g} is "
+            f"wide (pixels are in [0, 1]); did you mean {size:g}/255?"
         )
 
 
