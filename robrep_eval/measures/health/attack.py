@@ -19,7 +19,7 @@ from zoo import margins
 from zoo.ball import project, random_start, steepest
 from zoo.measurements import EPS_FACTORS, EpsCurve, EpsPoint, Flag, Status
 from zoo.records import Proportion
-from zoo.soundness import input_gradient
+from zoo.soundness import AGREEMENT, input_gradient
 from zoo.threat import ThreatModel
 
 STEPS = 40
@@ -87,11 +87,16 @@ def survives_each(subject: Subject, threats: Sequence[ThreatModel]) -> Tensor:
 
     An image that falls leaves: where all fall, this costs a few passes. So does one
     whose iterates repeat, as signs make them do once each pixel stands at an end or
-    goes back and forth: all that could follow was seen.
+    goes back and forth: all that could follow was seen, unless logits were found to
+    change from pass to pass.
     """
+    most = subject.layout.batch_size
+    if len(threats) > most:  # no pass is larger, as memory may hold no more
+        parts = (threats[at : at + most] for at in range(0, len(threats), most))
+        return torch.cat([survives_each(subject, part) for part in parts])
     stands = held(subject, subject.x).repeat(len(threats), 1)
     generators = [subject.generator() for _ in threats]
-    size = max(1, subject.layout.batch_size // len(threats))
+    size = most // len(threats)
     for rows in torch.arange(len(subject.x)).split(size):
         some = stands[0, rows].clone()
         starts = [
@@ -109,19 +114,26 @@ def _fallen(
     """Numbers of balls and rows where an iterate is wrong, as they are found."""
     balls = torch.arange(len(threats)).repeat_interleave(len(rows))
     rows, before = rows.repeat(len(threats)), current
+    steady = subject.cache.get("repeat", 0.0) <= AGREEMENT
     for _ in range(STEPS):
         if not len(rows):
             return
         right, moved = _step(subject, current, rows, balls, threats)
         yield balls[~right], rows[~right]
-        again = [(moved == old).flatten(1).all(dim=1) for old in (current, before)]
-        left = right & ~again[0] & ~again[1]
+        left = right
+        if steady:
+            left = right & ~_same(moved, current) & ~_same(moved, before)
         before, current = current[left], moved[left]
         balls, rows = balls[left], rows[left]
     if len(rows):
         end = replace(subject, x=subject.x[rows], y=subject.y[rows])
         wrong = ~held(end, current)
         yield balls[wrong], rows[wrong]
+
+
+def _same(images: Tensor, others: Tensor) -> Tensor:
+    """Bool (n,): equal in all pixels."""
+    return (images == others).flatten(1).all(dim=1)
 
 
 def _step(

@@ -31,7 +31,7 @@ from robrep_eval.measures.health.honest import (
     allowed,
 )
 from robrep_eval.measures.health.subject import Subject
-from robrep_eval.measures.health.surrogate import distilled, smoothed
+from robrep_eval.measures.health.surrogate import DRAWS, distilled, smoothed
 from zoo.margins import cross_entropy
 from zoo.measurements import Flag, Status
 from zoo.records import Proportion, Verdict
@@ -128,8 +128,10 @@ def surrogate(subject: Subject) -> Flag:
     if len(some.x):
         generator = subject.generator()
         copy = smoothed(subject.classifier, subject.threat, generator)
+        size = max(1, some.layout.batch_size // DRAWS)  # a pass takes all draws
+        few = replace(some, layout=replace(some.layout, batch_size=size))
         raised = ((margin_loss, some.y), (cross_entropy, some.y))
-        (found,) = _pgd(some, copy, raised[:1], generator, SMOOTHED_STEPS)
+        (found,) = _pgd(few, copy, raised[:1], generator, SMOOTHED_STEPS)
         stands &= held(some, found)
         known = (
             subject.x

@@ -9,7 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from robrep_eval.attacks.displacement import FeatureAttackSettings, displace
-from robrep_eval.measures.health import Subject, attack, check_health, gradient
+from robrep_eval.measures.health import (
+    Subject,
+    attack,
+    check_health,
+    gradient,
+    standing,
+)
 from robrep_eval.measures.health.decisions import Rays
 from robrep_eval.measures.health.gradient import gradient_agrees
 from robrep_eval.measures.health.surrogate import _Adam
@@ -37,11 +43,12 @@ class Net(nn.Module):
                 nn.Flatten(),
                 nn.Linear(288, 4),
             )
-        self.rows = 0
-        """Forward, and twice where a gradient follows."""
+        self.rows = self.largest = 0
+        """Images forward, and twice where a gradient follows; those of one pass."""
 
     def forward(self, x: Tensor) -> Tensor:
         self.rows += len(x) * (2 if x.requires_grad else 1)
+        self.largest = max(self.largest, len(x))
         return self.layers(x)  # type: ignore[no-any-return]
 
 
@@ -85,6 +92,43 @@ def test_radii_that_share_passes_hold_what_each_holds_alone(norm: Norm) -> None:
         assert spent < 2 * attack.STEPS * int(wanted.sum())
         small = replace(some, layout=Layout(batch_size=5))
         assert torch.equal(attack.survives_each(small, balls), wanted)
+
+
+@pytest.mark.parametrize("size", [4, 7])
+def test_no_pass_is_larger_than_the_layout_says(size: int) -> None:
+    """Less than one image at every radius, and less than all draws of two."""
+    net = Net()
+    some = subject(ThreatModel(norm="Linf", eps=0.04), net)
+    wanted = attack.at_radii(some)
+    small = replace(some, layout=Layout(batch_size=size), cache={})
+    assert len(wanted) == 6
+    assert int(wanted[0].sum()) > 3
+    net.largest = 0
+    assert torch.equal(attack.at_radii(small), wanted)
+    standing.surrogate(small)
+    assert 3 < net.largest <= size
+
+
+class Flickering(Net):
+    """One answer that turns wrong after so many passes, without a slope."""
+
+    def __init__(self, after: int) -> None:
+        super().__init__()
+        self.left = after
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.left -= 1
+        given = super().forward(x.detach()) + 0 * x.flatten(1).sum(dim=1, keepdim=True)
+        return given if self.left >= 0 else -given
+
+
+def test_what_changes_from_pass_to_pass_is_asked_to_the_end() -> None:
+    threat = ThreatModel(norm="Linf", eps=0.001)
+    for repeat, stands in ((0.0, True), (1.0, False)):
+        some = subject(threat, Flickering(20))
+        some.cache["repeat"] = repeat
+        few = replace(some, x=some.x[:1], y=some.y[:1])
+        assert bool(attack.survives(few, threat)) == stands
 
 
 class WrongFor(nn.Module):
