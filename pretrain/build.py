@@ -81,11 +81,15 @@ def check(recipe: Recipe, data: Dataset) -> None:
 
 def _check_step(size: float | None, eps: float) -> None:
     """Raises `UserError` for a step over the whole ball, 2 eps in any norm."""
-    if size is not None and size > 2 * eps * (1 + 1e-9):
-        raise UserError(
-            f"attack.step_size {size:g} is more than the whole ball of eps {eps:g} is "
-            f"wide (pixels are in [0, 1]); did you mean {size:g}/255?"
-        )
+    most = 2 * eps * (1 + 1e-9)
+    if size is None or size <= most:
+        return
+    meant = size >= 1 and size / 255 <= most  # given for pixels in 0-255
+    raise UserError(
+        f"attack.step_size {size:g} is more than the whole ball of eps {eps:g} is wide "
+        "(pixels are in [0, 1]); "
+        + (f"did you mean {size:g}/255?" if meant else f"take {2 * eps:g} at most")
+    )
 
 
 def check_start(

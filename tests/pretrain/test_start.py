@@ -288,6 +288,7 @@ def test_features_of_length_one_have_a_gradient() -> None:
     [
         ({"threat": {"norm": "Linf", "eps": 8}}, "did you mean 8/255"),
         ({"attack": {"step_size": 1}}, "whole ball .* did you mean 1/255"),
+        ({"attack": {"step_size": 0.9}}, r"whole ball .*; take [0-9.]+ at most"),
         ({"data": "digits@3x2x2"}, "resizes them"),
         ({"init": "zoo:nobody"}, "nobody"),
         ({"init": "nowhere.pt"}, "nowhere.pt"),
