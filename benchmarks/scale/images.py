@@ -48,9 +48,13 @@ def _named(jpeg: bytes, number: int) -> bytes:
 
 
 def network(arch: str, device: str) -> nn.Module:
-    """An encoder by name with random weights, or "cheap": 64 linear features."""
+    """An encoder by name with random weights, or "cheap": 64 linear features.
+
+    The same in all processes, which share its features out.
+    """
     from zoo.encoder import Encoder, EncoderSpec
 
+    torch.manual_seed(0)
     if arch == "cheap":
         layers = (nn.AvgPool2d(8), nn.Flatten(), nn.Linear(3 * (SIDE // 8) ** 2, 64))
         return nn.Sequential(*layers).eval().to(device)
