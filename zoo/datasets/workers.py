@@ -1,13 +1,15 @@
 """Images read by several processes: torch's DataLoader, in the order asked for.
 
-A process decodes a few images at a time, about a mebibyte of pixels: shared memory
-stays small however large a batch is. A thread puts batches together, or reads them
-itself where there are no such processes, while the one before is used. Which process
-read an image changes neither it nor the order.
+A process decodes a few images at a time, about a mebibyte of pixels, into memory
+shared before it began: a few mebibytes a process, however large a batch is, and none
+of a container's /dev/shm. A thread puts batches together, or reads them itself where
+there are no such processes, while the one before is used. Which process read an image
+changes neither it nor the order.
 """
 
 from __future__ import annotations
 
+import mmap
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +26,9 @@ PART_BYTES = 1 << 20
 """Of pixels that a process hands over at once, or one image."""
 WAITING = 4
 """Parts that each process keeps ready."""
+SLOTS = WAITING + 2
+"""Places for parts of each process. DataLoader asks for the part after those WAITING
+before it hands one over, so that two more than WAITING are in use at once."""
 GONE = (RuntimeError, ConnectionError, EOFError, FileNotFoundError)
 """How a process shows that it died: to DataLoader's watch, or, where it had announced
 a part that was not fetched yet, by the socket that was to hand it over."""
@@ -103,8 +108,9 @@ def _fetch(
     """Gives the batches, which are to be asked for in order."""
     if data.workers:
         counts, parts = _parted(data, batches)
-        loader = iter(_loader(_Parts(data, parts), data.workers))
-        return lambda number: _batch(loader, counts[number], data.shape, pinned)
+        source = _Parts(data, parts)
+        loader = iter(_loader(source, data.workers))
+        return lambda number: _batch(source, loader, counts[number], pinned)
 
     def one(number: int) -> Tensor:
         pixels = data.integers(batches[number])
@@ -130,26 +136,66 @@ def _parted(data: Images, batches: Sequence[Rows]) -> tuple[list[int], list[Any]
     return counts, parts
 
 
-def _batch(
-    loader: Iterator[Any], count: int, shape: tuple[int, int, int], pinned: bool
-) -> Tensor:
-    """Put together from the next `count` parts."""
-    parts = [_next(loader) for _ in range(count)]
-    size = (sum(map(len, parts)), *shape)
-    whole = torch.empty(size, dtype=parts[0].dtype, pin_memory=pinned)
-    return torch.cat(parts, out=whole)
+def _batch(source: _Parts, loader: Iterator[Any], count: int, pinned: bool) -> Tensor:
+    """Put together from the next `count` parts.
+
+    Each is copied before the next is asked for, which may take its place.
+    """
+    numbers = range(source.taken, source.taken + count)
+    size = (sum(len(source.parts[number]) for number in numbers), *source.data.shape)
+    source.taken += count
+    whole, at = torch.empty(0), 0
+    for _ in numbers:
+        part = source.seen(_next(loader))
+        if not at:
+            whole = torch.empty(size, dtype=part.dtype, pin_memory=pinned)
+        whole[at : at + len(part)] = part
+        at += len(part)
+    return whole
 
 
 class _Parts(torch.utils.data.Dataset[Any]):
-    """Parts by number; what goes wrong with an image is handed over as text."""
+    """Parts by number; what goes wrong with an image is handed over as text.
+
+    Pixels stay where the process put them, in memory that all share: handing over a
+    tensor costs a file, a connection and fresh pages each time.
+    """
 
     def __init__(self, data: Images, parts: list[Any]) -> None:
         self.data, self.parts = data, parts
+        self.taken = self.turn = 0
+        longest = max(map(len, parts), default=0)
+        # Of 16 bits at most; what is larger is handed over as it is.
+        room = -(-2 * longest * prod(data.shape) // 64) * 64
+        places = max(1, data.workers) * SLOTS
+        memory = mmap.mmap(-1, max(1, places * room))
+        flat = torch.frombuffer(memory, dtype=torch.uint8)[: places * room]
+        self.places = flat.view(-1, SLOTS, room)
 
     def __len__(self) -> int:
         return len(self.parts)
 
     def __getitem__(self, number: int) -> Any:
+        pixels = self._pixels(number)
+        process = torch.utils.data.get_worker_info()
+        if isinstance(pixels, str) or process is None:
+            return pixels
+        if pixels.nbytes > self.places.shape[2]:
+            return pixels
+        at = (process.id, self.turn % SLOTS, pixels.shape, pixels.dtype)
+        self.turn += 1
+        self.seen(at).copy_(pixels)
+        return at
+
+    def seen(self, part: Any) -> Tensor:
+        """The pixels of a part that was handed over, until its place is taken."""
+        if isinstance(part, Tensor):
+            return part
+        process, slot, shape, dtype = part
+        size = prod(shape) * dtype.itemsize
+        return self.places[process, slot, :size].view(dtype).view(shape)
+
+    def _pixels(self, number: int) -> Tensor | str:
         try:
             return self.data.integers(self.parts[number])
         except UserError as error:
@@ -160,7 +206,7 @@ class _Looks(_Parts):
     """Parts by number, of which only what cannot be read is handed over."""
 
     def __getitem__(self, number: int) -> Any:
-        if isinstance(super().__getitem__(number), Tensor):
+        if isinstance(self._pixels(number), Tensor):
             return {}
         found = {}
         for row in self.parts[number]:
