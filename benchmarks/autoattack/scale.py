@@ -77,7 +77,7 @@ def _sharded(
         subprocess.run(
             [sys.executable, "-m", "torch.distributed.run", "--standalone",
              "--nproc-per-node", str(count), "-m", "robrep_eval", "-q",
-             "--model", str(model), "--dataset", "digits", "--eps", str(eps),
+             "--model", str(model), "--dataset", data.name, "--eps", str(eps),
              "--limit", str(len(data)), "--chunk-size", str(chunk),
              "--attacks", attacks, "--health", "none", "--output", str(output)],
             check=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
