@@ -77,13 +77,10 @@ def held(subject: Subject, images: Tensor) -> Tensor:
     return subject.logits(images).argmax(dim=1) == subject.y
 
 
-def survives(subject: Subject, threat: ThreatModel) -> Tensor:
-    """Bool (N,): correct when clean and at every iterate of PGD; see `pgd`."""
-    return survives_each(subject, [threat])[0]
+def survives(subject: Subject, threats: Sequence[ThreatModel]) -> Tensor:
+    """Correct when clean and at every iterate of PGD (see `pgd`), bool (balls, N).
 
-
-def survives_each(subject: Subject, threats: Sequence[ThreatModel]) -> Tensor:
-    """The same for several balls of one norm, bool (balls, N), in the same passes.
+    Several balls of one norm are attacked in the same passes.
 
     An image that falls leaves: where all fall, this costs a few passes. So does one
     whose iterates repeat, as signs make them do once each pixel stands at an end or
@@ -93,7 +90,7 @@ def survives_each(subject: Subject, threats: Sequence[ThreatModel]) -> Tensor:
     most = subject.layout.batch_size
     if len(threats) > most:  # no pass is larger, as memory may hold no more
         parts = (threats[at : at + most] for at in range(0, len(threats), most))
-        return torch.cat([survives_each(subject, part) for part in parts])
+        return torch.cat([survives(subject, part) for part in parts])
     stands = held(subject, subject.x).repeat(len(threats), 1)
     generators = [subject.generator() for _ in threats]
     size = most // len(threats)
@@ -186,7 +183,7 @@ def at_radii(subject: Subject) -> Tensor:
             subject.threat.model_copy(update={"eps": eps})
             for eps in (*radii, float(diameter))
         ]
-        subject.cache["pgd"] = survives_each(subject, threats)
+        subject.cache["pgd"] = survives(subject, threats)
     found: Tensor = subject.cache["pgd"]
     return found
 

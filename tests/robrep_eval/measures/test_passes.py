@@ -86,12 +86,12 @@ def test_radii_that_share_passes_hold_what_each_holds_alone(norm: Norm) -> None:
     wanted = torch.stack([plainly(some, ball) for ball in balls])
     assert 0 < int(wanted[1].sum()) < N
     net.rows = 0
-    assert torch.equal(attack.survives_each(some, balls), wanted)
+    assert torch.equal(attack.survives(some, balls), wanted)
     spent = net.rows
     if norm == "Linf":  # iterates of signs repeat
         assert spent < 2 * attack.STEPS * int(wanted.sum())
         small = replace(some, layout=Layout(batch_size=5))
-        assert torch.equal(attack.survives_each(small, balls), wanted)
+        assert torch.equal(attack.survives(small, balls), wanted)
 
 
 @pytest.mark.parametrize("size", [4, 7])
@@ -128,7 +128,7 @@ def test_what_changes_from_pass_to_pass_is_asked_to_the_end() -> None:
         some = subject(threat, Flickering(20))
         some.cache["repeat"] = repeat
         few = replace(some, x=some.x[:1], y=some.y[:1])
-        assert bool(attack.survives(few, threat)) == stands
+        assert bool(attack.survives(few, [threat])) == stands
 
 
 class WrongFor(nn.Module):

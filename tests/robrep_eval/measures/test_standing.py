@@ -88,10 +88,10 @@ def test_pgd_that_leaves_early_holds_what_a_plane_holds(norm: Norm) -> None:
     some = subject(ThreatModel(norm=norm, eps=RADII[norm] / 2))
     ratio = distance(some) / some.threat.eps
     sure = (ratio < 0.9) | (ratio > 1.001)
-    assert bool((survives(some, some.threat) == (ratio > 1))[sure].all())
+    assert bool((survives(some, [some.threat])[0] == (ratio > 1))[sure].all())
     whole = pgd(some, some.threat)
     stands = some.logits(whole).argmax(dim=1) == some.y
-    assert bool((survives(some, some.threat) == stands)[sure].all())
+    assert bool((survives(some, [some.threat])[0] == stands)[sure].all())
 
 
 def with_verdicts(some: Subject, stands: Tensor) -> Subject:
