@@ -1,7 +1,8 @@
 """Typed, versioned records: card, result and their parts. Imports no torch.
 
 What records share is in `zoo.schema`, how a result lies in files in
-`zoo.result_file`.
+`zoo.result_file`. One file in spite of its length: a result is read with its parts
+beside it, and each part is a few fields.
 """
 
 from __future__ import annotations

@@ -18,8 +18,8 @@ from robrep_eval.probes.linear import ProbeSettings, check_shape
 from robrep_eval.run.chunk import BatterySettings
 from robrep_eval.run.fits import Fits
 from robrep_eval.run.identity import Identity, identify
+from robrep_eval.run.pixel_scale import scale_note
 from robrep_eval.run.run_folder import check_overwrite
-from robrep_eval.run.scale import scale_note
 from robrep_eval.run.surrogates import check_surrogates, references
 from zoo import datasets
 from zoo.classifier import Classifier, check_logits

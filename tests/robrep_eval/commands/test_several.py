@@ -1,4 +1,8 @@
-"""Lists of models, datasets, radii and probes, and options from a file."""
+"""Lists of models, datasets, radii and probes, and options from a file.
+
+One file in spite of its length: all of it calls the command with the same two
+models, made once.
+"""
 
 from __future__ import annotations
 
