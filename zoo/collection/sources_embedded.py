@@ -41,9 +41,11 @@ class EmbeddedSource(Source):
         elsewhere = self.package / ELSEWHERE
         known = read_json(elsewhere) if elsewhere.is_file() else {}
         if name in known and name not in self.index.names():
+            place = known[name]
+            clone = "" if "://" in place else " in a clone of robrep's repository"
             raise UserError(
                 f"zoo:{name} is too large for the package; get it with --source "
-                f"{known[name]}"
+                f"{place} (robrep-zoo) or ROBREP_ZOO={place} (every command){clone}"
             )
         return super().find(name)
 
