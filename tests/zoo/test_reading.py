@@ -56,6 +56,22 @@ def test_pixels_and_order_are_those_of_one_process(
     assert torch.equal(torch.get_rng_state(), state), "it drew from the global stream"
 
 
+@pytest.mark.parametrize("depth", [np.uint8, np.uint16])
+def test_places_are_taken_again_and_nothing_is_lost(depth: type[np.generic]) -> None:
+    """More parts than places, and batches of more parts than a process keeps ready."""
+    draws = np.random.default_rng(0)
+    images = draws.integers(np.iinfo(depth).max, size=(180, 3, 192, 192), dtype=depth)
+    data = from_array(
+        images, np.arange(180) % 2, name="own", split="test", classes=["a", "b"]
+    )
+    each = PART_BYTES // (3 * 192 * 192)
+    assert 180 // each > 2 * workers.SLOTS
+    plain = data.integers(slice(None))
+    for count in (1, 2):
+        blocks = data.read_by(count).blocks(90)
+        assert torch.equal(torch.cat(list(blocks)), plain)
+
+
 def test_subsets_keep_the_workers_and_not_the_hash(photographs: Dataset) -> None:
     whole = photographs.read_by(2)
     assert whole.fingerprint() != whole.subset([1, 2]).fingerprint()

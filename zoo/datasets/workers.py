@@ -27,8 +27,8 @@ PART_BYTES = 1 << 20
 WAITING = 4
 """Parts that each process keeps ready."""
 SLOTS = WAITING + 2
-"""Places for parts of each process. DataLoader asks for the part after those WAITING
-before it hands one over, so that two more than WAITING are in use at once."""
+"""Places for parts of each process. DataLoader asks a process for one part more before
+it hands one over, so that WAITING and that one are in use at once; one is spare."""
 GONE = (RuntimeError, ConnectionError, EOFError, FileNotFoundError)
 """How a process shows that it died: to DataLoader's watch, or, where it had announced
 a part that was not fetched yet, by the socket that was to hand it over."""
