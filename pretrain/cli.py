@@ -34,7 +34,7 @@ Examples:
   robrep-pretrain --method tarrl --data fashion-mnist --arch resnet_s28 \
 --norm Linf --eps 0.1 --epochs 20
 
-  robrep-pretrain --init timm:vit_small_patch14_dinov2.lvd142m --method lore \
+  robrep-pretrain --init timm:vit_small_patch14_dinov2.lvd142m --method fare \
 --data images:photos@3x224x224 --eps 4/255
 
   torchrun --nproc-per-node 2 -m pretrain tarrl-cifar10 --device cuda
