@@ -57,7 +57,9 @@ def test_pixels_and_order_are_those_of_one_process(
 
 
 @pytest.mark.parametrize("depth", [np.uint8, np.uint16])
-def test_places_are_taken_again_and_nothing_is_lost(depth: type[np.generic]) -> None:
+def test_places_are_taken_again_and_nothing_is_lost(
+    depth: type[np.uint8] | type[np.uint16],
+) -> None:
     """More parts than places, and batches of more parts than a process keeps ready."""
     draws = np.random.default_rng(0)
     images = draws.integers(np.iinfo(depth).max, size=(180, 3, 192, 192), dtype=depth)
