@@ -10,9 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 from zoo.records import Record
 from zoo.schema import Share
@@ -21,6 +23,7 @@ DRAWS = 2000
 LEVEL = 0.95
 Floats = npt.NDArray[np.float64]
 Truths = npt.NDArray[np.bool_]
+Signed = Annotated[float, Field(ge=-1, le=1)]
 
 
 class Estimate(Record):
@@ -33,6 +36,19 @@ class Estimate(Record):
     def __str__(self) -> str:
         low, high = 100 * self.low, 100 * self.high
         return f"{100 * self.value:.1f} [{low:.1f}, {high:.1f}]"
+
+
+class Difference(Record):
+    """Of two shares, with its interval, by percentiles of the bootstrap."""
+
+    value: Signed
+    low: Signed
+    high: Signed
+
+    def __str__(self) -> str:
+        """In points."""
+        low, high = 100 * self.low, 100 * self.high
+        return f"{100 * self.value:+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,23 +85,67 @@ def figures(
     Raises:
         ValueError: the models were measured on different tasks or images.
     """
+    tasks = _tasks(models)
+    drawn = _means(models, tasks, kind, seed)
+    whole = drawn[0]
+    return Figures(
+        mean=_estimate(whole.mean(), drawn[1:].mean(axis=1)),
+        worst=_estimate(whole.min(), drawn[1:].min(axis=1)),
+        worst_task=tasks[int(whole.argmin())],
+    )
+
+
+def difference(
+    a: Sequence[Mapping[str, Answers]],
+    b: Sequence[Mapping[str, Answers]],
+    kind: str,
+    *,
+    seed: int = 0,
+) -> Difference:
+    """Mean over tasks of one method less that of another, paired by image.
+
+    Args:
+        a: Answers by task, of one model or of several that are averaged.
+        b: Of the other method, on the same tasks and images.
+        kind: "clean" or "robust".
+        seed: Of the draws: both sides see the same images; each draws its own models.
+
+    Raises:
+        ValueError: the models were measured on different tasks or images.
+    """
+    tasks = _tasks([*a, *b])
+    drawn = _means(a, tasks, kind, seed) - _means(b, tasks, kind, seed, side=1)
+    means = drawn.mean(axis=1)
+    low, high = _interval(means[1:])
+    return Difference(value=float(means[0]), low=low, high=high)
+
+
+def _tasks(models: Sequence[Mapping[str, Answers]]) -> list[str]:
+    """Those of each model, after a check that they are the same ones."""
     tasks = list(models[0])
     for model in models:
         if list(model) != tasks or any(
             model[task].images != models[0][task].images for task in tasks
         ):
             raise ValueError("the models were measured on different tasks")
+    return tasks
+
+
+def _means(
+    models: Sequence[Mapping[str, Answers]],
+    tasks: Sequence[str],
+    kind: str,
+    seed: int,
+    *,
+    side: int = 0,
+) -> Floats:
+    """Accuracies (1 + DRAWS, tasks), averaged over models, drawn as well."""
     found = _drawn(models, tasks, kind, seed)  # (1 + draws, models, tasks)
-    which = np.random.default_rng([seed, 1]).integers(
+    which = np.random.default_rng([seed, 1 + side]).integers(
         0, len(models), (DRAWS, len(models))
     )
     chosen = np.take_along_axis(found[1:], which[:, :, None], axis=1).mean(axis=1)
-    whole = found[0].mean(axis=0)
-    return Figures(
-        mean=_estimate(whole.mean(), chosen.mean(axis=1)),
-        worst=_estimate(whole.min(), chosen.min(axis=1)),
-        worst_task=tasks[int(whole.argmin())],
-    )
+    return np.concatenate([found[:1].mean(axis=1), chosen])
 
 
 def _drawn(
@@ -107,7 +167,11 @@ def _drawn(
 
 
 def _estimate(value: float, draws: Floats) -> Estimate:
+    low, high = (min(max(one, 0.0), 1.0) for one in _interval(draws))
+    return Estimate(value=min(max(float(value), 0.0), 1.0), low=low, high=high)
+
+
+def _interval(draws: Floats) -> tuple[float, float]:
     tail = 50 * (1 - LEVEL)
-    low, high = np.percentile(draws, [tail, 100 - tail]).clip(0, 1)
-    value = min(max(float(value), 0.0), 1.0)
-    return Estimate(value=value, low=float(low), high=float(high))
+    low, high = np.percentile(draws, [tail, 100 - tail])
+    return float(low), float(high)

@@ -2,34 +2,32 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from pydantic import Field
+
 from robrep_eval.run.plan import Request
 from robrep_eval.run.suite import Suite
-from robrep_eval.run.suite_figures import Answers, Estimate, figures
+from robrep_eval.run.suite_totals import KINDS, Beside, Total, beside_first, totals
 from robrep_eval.run.summary import Failure, SummaryRow, counted
 from zoo.board.text import percent
 from zoo.judgement import mark
-from zoo.records import Record, Result, Training
+from zoo.records import Record, Result
 from zoo.result_file import read_result
-from zoo.selection import ascending
 from zoo.tables import escape_markdown, markdown_table
-from zoo.verdicts import correct, robust
 
 JSON, MARKDOWN = "suite.json", "suite.md"
 MARK = "<!-- Suite of robrep-eval -->\n"
 """First line: no other file is replaced by one."""
-KINDS = ("clean", "robust")
 HEADINGS = ("", "clean mean", "clean worst", "robust mean", "robust worst", "on")
 NUMBERS = frozenset(HEADINGS[1:5])
 NOTE = (
-    "Accuracies in %. In brackets: of a task, 95% intervals (Clopper-Pearson); of mean "
-    "and worst, 95% by the bootstrap over images, and over models where there are "
-    "several of one method."
+    "Accuracies in %. In brackets: of a task, 95% intervals (Clopper-Pearson); of "
+    "mean, worst and difference, 95% by the bootstrap over images, and over models "
+    "where there are several of one method. Differences are in points, paired by image."
 )
 
 
@@ -38,32 +36,6 @@ class TaskRow(Record):
 
     task: str
     row: SummaryRow
-
-
-class Total(Record):
-    """One model, or several of one method, over all tasks."""
-
-    name: str
-    """Of the model, or of the method."""
-    models: list[str]
-    labels: bool | None
-    """Whether pretraining saw labels; null if nobody says."""
-    clean_mean: Estimate
-    clean_worst: Estimate
-    robust_mean: Estimate
-    robust_worst: Estimate
-    clean_worst_task: str
-    robust_worst_task: str
-
-    def cells(self) -> list[str]:
-        """In the order of `HEADINGS`."""
-        figure = (
-            self.clean_mean,
-            self.clean_worst,
-            self.robust_mean,
-            self.robust_worst,
-        )
-        return [self.name, *map(str, figure), self.robust_worst_task]
 
 
 class SuiteResult(Record):
@@ -81,6 +53,8 @@ class SuiteResult(Record):
     rows: list[TaskRow]
     totals: list[Total]
     """Of models with a result on every task, then of methods with several of them."""
+    beside: list[Beside] = Field(default_factory=list)
+    """Each method (or model alone) less the first; of those in `totals`."""
     failed: list[Failure]
     missing: int = 0
     """Evaluations that had not run when this was written."""
@@ -97,10 +71,25 @@ class SuiteResult(Record):
         return ", ".join(words)
 
     def to_markdown(self) -> str:
-        """Totals, then every task."""
+        """Totals, differences, then every task."""
         totals = markdown_table(
             HEADINGS, [total.cells() for total in self.totals], numbers=set(NUMBERS)
         )
+        failed = "".join(f"- failed: {escape_markdown(one)}\n" for one in self.failed)
+        title = f"{escape_markdown(self.title)}\n"
+        parts = [title, totals, self._differences(), self._each(), failed, NOTE]
+        return "\n".join(filter(None, parts)) + "\n"
+
+    def _differences(self) -> str:
+        """Markdown, empty if there is but one model."""
+        if not self.beside:
+            return ""
+        rows = [[each.name, str(each.clean), str(each.robust)] for each in self.beside]
+        heading = f"mean over tasks, less {self.beside[0].first}"
+        return markdown_table((heading, *KINDS), rows, numbers=set(KINDS))
+
+    def _each(self) -> str:
+        """Markdown: every task of every model."""
         headings = ("task", "model", "images", "clean", "robust")
         rows = [
             [
@@ -113,10 +102,7 @@ class SuiteResult(Record):
             ]
             for each in self.rows
         ]
-        table = markdown_table(headings, rows, numbers={"images", "clean", "robust"})
-        failed = "".join(f"- failed: {escape_markdown(one)}\n" for one in self.failed)
-        parts = [f"{escape_markdown(self.title)}\n", totals, table, failed, NOTE]
-        return "\n".join(filter(None, parts)) + "\n"
+        return markdown_table(headings, rows, numbers={"images", "clean", "robust"})
 
     def to_text(self) -> str:
         """The same for a terminal: two lines for each model, one for each task."""
@@ -136,6 +122,10 @@ class SuiteResult(Record):
                 for each in self.rows
                 if [each.row.model] == total.models
             ]
+        lines += [
+            f"{each.name}, less {each.first}: clean {each.clean}, robust {each.robust}"
+            for each in self.beside
+        ]
         return "\n".join([*lines, NOTE])
 
 
@@ -153,6 +143,7 @@ def suite_result(
         if isinstance(request.output, Path)
     }
     told = [TaskRow(task=tasks[str(row.folder)], row=row) for row in rows]
+    whole = _whole(suite, told, base)
     first = requests[0]
     limit = first.limit or suite.images
     return SuiteResult(
@@ -163,100 +154,24 @@ def suite_result(
         images=limit,
         own_images=limit == suite.images,
         rows=told,
-        totals=_totals(suite, told, base),
+        totals=totals(whole),
+        beside=beside_first(whole),
         failed=failed,
         missing=len(requests) - len(rows) - len(failed),
     )
 
 
-def _totals(suite: Suite, rows: Sequence[TaskRow], base: Path) -> list[Total]:
-    """Of each model that has all tasks, and of each method with several such."""
+def _whole(
+    suite: Suite, rows: Sequence[TaskRow], base: Path
+) -> dict[str, dict[str, Result]]:
+    """Results by model and task, of the models that have all tasks."""
     results: dict[str, dict[str, Result]] = {}
     for each in rows:
         assert each.row.folder is not None
         of = results.setdefault(each.row.model, {})
         of[each.task] = read_result(base / each.row.folder)
-    whole = {
+    return {
         model: {task.name: found[task.name] for task in suite.tasks}
         for model, found in results.items()
         if len(found) == len(suite.tasks)
-    }
-    totals = [_total(model, [model], [found]) for model, found in whole.items()]
-    methods: dict[tuple[str, str], list[str]] = {}
-    for model, found in whole.items():
-        made = next(iter(found.values())).model
-        if made.training is not None:
-            key = (_method(made.training), _settings(made.arch, made.training))
-            methods.setdefault(key, []).append(model)
-    for (name, _), models in methods.items():
-        if len(models) > 1:
-            words = f"{name}, {len(models)} models"
-            totals.append(_total(words, models, [whole[model] for model in models]))
-    return totals
-
-
-def _settings(arch: str, training: Training) -> str:
-    """What models must share to be seeds of one method: all but the seed and name."""
-    recipe = {k: v for k, v in training.recipe.items() if k not in ("seed", "name")}
-    return json.dumps([arch, recipe], sort_keys=True, default=str)
-
-
-def _method(training: Training) -> str:
-    """For people."""
-    labels = ", with labels" if training.labels else ""
-    against = training.threat or "nothing"
-    cost = "" if training.epochs is None else f", {training.epochs} epochs"
-    return f"{training.method}{labels} on {training.dataset} against {against}{cost}"
-
-
-def _total(name: str, models: list[str], results: Sequence[dict[str, Result]]) -> Total:
-    mixed = _mixed(result for found in results for result in found.values())
-    answers = [
-        {
-            task: Answers(
-                images=_images(result, mixed),
-                clean=correct(result.examples),
-                robust=robust(result.examples),
-            )
-            for task, result in found.items()
-        }
-        for found in results
-    ]
-    clean, held = (figures(answers, kind) for kind in KINDS)
-    training = next(iter(results[0].values())).model.training
-    return Total(
-        name=name,
-        models=models,
-        labels=None if training is None else training.labels,
-        clean_mean=clean.mean,
-        clean_worst=clean.worst,
-        robust_mean=held.mean,
-        robust_worst=held.worst,
-        clean_worst_task=clean.worst_task,
-        robust_worst_task=held.worst_task,
-    )
-
-
-def _images(result: Result, mixed: Container[str]) -> str:
-    """Equal for tasks on the same images, whatever was made of these.
-
-    Args:
-        result: Of a task.
-        mixed: Bases whose derived tasks have their images in an order of their own.
-    """
-    data, base = result.dataset, _base(result)
-    apart = "+" * ("+" in data.name and base in mixed)
-    return f"{base}{apart}/{data.split} {result.examples.index}"
-
-
-def _base(result: Result) -> str:
-    return result.dataset.name.partition("@")[0].partition("+")[0]
-
-
-def _mixed(results: Iterable[Result]) -> set[str]:
-    """Bases that are sorted by class, as far as tasks on them tell."""
-    return {
-        _base(result)
-        for result in results
-        if "+" not in result.dataset.name and ascending(result.examples.label)
     }

@@ -18,7 +18,7 @@ from torch import nn
 from robrep_eval import evaluate, evaluate_suite
 from robrep_eval.commands.cli import main
 from robrep_eval.run.suite import load_suite
-from robrep_eval.run.suite_figures import Answers, figures
+from robrep_eval.run.suite_figures import Answers, difference, figures
 from robrep_eval.run.suite_result import SuiteResult
 from robrep_eval.suites import names
 from zoo import datasets
@@ -114,6 +114,35 @@ def test_seeds_that_differ_widen_the_interval() -> None:
     )
 
 
+def test_a_difference_is_paired() -> None:
+    """Twenty images fewer of the same ones: no width but that of twenty in 400."""
+    held = drawn(0.5, 400)
+    lost = held & (np.cumsum(held) > 20)
+    a, b = ({"one": answers(each)} for each in (held, lost))
+    found = difference([a], [b], "robust")
+    assert found.value == pytest.approx(20 / 400)
+    other = bootstrap(
+        (held.astype(float) - lost,), np.mean, n_resamples=4000, method="percentile",
+        rng=np.random.default_rng(1),
+    ).confidence_interval  # fmt: skip
+    assert found.low == pytest.approx(other.low, abs=0.004)
+    assert found.high == pytest.approx(other.high, abs=0.004)
+    assert difference([b], [a], "robust").value == -found.value
+    same = difference([a], [a], "robust")
+    assert (same.low, same.high) == (0, 0)
+
+
+def test_a_difference_of_methods_draws_their_seeds_apart() -> None:
+    low, high = ({"one": answers(drawn(share, 400))} for share in (0.5, 0.8))
+    found = difference([low, high], [low, high], "robust")
+    assert found.value == 0
+    assert found.low < -0.2
+    assert found.high > 0.2
+    assert difference([high], [low], "robust").low > 0.2
+    with pytest.raises(ValueError, match="different tasks"):
+        difference([low], [{"two": low["one"]}], "robust")
+
+
 def test_models_on_other_tasks_are_refused() -> None:
     one = {"one": answers(drawn(0.5, 9))}
     for other in ({"two": one["one"]}, {"one": answers(drawn(0.5, 9), "b")}):
@@ -173,7 +202,7 @@ def publish_encoder(folder: Path, seed: int, training: Training) -> None:
 
 
 @pytest.mark.slow
-def test_a_suite_of_two_seeds(
+def test_a_suite_of_two_seeds_and_another_method(
     call: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for seed in (0, 1):
@@ -181,8 +210,10 @@ def test_a_suite_of_two_seeds(
             method="tarrl", dataset="digits", seed=seed, recipe={"seed": seed}
         )
         publish_encoder(tmp_path / "zoo" / f"mine-{seed}", seed, training)
+    other_method = Training(method="simclr", dataset="digits", recipe={"seed": 2})
+    publish_encoder(tmp_path / "zoo" / "other", 2, other_method)
     monkeypatch.setenv("ROBREP_ZOO", str(tmp_path / "zoo"))
-    words = ("--suite", "small.yaml", "--model", "zoo:mine-0,zoo:mine-1")
+    words = ("--suite", "small.yaml", "--model", "zoo:mine-0,zoo:mine-1,zoo:other")
     few = ("--attacks", "fgsm", "--health", "none", "--quiet")
     code, out, err = call(*words, *few)
     assert code == 0, err
@@ -190,14 +221,15 @@ def test_a_suite_of_two_seeds(
     found = read_record(folder / "suite.json", SuiteResult)
     assert (found.suite, found.version, found.images) == ("small", 2, 20)
     assert found.own_images
-    assert [each.task for each in found.rows] == ["parity", "few"] * 2
+    assert [each.task for each in found.rows] == ["parity", "few"] * 3
     results = {
         (each.row.model, each.task): read_result(folder / str(each.row.folder))
         for each in found.rows
     }
     one = [results["zoo:mine-0", task].robust.value for task in ("parity", "few")]
     two = [results["zoo:mine-1", task].robust.value for task in ("parity", "few")]
-    alone, other, method = found.totals
+    three = [results["zoo:other", task].robust.value for task in ("parity", "few")]
+    alone, other, _, method = found.totals
     assert alone.models == ["zoo:mine-0"]
     assert alone.robust_mean.value == pytest.approx(sum(one) / 2)
     assert alone.robust_worst.value == pytest.approx(min(one))
@@ -206,6 +238,12 @@ def test_a_suite_of_two_seeds(
     assert method.name.endswith("2 models")
     assert method.robust_mean.value == pytest.approx(sum(one + two) / 4)
     assert method.labels is False
+    [beside] = found.beside
+    assert (beside.name, beside.first) == ("zoo:other", method.name)
+    apart = sum(three) / 2 - sum(one + two) / 4
+    assert beside.robust.value == pytest.approx(apart)
+    assert beside.robust.low <= apart <= beside.robust.high
+    assert f"zoo:other, less {method.name}: clean" in out
     assert "suite small, version 2, fgsm" in out
     assert "suite small, version 2, fgsm" in (folder / "suite.md").read_text()
     few_labels = results["zoo:mine-0", "few"].probe
@@ -214,7 +252,7 @@ def test_a_suite_of_two_seeds(
     place = folder / "mine-0" / "parity"
     assert any(f.check == "labels" for f in verify_folder(place))
     written = {p: p.stat().st_mtime_ns for p in folder.glob("*/*/result.json")}
-    assert len(written) == 4
+    assert len(written) == 6
     code, again, _ = call(*words, *few, "--json")
     assert SuiteResult.model_validate_json(again).rows == found.rows
     assert written == {p: p.stat().st_mtime_ns for p in written}
