@@ -9,8 +9,16 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from benchmarks import claims
-from benchmarks.claims import CLAIMS, STATEMENTS, Claim, judge, judged, over_seeds
+from benchmarks.claims import entries as claims
+from benchmarks.claims import table
+from benchmarks.claims.entries import (
+    CLAIMS,
+    STATEMENTS,
+    Claim,
+    judge,
+    judged,
+    over_seeds,
+)
 from zoo.collection.entries import Published, read_entry
 from zoo.collection.opening import open_source
 from zoo.paired import paired_interval
@@ -70,7 +78,7 @@ def test_the_results_compare_in_their_table_alone(page: str) -> None:
 def test_the_results_say_what_the_command_prints() -> None:
     text = TESTS.read_text(encoding="utf-8")
     shown = text.partition("<!-- claims -->\n")[2].partition("<!-- /claims -->")[0]
-    assert shown.strip() == claims.table().strip()
+    assert shown.strip() == table.markdown().strip()
 
 
 def test_every_method_of_others_is_among_those_behind() -> None:

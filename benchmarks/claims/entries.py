@@ -1,38 +1,29 @@
-"""What the documentation says of one encoder against another, tested on the records.
+"""Claims of one encoder against another on one task: entries of SLF, version 1.
 
-    python -m benchmarks.claims              # claim, test, margin, verdict
-    python -m benchmarks.claims --markdown   # as in docs/results/tests.md
-
-A claim compares what was published: examples that both sides answered, paired. It says
-"ahead" (superiority: the 95% interval of A - B lies above 0) or "no more than M points
-behind" (non-inferiority: it lies above -M; Piaggio et al. 2012, doi
-10.1001/jama.2012.87802). Where a side is one encoder the units are images, and what
-follows is said of these encoders alone; where it is several seeds of one method, the
-units are seeds, with images nested in them, by the bootstrap of both. Nothing is
-corrected for the number of claims.
+A claim compares what was published: examples that both sides answered, paired. Where a
+side is one encoder the units are images, and what follows is said of these encoders
+alone; where it is several seeds of one method, the units are seeds, with images nested
+in them, by the bootstrap of both.
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.claims.verdict import Verdict, What, sentence
 from robrep_eval.compare import compare
 from zoo.collection.entries import read_entry
 from zoo.collection.opening import open_source
 from zoo.records import Result
-from zoo.tables import markdown_table
 from zoo.task_version import version_of
 from zoo.verdicts import Column, correct, robust
 
 DRAWS = 4000
-HEADINGS = ("claim", "A - B, points", "p", "units", "holds")
 ENTRIES = {
     "digits": "digits-linf-0.1",
     "fashion-mnist": "fashion-mnist-linf-0.1",
@@ -48,34 +39,14 @@ class Claim:
 
     a: Side
     b: Side
-    what: Literal["robust", "clean"] = "robust"
+    what: What = "robust"
     margin: float = 0.0
     """Points that A may be behind; 0: A is ahead."""
 
     @property
     def text(self) -> str:
         """ "A is ahead of B when clean"."""
-        when = "under attack" if self.what == "robust" else "when clean"
-        said = (
-            f"is no more than {self.margin:g} points behind"
-            if self.margin
-            else "is ahead of"
-        )
-        return f"{_shown(self.a)} {said} {_shown(self.b)} {when}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """What the records say."""
-
-    difference: float
-    """A - B, in points, as all below."""
-    low: float
-    high: float
-    p_value: float | None
-    """Of no difference; None over seeds."""
-    units: str
-    holds: bool
+        return sentence(_shown(self.a), _shown(self.b), self.what, self.margin)
 
 
 def _shown(side: Side) -> str:
@@ -101,7 +72,7 @@ def judge(claim: Claim) -> Verdict:
 def judged(
     a: Sequence[Result],
     b: Sequence[Result],
-    what: Literal["robust", "clean"],
+    what: What,
     margin: float,
 ) -> Verdict:
     """The same of any results; arguments as in `Claim`."""
@@ -181,7 +152,7 @@ def _result(name: str) -> Result:
 
 
 def _claims(
-    a: str, *others: str, what: Literal["robust", "clean"] = "robust", margin: float = 0
+    a: str, *others: str, what: What = "robust", margin: float = 0
 ) -> Iterator[Claim]:
     for other in others:
         yield Claim(a=(a,), b=(other,), what=what, margin=margin)
@@ -245,35 +216,4 @@ CLAIMS = (
 
 def rows() -> list[list[str]]:
     """Of the table, in the order of `HEADINGS`."""
-    found = []
-    for claim in CLAIMS:
-        verdict = judge(claim)
-        found.append(
-            [
-                claim.text,
-                f"{verdict.difference:.1f} [{verdict.low:.1f}, {verdict.high:.1f}]",
-                "" if verdict.p_value is None else f"{verdict.p_value:.1g}",
-                verdict.units,
-                "yes" if verdict.holds else "not shown",
-            ]
-        )
-    return found
-
-
-def table() -> str:
-    """All of it, in Markdown."""
-    return markdown_table(HEADINGS, rows(), numbers={"A - B, points", "p"})
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--markdown", action="store_true")
-    if parser.parse_args().markdown:
-        print(table())
-        return
-    for claim, interval, p_value, units, holds in rows():
-        print(f"{holds:9}  {interval:22}  p {p_value or '-':6}  {units:11}  {claim}")
-
-
-if __name__ == "__main__":
-    main()
+    return [judge(claim).cells(claim.text) for claim in CLAIMS]

@@ -1,0 +1,1 @@
+"""What the documentation says of one encoder against another, tested on the records."""

@@ -1,0 +1,21 @@
+"""Claim, test, margin, verdict, from the published records.
+
+python -m benchmarks.claims              # for people
+python -m benchmarks.claims --markdown   # as in docs/results/tests.md
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from benchmarks.claims import table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--markdown", action="store_true")
+    print(table.markdown() if parser.parse_args().markdown else table.text())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+"""Claims of one method against another over a suite: entries of several seeds.
+
+Units are images and seeds: the mean over the tasks of a suite, averaged over seeds, and
+paired by image; both are drawn again (`robrep_eval.run.suite_figures.difference`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+from benchmarks.claims.verdict import Verdict, What, sentence
+from robrep_eval.run.suite import Suite, load_suite
+from robrep_eval.run.suite_figures import difference
+from robrep_eval.run.suite_totals import answers_of
+from zoo.collection.entries import read_entry
+from zoo.collection.opening import open_source
+from zoo.records import Result
+from zoo.threat import parse_eps
+
+SHOWN = {"slf": "SLF", "slf-r": "SLF-R"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuiteClaim:
+    """A sentence about means over a suite, and what it stands on."""
+
+    suite: str
+    a: tuple[str, ...]
+    """Encoders, seeds of one method."""
+    b: tuple[str, ...]
+    probe: str = "slf"
+    what: What = "robust"
+    margin: float = 0.0
+    """Points that A may be behind; 0: A is ahead."""
+    tasks: tuple[str, ...] = ()
+    """Some of the suite's; all by default."""
+
+    @property
+    def text(self) -> str:
+        """ "suite S, SLF: A is ahead of B under attack"."""
+        said = sentence(self.a[0], self.b[0], self.what, self.margin)
+        on = ", ".join((self.suite, *self.tasks, SHOWN[self.probe]))
+        return f"{on}: {said}"
+
+
+def judge(claim: SuiteClaim) -> Verdict:
+    """Tests a claim on the published records.
+
+    Raises:
+        ValueError: an encoder without an entry on one of the tasks, or entries that
+            were made with different batteries or on different images.
+    """
+    suite = load_suite(claim.suite)
+    sides = [
+        [
+            {
+                name: result
+                for name, result in results(encoder, suite, claim.probe).items()
+                if not claim.tasks or name in claim.tasks
+            }
+            for encoder in side
+        ]
+        for side in (claim.a, claim.b)
+    ]
+    _check([result for side in sides for one in side for result in one.values()])
+    a, b = answers_of(*sides)
+    found = difference(a, b, "robust" if claim.what == "robust" else "clean")
+    return Verdict(
+        difference=100 * found.value,
+        low=100 * found.low,
+        high=100 * found.high,
+        p_value=None,
+        units=f"{len(claim.a)} and {len(claim.b)} seeds, {len(a[0])} tasks",
+        holds=100 * found.low > -claim.margin,
+    )
+
+
+def results(encoder: str, suite: Suite, probe: str) -> dict[str, Result]:
+    """The published results of an encoder on each task of a suite, in its order.
+
+    Raises:
+        ValueError: there is none on a task, or more than one.
+    """
+    found = {}
+    for task in suite.tasks:
+        asked = (task.dataset, parse_eps(task.eps), task.labels, SHOWN[probe])
+        fitting = [
+            result for result in _entries(encoder) if _asked(result, suite) == asked
+        ]
+        if len(fitting) != 1:
+            raise ValueError(f"{len(fitting)} entries of {encoder} on {task.name}")
+        found[task.name] = fitting[0]
+    return found
+
+
+def _asked(result: Result, suite: Suite) -> tuple[object, ...] | None:
+    """Dataset, eps, labels and protocol; None where images or version are others."""
+    probe = result.probe
+    if probe is None or result.task is None:
+        return None
+    few = len(result.examples.index) != suite.images
+    if few and len(result.examples.index) != result.dataset.n:
+        return None
+    return (result.dataset.name, result.threat.eps, probe.labels, probe.protocol)
+
+
+@cache
+def _entries(encoder: str) -> Sequence[Result]:
+    source = open_source("embedded")
+    row = source.find(encoder)
+    return [read_entry(source, row, name).result for name in row.entries]
+
+
+def _check(found: Sequence[Result]) -> None:
+    kinds = {(result.battery, str(result.threat.norm)) for result in found}
+    if len(kinds) > 1:
+        raise ValueError(f"not to be compared: {sorted(kinds)}")
+
+
+CLAIMS: tuple[SuiteClaim, ...] = ()
+
+
+def rows() -> list[list[str]]:
+    """Of the table, in the order of `HEADINGS`."""
+    return [judge(claim).cells(claim.text) for claim in CLAIMS]
