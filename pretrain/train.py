@@ -26,6 +26,7 @@ from zoo.encoder import Encoder
 from zoo.errors import UserError
 from zoo.locks import in_use
 from zoo.threads import fitting_threads, network_work
+from zoo.writable import check_writable
 
 __all__ = ["Surroundings", "train"]
 
@@ -50,6 +51,7 @@ def train(
     around = surroundings or Surroundings()
     with ExitStack() as stack:
         if distributed.leads():  # the others are of the same run
+            check_writable(folder, "choose another folder with --output")
             stack.enter_context(in_use(folder, wait=around.wait))
         return _train(recipe, folder, around)
 

@@ -28,7 +28,7 @@ from robrep_eval.run.engine import Progress, Run, run_battery
 from robrep_eval.run.options import Options, own_data, request_options
 from robrep_eval.run.plan import Plan, Request, prepare, training_images
 from robrep_eval.run.record import record
-from robrep_eval.run.run_folder import RunFolder, overwrite
+from robrep_eval.run.run_folder import ANOTHER, RunFolder, overwrite
 from robrep_eval.run.shards import Shards
 from robrep_eval.run.surrogates import with_surrogates
 from zoo.arithmetic import full_float32
@@ -46,6 +46,7 @@ from zoo.records import (
     Result,
 )
 from zoo.threads import fitting_threads, network_work
+from zoo.writable import check_writable
 
 IN_MEMORY = 1 << 30
 """Bytes of features up to which they are kept in memory."""
@@ -303,6 +304,7 @@ def _measure(
     lacking = missing(plan.request.measure, finished)
     if not lacking:
         return result
+    check_writable(folder.path, ANOTHER)
     measured = measure(
         finished,
         lacking,

@@ -31,6 +31,7 @@ from zoo.files import leftovers, read_json, sha256_file, write_json, write_strea
 from zoo.pages.html_page import is_page
 from zoo.records import Evidence, ProbeRecord, Result
 from zoo.result_file import RESULT, read_result, write_result
+from zoo.writable import check_writable
 
 RUN, CHUNKS, FEATURES = "run.json", "chunks", "features"
 NAMES = (
@@ -39,6 +40,7 @@ NAMES = (
 )
 REPORT = "report.html"
 """The page of a run, in its folder."""
+ANOTHER = "choose another --output"
 COLUMNS = re.compile(r"\.?columns-[0-9a-f]{8}\.safetensors(\.[a-z0-9_]{8})?")
 SURROGATE = re.compile(r"\.?surrogate-zoo-[\w.-]+\.safetensors(\.[a-z0-9_]{8})?")
 CHUNK = re.compile(
@@ -168,6 +170,8 @@ class RunFolder:
         folder = cls(path, identity)
         if folder.run_path.exists():
             folder._compare(read_json(folder.run_path))
+            if not folder.result_path.exists():
+                check_writable(path, ANOTHER)
             return folder
         if path.is_dir() and any(path.iterdir()):
             raise UserError(
@@ -178,7 +182,7 @@ class RunFolder:
             write_json(folder.run_path, {"identity": dict(identity), "probe": None})
         except OSError as error:
             raise UserError(
-                f"cannot write to {path}: {error.strerror}; choose another --output"
+                f"cannot write to {path}: {error.strerror}; {ANOTHER}"
             ) from None
         return folder
 

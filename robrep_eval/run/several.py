@@ -24,12 +24,14 @@ from robrep_eval.run.options import SharedOptions, named, own_data, request_opti
 from robrep_eval.run.places import AXES, asked_for, placed, table_files
 from robrep_eval.run.plan import Request, check_request, prepare
 from robrep_eval.run.request import read_request
+from robrep_eval.run.run_folder import ANOTHER
 from robrep_eval.run.summary import Failure, Summary, SummaryRow, check_place
 from zoo.datasets.names import OWN, recorded_name, split_name
 from zoo.errors import RobrepError, UserError
 from zoo.paths import user_path
 from zoo.processes import leading
 from zoo.threat import parse_eps
+from zoo.writable import check_writable
 
 
 def split_values(axis: str, words: Sequence[str]) -> list[str]:
@@ -208,8 +210,8 @@ def evaluate_each(
 
     Raises:
         UserError: a name that nothing is known by, a value that makes no sense, or a
-            file that is no summary in a summary's place. What goes wrong later is in
-            `Summary.failed`.
+            summary's place that cannot be written or holds another file. What goes
+            wrong later is in `Summary.failed`.
     """
     tell = tell or Callbacks()
     for request in requests:
@@ -255,7 +257,12 @@ def run_each(
         base: Folder that the rows' folders are relative to.
         keep: Called between two evaluations with all that there is so far, so that a
             killed command leaves it.
+
+    Raises:
+        UserError: `base` cannot be written.
     """
+    if base is not None:
+        check_writable(base, ANOTHER)
     rows: list[SummaryRow] = []
     failed: list[Failure] = []
     fits = Fits()

@@ -14,6 +14,7 @@ from zoo.judgement import Judgement, doubts, judge, mark
 from zoo.records import PerClass, Proportion, Record, Result, read_record, write_record
 from zoo.tables import escape_markdown, latex_table, markdown_table
 from zoo.threat import ThreatModel
+from zoo.writable import check_writable
 
 if TYPE_CHECKING:
     import pandas
@@ -206,11 +207,17 @@ class Summary(Record):
 
 
 def check_place(path: Path) -> None:
-    """Raises `UserError` for another ending, or a file that is no summary of ours."""
+    """Before a summary is written, or the work that it tells of is done.
+
+    Raises:
+        UserError: another ending, a folder that cannot be written, or a file that is no
+            summary of ours.
+    """
     if path.suffix not in SUFFIXES:
         raise UserError(
             f"a summary is written as {', '.join(SUFFIXES)}; '{path}' ends otherwise"
         )
+    check_writable(path.parent, "choose another place")
     if not path.exists():
         return
     try:

@@ -31,7 +31,7 @@ from zoo.collection.licences import forbids_sharing
 from zoo.collection.merge import Merged, Receipt, merge
 from zoo.collection.model_card import EVAL_RESULTS, README
 from zoo.collection.public import public_card
-from zoo.collection.publish_hub import publish_to_hub
+from zoo.collection.publish_hub import check_address, publish_to_hub
 from zoo.collection.references import weights_file
 from zoo.collection.sources import FolderSource, Source
 from zoo.collection.store import check_encoder, load_encoder_by_name, opened
@@ -42,6 +42,7 @@ from zoo.paths import user_path
 from zoo.records import Card, Result, read_record, write_record
 from zoo.result_file import RESULT, read_result
 from zoo.schema import as_text
+from zoo.writable import check_writable
 
 if TYPE_CHECKING:
     from zoo.encoder import Encoder
@@ -77,21 +78,31 @@ def publish(request: Publication, to: str) -> Receipt:
         to: A folder, or hf://ORG/REPO (one commit).
 
     Raises:
-        UserError: something is missing, or the name is taken by other content.
+        UserError: nothing can be published there, something is missing, or the name is
+            taken by other content.
         VerificationError: the evidence of an entry does not hold.
     """
+    _check_target(to)
     _sweep_scratch()
     with tempfile.TemporaryDirectory(prefix=f"{SCRATCH}{os.getpid()}-") as scratch:
         folder = Path(scratch)
         card = prepare(request, folder)
         if to.startswith("hf://"):
             return publish_to_hub(folder, card.name, to)
-        if "://" in to:
-            raise UserError(
-                f"cannot publish to '{to}': give a folder (and copy it to your server) "
-                "or hf://ORG/REPO"
-            )
         return _publish_to_folder(folder, card.name, user_path(to))
+
+
+def _check_target(to: str) -> None:
+    """What can be known before every claim is verified, which may take long."""
+    if to.startswith("hf://"):
+        check_address(to)
+    elif "://" in to:
+        raise UserError(
+            f"cannot publish to '{to}': give a folder (and copy it to your server) or "
+            "hf://ORG/REPO"
+        )
+    else:
+        check_writable(user_path(to), "name another folder with --to")
 
 
 def _sweep_scratch() -> None:

@@ -12,6 +12,13 @@ from zoo.errors import UserError
 from zoo.paths import offline
 
 
+def check_address(to: str) -> Repository:
+    """The repository hf://ORG/REPO; raises `UserError` if nothing can be sent there."""
+    if offline():
+        raise UserError(f"cannot publish to {to}: offline mode is on")
+    return Repository.parse(to)
+
+
 def publish_to_hub(stage: Path, name: str, to: str) -> Receipt:
     """Uploads what is staged; the repository is made if there is none.
 
@@ -27,12 +34,10 @@ def publish_to_hub(stage: Path, name: str, to: str) -> Receipt:
         UserError: offline mode, a name taken by other content, no permission.
         RobrepError: the hub cannot be reached or refuses.
     """
-    if offline():
-        raise UserError(f"cannot publish to {to}: offline mode is on")
     from huggingface_hub import HfApi
 
+    address = check_address(to)
     api = HfApi(endpoint=endpoint(), library_name="robrep")
-    address = Repository.parse(to)
     with hub_errors(to):
         api.create_repo(address.repo, exist_ok=True)
         info = api.model_info(address.repo, revision=address.revision)

@@ -25,6 +25,7 @@ from zoo.errors import RobrepError, UserError
 from zoo.files import copy_together
 from zoo.locks import in_use
 from zoo.records import Card, read_record, write_record
+from zoo.writable import check_writable
 
 LARGEST = 50_000_000
 """Bytes of weights that a repository holds itself; hosts refuse files of 100 MB."""
@@ -54,10 +55,12 @@ def add(request: Publication, root: Path, weights: str | None = None) -> Added:
             By default they are copied, unless robrep has them.
 
     Raises:
-        UserError: no repository, something is missing, or a task has another result.
+        UserError: no repository or one that cannot be written, something is missing,
+            or a task has another result.
         VerificationError: the evidence of a result does not hold.
     """
     check_repository(root)
+    check_writable(root, "name another repository with --to")
     with tempfile.TemporaryDirectory(prefix=f"{SCRATCH}{os.getpid()}-") as scratch:
         card = prepare(request, Path(scratch))
         with in_use(root, wait=True):
