@@ -283,17 +283,21 @@ def list_() -> None:
 
 def _encoders() -> list[tuple[str, str, str]]:
     """Rows of the zoo; if it cannot be reached, a note instead: the rest is here."""
+    from zoo.collection.opening import open_source
     from zoo.collection.store import cards
     from zoo.errors import RobrepError
     from zoo.plain_text import plain, plain_line
 
     try:
-        found = cards()
+        source = open_source()
+        found = cards(source)
     except RobrepError as error:
         click.echo(
             f"the encoders of the zoo are left out: {plain_line(str(error))}", err=True
         )
         return []
+    for name, reason in source.left_out.items():
+        click.echo(f"zoo:{name} is left out: {plain_line(reason)}", err=True)
     return [("model", f"zoo:{card.name}", plain(card.description)) for card in found]
 
 

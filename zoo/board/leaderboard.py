@@ -107,7 +107,8 @@ class Board(Record):
     source: str
     rows: list[Row]
     left_out: dict[str, str] = Field(default_factory=dict)
-    """Entries that did not stand up to verification, and why."""
+    """Entries and encoders that cannot be read or did not stand up to verification, and
+    why."""
 
 
 def build(
@@ -157,7 +158,7 @@ class _Candidate:
 def _read(source: Source) -> tuple[list[_Candidate], dict[str, str]]:
     """All entries that can be read, and what is wrong with each of the others."""
     found: list[_Candidate] = []
-    broken: dict[str, str] = {}
+    broken = dict(source.left_out)
     known: dict[bytes, Keys] = {}
     for row in source.index.encoders:
         for name in row.entries:

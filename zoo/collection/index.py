@@ -25,7 +25,7 @@ from pydantic import (
 )
 
 from zoo.collection.pieces import described, whole_name
-from zoo.errors import UserError, nearest
+from zoo.errors import RobrepError, UserError, nearest
 from zoo.files import write_text
 from zoo.records import Card, Name, Record, Sha256, read_record, validated
 
@@ -222,16 +222,30 @@ def _is_content(path: Path) -> bool:
     return path.is_file() and not path.is_symlink() and not scratch
 
 
-def scan(root: Path) -> Index:
+def scan(root: Path, left_out: dict[str, str] | None = None) -> Index:
     """The index of a folder that has none: every folder in it with a card.
+
+    Args:
+        root: The folder.
+        left_out: Gets the names of folders that cannot be read, with the reasons;
+            without it the first of them is an error.
 
     Raises:
         UserError: a broken card, or a card under another name than its folder.
     """
     rows = []
     for path in sorted(root.glob(f"*/{CARD}")):
-        row = describe_folder(path.parent, path.parent.name)
-        if row.card.name != path.parent.name:
-            raise UserError(f"{path} is the card of '{row.card.name}'")
-        rows.append(row)
+        try:
+            rows.append(_row_of_its_name(path.parent))
+        except (RobrepError, OSError) as error:
+            if left_out is None:
+                raise
+            left_out[path.parent.name] = str(error)
     return Index(encoders=rows)
+
+
+def _row_of_its_name(folder: Path) -> EncoderRow:
+    row = describe_folder(folder, folder.name)
+    if row.card.name != folder.name:
+        raise UserError(f"{folder / CARD} is the card of '{row.card.name}'")
+    return row

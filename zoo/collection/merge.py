@@ -67,10 +67,11 @@ def merge(
         shown: Where readers of the pages will find it, if that is known.
 
     Raises:
-        UserError: a name is taken by other content.
+        UserError: a name is taken by other content, or what is published already cannot
+            be read.
     """
     new = describe_folder(stage / name, name)
-    others = [row for row in target.index.encoders if row.card.name != name]
+    others = [r for r in target.whole_index().encoders if r.card.name != name]
     old = next((r for r in target.index.encoders if r.card.name == name), None)
     if old is not None and old.card != new.card:
         raise UserError(

@@ -23,6 +23,8 @@ class Source(ABC):
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
+        self._left_out: dict[str, str] = {}
+        """Filled by `_read_index`."""
 
     @cached_property
     def index(self) -> Index:
@@ -34,8 +36,30 @@ class Source(ABC):
         """
         return self._read_index()
 
+    @property
+    def left_out(self) -> dict[str, str]:
+        """Encoders that are there, cannot be read and are not in the index; and why."""
+        _ = self.index
+        return self._left_out
+
+    def whole_index(self) -> Index:
+        """The index, for whoever writes it anew: nothing may be lost by that.
+
+        Raises:
+            UserError: an encoder that is there cannot be read.
+        """
+        for reason in self.left_out.values():
+            raise UserError(f"{reason}; mend it or move it away first")
+        return self.index
+
     def find(self, name: str) -> EncoderRow:
-        """The row of encoder `name`; raises `UserError` with the nearest names."""
+        """The row of encoder `name`.
+
+        Raises:
+            UserError: it cannot be read, or there is none: says the nearest names.
+        """
+        if reason := self.left_out.get(name):
+            raise UserError(reason)
         return self.index.find(name, f"the zoo ({self.uri})")
 
     def fetch(self, row: EncoderRow, path: str) -> Path:
@@ -69,7 +93,7 @@ class FolderSource(Source):
             if self.uri == str(self.root):  # what comes with robrep changes with it
                 goes_back(str(self.root.resolve()), index)
             return index
-        return scan(self.root)
+        return scan(self.root, self._left_out)
 
     def _fetch(self, row: EncoderRow, file: FileRecord) -> Path:
         path = whole(self.root / row.located(file.path), file.sha256)

@@ -6,7 +6,7 @@
     MODEL/REVISION/TASK/entry.json  an entry with its result, head and perturbations
 
 Of a model with several revisions the collection holds the newest, by its results;
-`RevisionSource` opens any of them.
+`RevisionSource` opens any of them. A model that cannot be read hides no other.
 """
 
 from __future__ import annotations
@@ -171,12 +171,27 @@ class ResultsSource(Source):
             before = newest.get(folder.parent.name)
             if before is None or _dated(folder) >= _dated(before):
                 newest[folder.parent.name] = folder
-        self._parts = {name: RevisionSource(path) for name, path in newest.items()}
-        rows = [row for part in self._parts.values() for row in part.index.encoders]
+        rows = []
+        for name, path in newest.items():
+            try:
+                part = RevisionSource(path)
+                rows.append(_row_of(part, name))
+            except (RobrepError, OSError) as error:
+                self._left_out[name] = str(error)
+            else:
+                self._parts[name] = part
         return Index(encoders=rows)
 
     def _fetch(self, row: EncoderRow, file: FileRecord) -> Path:
         return self._parts[row.card.name].fetch(row, file.path)
+
+
+def _row_of(part: RevisionSource, name: str) -> EncoderRow:
+    """What a revision holds, if it is of the model that its folder is called after."""
+    row = part.index.encoders[0]
+    if row.card.name != name:
+        raise UserError(f"{part.folder / CARD} is the card of '{row.card.name}'")
+    return row
 
 
 def _dated(folder: Path) -> datetime:

@@ -99,7 +99,8 @@ def strengthen(
         What is published now.
 
     Raises:
-        UserError: no such entry, or a run of other images or another threat model.
+        UserError: no such entry, a run of other images or another threat model, or an
+            encoder beside it that cannot be read.
         VerificationError: the entry or a run does not hold.
     """
     encoder, _, name = reference.partition("/")
@@ -107,6 +108,7 @@ def strengthen(
         raise UserError(f"no zoo at {root}: no such folder")
     with FileLock(root / LOCK):
         source = FolderSource(root)
+        source.whole_index()  # which is written anew at the end
         entry = read_entry(source, source.find(encoder), name)
         verify_entry(source, entry, data_dir=data_dir)
         data = load_named_dataset(entry.result, data_dir)

@@ -17,6 +17,7 @@ from zoo.commands.options import (
     plain_table,
     show_table,
 )
+from zoo.errors import UserError
 from zoo.files import copy_file
 from zoo.plain_text import plain
 from zoo.records import Card, Training
@@ -38,7 +39,10 @@ def list_(
     source: str | None,
     as_json: bool,
 ) -> None:
-    """List the encoders of the zoo."""
+    """List the encoders of the zoo.
+
+    One whose card cannot be read hides no other: it is named at the end, exit code 2.
+    """
     from zoo.collection.index import only
     from zoo.collection.opening import open_source
 
@@ -48,8 +52,10 @@ def list_(
     rows = only(rows, "of method", methods, lambda row: row.card.training.method)
     if as_json:
         click.echo(json.dumps([row.card.model_dump(mode="json") for row in rows]))
-        return
-    show_table(_encoder_table(f"zoo: {collection.uri}", rows))
+    else:
+        show_table(_encoder_table(f"zoo: {collection.uri}", rows))
+    if collection.left_out:
+        raise UserError("; ".join(collection.left_out.values()))
 
 
 def _encoder_table(title: str, rows: list[EncoderRow]) -> Table:

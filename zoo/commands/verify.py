@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,7 +61,7 @@ def verify(
     that held, forward passes cannot tell: --attack tries some of these again. Several
     processes share the passes: torchrun --nproc-per-node 2 -m zoo verify NAME.
     """
-    from zoo.collection.audit import plan
+    from zoo.collection.audit import plan, unreadable
     from zoo.collection.opening import open_source
     from zoo.collection.shared_audit import audit_all
     from zoo.device import check_device
@@ -74,12 +75,14 @@ def verify(
     collection = open_source(source)
     with naming(name):
         items = plan(collection, name)
-    if not items:
+    broken = unreadable(collection) if everything else []
+    if not items and not broken:
         raise UserError(f"there is nothing to verify in {collection.uri}")
     company, verdicts = Company.from_environment("verify"), []
-    for verdict in audit_all(
+    found = audit_all(
         collection, items, company, data_dir=data_dir, device=device, again=again
-    ):
+    )
+    for verdict in chain(broken if company.leads else (), found):
         verdicts.append(verdict)
         if not as_json:
             show_table(plain(str(verdict)))

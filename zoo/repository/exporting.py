@@ -9,7 +9,7 @@ from zoo.collection.entries import Published, read_entry
 from zoo.collection.index import EncoderRow
 from zoo.collection.model_card import EVAL_RESULTS, README, eval_results, readme
 from zoo.collection.sources import Source
-from zoo.errors import UserError, nearest
+from zoo.errors import UserError, VerificationError, nearest
 from zoo.files import write_text
 from zoo.repository import every_eval_ever
 from zoo.schema import as_text
@@ -58,13 +58,16 @@ def export(
     Raises:
         UserError: an unknown form, a name that cannot be, or a folder that cannot be
             written or holds a file of such a name with other content.
+        VerificationError: after everything else was written: entries or encoders that
+            cannot be read; names each.
     """
     if form not in FORMS:
         raise UserError(f"no form '{form}'; {nearest(form, FORMS)}")
     every_eval_ever.check_developer(developer)
     made: dict[Path, str] = {}
+    broken = dict(source.left_out)
     for row in sorted(source.index.encoders, key=lambda row: row.card.name):
-        entries = [read_entry(source, row, name) for name in row.entries]
+        entries = _readable(source, row, broken)
         for place, text in FORMS[form](row, entries, developer, source.uri):
             made[to / place] = text
     for path, text in made.items():
@@ -74,7 +77,23 @@ def export(
             write_text(path, text)
         except OSError as error:
             raise UserError(f"cannot write to {path}: {error.strerror}") from None
+    if broken:
+        told = "; ".join(f"{name}: {reason}" for name, reason in broken.items())
+        raise VerificationError(f"{len(made)} files in {to}; left out: {told}")
     return list(made)
+
+
+def _readable(
+    source: Source, row: EncoderRow, broken: dict[str, str]
+) -> list[Published]:
+    """Entries of an encoder; `broken` gets the others, with the reasons."""
+    found = []
+    for name in row.entries:
+        try:
+            found.append(read_entry(source, row, name))
+        except (UserError, VerificationError) as error:
+            broken[f"{row.card.name}/{name}"] = str(error)
+    return found
 
 
 def _check_free(path: Path, text: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -249,8 +250,9 @@ def test_nothing_leads_out_of_the_repository(
     if level in ("model", "revision"):  # nor does whoever only reads it follow one
         assert build(open_source(copied)).rows == []
     elif replace_by is _link:
-        with pytest.raises(UserError, match="is a link"):
-            build(open_source(copied))
+        board = build(open_source(copied))
+        assert not board.rows
+        assert "is a link" in board.left_out[NAME]
 
 
 @pytest.mark.parametrize(
@@ -333,6 +335,34 @@ def test_a_revision_out_of_sight_is_checked_like_others(
     (fault, *_) = check(copied, laid_out[0]).faults
     assert fault.startswith(f"{NAME}/.newer holds what belongs to {NAME}/")
     assert len(build(open_source(copied)).rows) == 1
+
+
+def _no_card(root: Path) -> None:
+    (revision(root) / "card.json").write_text("{")
+
+
+@pytest.mark.parametrize(
+    ("alter", "name", "reason"),
+    [
+        (_no_card, NAME, "card.json is not valid JSON"),
+        (_no_weights, NAME, "has neither the weights nor a weights.json"),
+        (_other_model, "mine", "card.json is the card of 'tiny-digits'"),
+    ],
+)
+def test_a_broken_model_hides_no_other(
+    copied: Path, alter: Callable[[Path], None], name: str, reason: str
+) -> None:
+    embedded(copied, {"schema_version": 1, "source": "embedded", "size": SIZE})
+    alter(copied)
+    source = open_source(copied)
+    assert source.index.names() == ["simclr-digits"]
+    assert list(source.left_out) == [name]
+    assert reason in source.left_out[name]
+    with pytest.raises(UserError, match=re.escape(reason)):
+        source.find(name)
+    board = build(source)
+    assert {row.card.name for row in board.rows} == {"simclr-digits"}
+    assert board.left_out == source.left_out
 
 
 def _empty() -> Board:
