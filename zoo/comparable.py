@@ -7,7 +7,7 @@ from pathlib import Path
 from zoo import datasets
 from zoo.batteries import CUSTOM, shown
 from zoo.datasets.base import Dataset
-from zoo.datasets.registry import load_recorded
+from zoo.datasets.loading import load_recorded
 from zoo.errors import MissingDatasetError, UserError, VerificationError
 from zoo.label_budget import LabelBudget
 from zoo.records import Result

@@ -16,8 +16,8 @@ from zoo.classifier import Classifier, predict
 from zoo.classifier_file import load_classifier
 from zoo.datasets.base import Dataset
 from zoo.datasets.foreign import as_datasets
+from zoo.datasets.loading import load_recorded
 from zoo.datasets.local import noted
-from zoo.datasets.registry import load_recorded
 from zoo.encoder import fingerprint
 from zoo.errors import VerificationError
 from zoo.evidence import check_adversarials

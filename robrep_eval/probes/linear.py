@@ -27,7 +27,8 @@ from robrep_eval.probes.neighbours import knn_of_parts
 from robrep_eval.probes.rows import Rows
 from robrep_eval.probes.team import ALONE, Team
 from zoo.classifier import Classifier
-from zoo.datasets.base import Dataset, check_same_classes
+from zoo.datasets.base import Dataset
+from zoo.datasets.checks import check_same_classes
 from zoo.datasets.names import shaped_name
 from zoo.encoder import Encoder
 from zoo.errors import UserError, nearest

@@ -35,9 +35,9 @@ from zoo.compact import pack as pack_exactly
 from zoo.datasets.base import Dataset
 from zoo.datasets.idx import read_idx
 from zoo.datasets.image_file import read_header, read_pixels
+from zoo.datasets.loading import load
 from zoo.datasets.local import LOCAL, noted
 from zoo.datasets.names import check_own_name, split_name
-from zoo.datasets.registry import load
 from zoo.deltas import unpack
 from zoo.device import check_device
 from zoo.encoder import Encoder, EncoderSpec, load_encoder, save_encoder

@@ -14,7 +14,7 @@ from sklearn.datasets import load_digits
 from zoo import datasets
 from zoo.datasets.derived import _blur, _bytes, _noise
 from zoo.datasets.derived_names import GROUPINGS, SAME_LABELS
-from zoo.datasets.registry import load_recorded
+from zoo.datasets.loading import load_recorded
 from zoo.errors import UserError
 
 PHOTOS = [

@@ -20,8 +20,8 @@ from zoo.collection.audit import plan as items
 from zoo.collection.index import INDEX, scan
 from zoo.collection.sources import FolderSource
 from zoo.datasets import local
+from zoo.datasets.loading import load_recorded
 from zoo.datasets.names import recorded_name
-from zoo.datasets.registry import load_recorded
 from zoo.errors import MissingDatasetError, UserError
 from zoo.records import write_record
 

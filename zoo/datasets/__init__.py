@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from zoo.datasets.registry import DatasetInfo, check, find, get, is_per_class, registry
+from zoo.datasets.loading import check
+from zoo.datasets.registry import DatasetInfo, find, get, is_per_class, registry
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,7 +36,7 @@ def load(
         UserError: unknown name or split; missing or broken files, with the place
             searched and how to get them.
     """
-    from zoo.datasets.registry import load as load_
+    from zoo.datasets.loading import load as load_
 
     if called is not None:
         check(name, called)

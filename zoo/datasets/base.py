@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from zoo.datasets import workers as reading
+from zoo.datasets.checks import check_pixels, whole_labels
 from zoo.errors import UserError
 from zoo.layout import ON_CPU, Layout
 from zoo.selection import in_turn, spaced
@@ -298,85 +299,4 @@ def from_tensors(
         split=split,
         classes=classes,
         levels=1,
-    )
-
-
-def check_pixels(x: Tensor) -> None:
-    """Raises `UserError` if a pixel is NaN or outside [0, 1]."""
-    if not bool(x.isfinite().all()):
-        raise UserError("images hold NaN or infinite pixels")
-    low, high = float(x.min()), float(x.max())
-    if low < 0 or high > 1:
-        raise UserError(
-            f"pixels span [{low:.3g}, {high:.3g}], not [0, 1]; pass raw images divided "
-            "by their largest value and let the model normalise them"
-        )
-
-
-def whole_labels(
-    labels: npt.NDArray[Any], classes: int, name: str
-) -> npt.NDArray[np.int64]:
-    """Class numbers as int64, never rounded.
-
-    Integers, booleans, and floats that are whole numbers are taken as they are.
-
-    Args:
-        labels: (N,).
-        classes: Labels run from 0 to one below it.
-        name: Of the dataset, for the message.
-
-    Raises:
-        UserError: another shape (one-hot rows, a column), no numbers, NaN, fractions,
-            a number without a class; with the value and what to do.
-    """
-    labels = np.asarray(labels)
-    if labels.ndim != 1:
-        raise UserError(
-            f"the labels of '{name}' have shape {labels.shape}, not (N,); "
-            + _flattened(labels.shape, classes)
-        )
-    if labels.dtype.kind not in "biuf":
-        raise UserError(
-            f"the labels of '{name}' are of type {labels.dtype}, such as "
-            f"{labels[:1].tolist()}; number the classes from 0"
-        )
-    fraction = np.flatnonzero(~np.isfinite(labels) | (np.trunc(labels) != labels))
-    if len(fraction):
-        at = fraction[0]
-        raise UserError(
-            f"label {at} of '{name}' is {labels[at]:g}, no whole number; labels are "
-            "the numbers of the classes, from 0"
-        )
-    if len(labels) and not (labels.min() >= 0 and labels.max() < classes):
-        low, high = labels.min().item(), labels.max().item()
-        raise UserError(
-            f"dataset '{name}' has labels from {low} to {high} but {classes} classes; "
-            "labels are the numbers of the classes, from 0"
-        )
-    return labels.astype(np.int64)
-
-
-def _flattened(shape: tuple[int, ...], classes: int) -> str:
-    if len(shape) == 2 and shape[1] == 1:
-        return "pass y[:, 0]"
-    if len(shape) == 2 and shape[1] == classes:
-        return "if the rows are one-hot, pass y.argmax(1)"
-    return "give each image the number of its class"
-
-
-def check_same_classes(train: Dataset, test: Dataset) -> None:
-    """Raises `UserError` unless a label means the same class in both."""
-    for data in (train, test):
-        data.check_labelled()
-    if train.classes == test.classes:
-        return
-    pairs = zip(train.classes, test.classes, strict=False)
-    differs = [
-        f"class {i} is '{a}' and '{b}'" for i, (a, b) in enumerate(pairs) if a != b
-    ]
-    counts = f"they have {len(train.classes)} and {len(test.classes)} classes"
-    raise UserError(
-        f"the classes of {train.name}/{train.split} and {test.name}/{test.split} "
-        f"differ: {differs[0] if differs else counts}; give both the same classes, in "
-        "one order"
     )
