@@ -52,7 +52,7 @@ def test_what_cannot_be_written_is_told_with_what_to_do(root: Path, place: str) 
     with pytest.raises(UserError, match=expected):
         check_writable(Path(place), "do this")
     assert listing(root) == before
-    with pytest.raises(OSError, match=str(Path(place).name)):  # it is true
+    with pytest.raises(OSError, match="Errno"):  # it is true
         (Path(place) / "folder").mkdir(parents=True)
 
 

@@ -25,7 +25,8 @@ from robrep_eval.probes.linear import FROZEN
 from robrep_eval.probes.logistic import Logistic
 from robrep_eval.probes.rows import Rows
 from robrep_eval.run.chunk_size import CHUNK_BYTES
-from robrep_eval.run.plan import Plan, training_images
+from robrep_eval.run.images import training_images
+from robrep_eval.run.plan import Plan
 from zoo.classifier import Classifier
 
 TRIAL_SECONDS = 1.0

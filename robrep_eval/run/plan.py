@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -18,27 +17,24 @@ from robrep_eval.probes.linear import ProbeSettings, check_shape
 from robrep_eval.run.chunk import BatterySettings
 from robrep_eval.run.fits import Fits
 from robrep_eval.run.identity import Identity, identify
+from robrep_eval.run.images import (
+    left_out,
+    named_images,
+    training_identity,
+    training_images,
+    with_dataset,
+)
+from robrep_eval.run.model import check_ready_made, load_model
 from robrep_eval.run.pixel_scale import scale_note
 from robrep_eval.run.run_folder import check_overwrite
-from robrep_eval.run.surrogates import check_surrogates, references
+from robrep_eval.run.surrogates import check_surrogates
 from zoo import datasets
-from zoo.classifier import Classifier, check_logits
-from zoo.classifier_file import AT_HAND
-from zoo.collection.references import (
-    Loaded,
-    LoadOptions,
-    check,
-    check_unused,
-    images_of,
-    load,
-    training_of,
-    weights_file,
-)
-from zoo.datasets.base import Dataset, check_same_classes
-from zoo.datasets.names import PLACES, parts, recorded_name, split_name
+from zoo.collection.references import Loaded, check, weights_file
+from zoo.datasets.base import Dataset
+from zoo.datasets.checks import check_same_classes
+from zoo.datasets.names import split_name
 from zoo.encoder import Encoder
 from zoo.errors import UserError
-from zoo.own_module import class_name, wrap
 from zoo.processes import leading
 from zoo.threat import Norm, ThreatModel, parse_eps, parse_norm
 
@@ -128,12 +124,12 @@ def prepare(request: Request) -> Plan:
     norm, battery, eps, request = check_request(request)
     if request.stratified and request.limit is None:
         raise UserError("say how many images are to be stratified (--limit N)")
-    data = _named_images(request, "test")
+    data = named_images(request, "test")
     data = data.take(request.limit, stratified=request.stratified)
-    loaded = _load(request, data)
+    loaded = load_model(request, data)
     threat = _threat(norm, eps, loaded, data.name)
     threat.check_units(data.shape)
-    _check_ready_made(request, loaded, data)
+    check_ready_made(request, loaded, data)
     if loaded.encoder is not None:
         check_shape(loaded.encoder, data)
         if request.train is not None:
@@ -156,7 +152,7 @@ def prepare(request: Request) -> Plan:
     )
     if scale is not None:
         loaded = replace(loaded, notes=(*loaded.notes, scale))
-    training = _training_identity(request, loaded, battery, data)
+    training = training_identity(request, loaded, battery, data)
     identity = identify(
         loaded=loaded,
         data=data,
@@ -178,15 +174,10 @@ def prepare(request: Request) -> Plan:
         notes=(
             *loaded.notes,
             *data.notes,
-            *(_left_out(training) if request.skip_broken else ()),
+            *(left_out(training) if request.skip_broken else ()),
             *notes,
         ),
     )
-
-
-def _left_out(training: str | Dataset | None) -> tuple[str, ...]:
-    """Notes on training images of the user's own, of which some may be broken."""
-    return training.notes if isinstance(training, Dataset) else ()
 
 
 def check_request(request: Request) -> tuple[Norm, Battery, float | None, Request]:
@@ -205,7 +196,7 @@ def check_request(request: Request) -> tuple[Norm, Battery, float | None, Reques
     eps = None if request.eps is None else parse_eps(request.eps)
     if isinstance(request.model, str):
         check(request.model)
-    request = _with_dataset(request)
+    request = with_dataset(request)
     name = request.dataset
     if isinstance(name, Dataset):
         name = name.name
@@ -220,128 +211,6 @@ def check_request(request: Request) -> tuple[Norm, Battery, float | None, Reques
     return norm, battery, eps, request
 
 
-def training_images(request: Request, data: Dataset) -> Dataset:
-    """The training split that goes with the evaluated images."""
-    if request.train is not None:
-        return request.train.read_by(request.workers)
-    if isinstance(request.dataset, str):
-        return _named_images(request, "train")
-    if datasets.find(data.name) is None:
-        raise UserError(
-            f"give the images and labels that the probe of '{data.name}' is to be "
-            "fitted on (train=)"
-        )
-    named = datasets.load(data.name, "train", data_dir=request.data_dir)
-    return named.read_by(request.workers)
-
-
-def _named_images(request: Request, split: str) -> Dataset:
-    """A split of the dataset of a request that `_with_dataset` completed."""
-    if isinstance(request.dataset, Dataset):
-        return request.dataset.read_by(request.workers)
-    assert request.dataset is not None
-    found = datasets.load(
-        request.dataset,
-        split,
-        data_dir=request.data_dir,
-        called=request.dataset_name,
-    ).read_by(request.workers)
-    return found.without_broken(request.skip_broken) if request.skip_broken else found
-
-
-def _training_identity(
-    request: Request, loaded: Loaded, battery: Battery, data: Dataset
-) -> str | Dataset | None:
-    """What `identify` takes: read here only if the name does not fix the content."""
-    if loaded.encoder is None and not references(battery):
-        return None
-    if request.train is None and datasets.find(data.name) is not None:
-        return f"{data.name}/train"
-    return training_images(request, data)
-
-
-def _with_dataset(request: Request) -> Request:
-    """With the dataset asked for, or the one that the encoder's card names.
-
-    Where a user's own images are, the folder of the encoder says, not its card.
-    """
-    if request.dataset is not None:
-        return request
-    model = request.model
-    training = training_of(model) if isinstance(model, str) else None
-    if isinstance(model, str) and training is not None:
-        place = images_of(model)
-        if place is None:
-            _check_named(model, training.dataset)
-            return replace(request, dataset=training.dataset)
-        called = request.dataset_name
-        if called is None and training.dataset != recorded_name(place):
-            called = parts(split_name(training.dataset)[0])[1]
-        return replace(request, dataset=place, dataset_name=called)
-    shown = f"'{model}'" if isinstance(model, str) else type(model).__name__
-    raise UserError(f"name a dataset for model {shown} (--dataset NAME)")
-
-
-def _check_named(model: str, dataset: str) -> None:
-    """A card, which others may have written, opens no folder and fetches nothing."""
-    if dataset.startswith(PLACES):
-        raise UserError(
-            f"the card of '{model}' names '{dataset}', somebody's own images; name the "
-            "ones to evaluate (--dataset NAME)"
-        )
-
-
-def _load(request: Request, data: Dataset) -> Loaded:
-    if not isinstance(request.model, str):
-        check_unused(
-            arch=request.arch, arch_options=request.arch_options, prefix=request.prefix
-        )
-    if isinstance(request.model, Encoder | Classifier):
-        check_unused(kind=request.kind, **_normalisation(request))
-    if isinstance(request.model, Encoder):
-        return Loaded(reference="(encoder)", encoder=request.model)
-    if isinstance(request.model, Classifier):
-        return Loaded(reference=AT_HAND, classifier=request.model)
-    if isinstance(request.model, nn.Module):
-        return _own(request, request.model, data)
-    if not isinstance(request.model, str):
-        raise UserError(
-            f"the model is a {type(request.model).__name__}; give a reference such as "
-            "'zoo:NAME' or a torch module"
-        )
-    options = LoadOptions(
-        shape=data.shape,
-        classes=len(data.classes),
-        arch=request.arch,
-        arch_options=request.arch_options,
-        prefix=request.prefix,
-        kind=request.kind,
-        **_normalisation(request),
-    )
-    return load(request.model, options)
-
-
-def _normalisation(request: Request) -> dict[str, tuple[float, ...]]:
-    """Mean and deviation, such as change nothing where they are not said."""
-    mean = (0.0,) if request.mean is None else request.mean
-    return {"mean": mean, "std": (1.0,) if request.std is None else request.std}
-
-
-def _own(request: Request, module: nn.Module, data: Dataset) -> Loaded:
-    """Somebody's module, in a copy: what is frozen here stays free there."""
-    made = wrap(
-        copy.deepcopy(module),
-        data.images(slice(2)),
-        classes=len(data.classes),
-        kind=request.kind,
-        **_normalisation(request),
-    )
-    reference = class_name(module)
-    if isinstance(made, Classifier):
-        return Loaded(reference=reference, classifier=made)
-    return Loaded(reference=reference, encoder=made)
-
-
 def _threat(norm: Norm, eps: float | None, loaded: Loaded, dataset: str) -> ThreatModel:
     """The radius asked for, the encoder's own, or the usual one of the dataset."""
     if eps is not None:
@@ -353,29 +222,6 @@ def _threat(norm: Norm, eps: float | None, loaded: Loaded, dataset: str) -> Thre
     if row is None or norm not in row.eps:
         raise UserError(f"name a radius for {norm} on '{dataset}' (--eps, as 8/255)")
     return ThreatModel(norm=norm, eps=row.eps[norm])
-
-
-def _check_ready_made(request: Request, loaded: Loaded, data: Dataset) -> None:
-    """A classifier must take these images and know these classes."""
-    found = loaded.classifier
-    if found is None:
-        return
-    if found.shape != data.shape:
-        raise UserError(
-            f"the classifier takes images of shape {found.shape}, but {data.name} has "
-            f"{data.shape}"
-        )
-    if found.classes != len(data.classes):
-        raise UserError(
-            f"the classifier has {found.classes} classes, but {data.name} has "
-            f"{len(data.classes)}"
-        )
-    check_logits(found, data.images([0]))
-    if request.probe != ProbeSettings():
-        raise UserError(
-            f"'{loaded.reference}' is a ready-made classifier, which no probe is "
-            "fitted on; leave --probe, --labels and --l2 out"
-        )
 
 
 def _with_full(
