@@ -5,7 +5,10 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from zoo.measurements import HealthReport
+from zoo.schema import Proportion
 from zoo.soundness import AGREEMENT
 
 DEFAULT = (
@@ -57,8 +60,33 @@ LIMITS = {
     "breaks_control": 0.05,
 }
 """Of the checks whose limit is a number of robrep's own."""
+PLANTS = 64
+"""Images that the two checks with planted adversarials look at, at most."""
+PLANTED = ("finds_planted", "breaks_control")
+"""Whose limit is higher where images are few, see `limit_of`."""
+
+
+@cache
+def _planted_limits() -> frozenset[float]:
+    """For any number of images."""
+    rate = LIMITS["finds_planted"]
+    return frozenset(limit_of(total, rate) for total in range(1, PLANTS + 1))
+
+
 _CALLED = {"gives_logits": "logits"}
 """A check that could not be carried out goes by its function's name."""
+
+
+def limit_of(total: int, rate: float) -> float:
+    """The largest share of so many images whose exact 95% interval reaches `rate`.
+
+    A check that fails above it says that the share among all images is above `rate`,
+    not that a few images happened to be.
+    """
+    count = 0
+    while count < total and Proportion.of(count + 1, total).low <= rate:
+        count += 1
+    return count / max(1, total)
 
 
 def fault(report: HealthReport) -> str | None:
@@ -74,6 +102,8 @@ def fault(report: HealthReport) -> str | None:
         return "a health check is listed twice"
     for flag in report.flags:
         limit = LIMITS.get(flag.check)
-        if None not in (limit, flag.limit) and flag.limit != limit:
+        if limit is None or flag.limit is None or flag.limit == limit:
+            continue
+        if flag.check not in PLANTED or flag.limit not in _planted_limits():
             return f"the limit of {flag.check} is {limit:g}, not {flag.limit:g}"
     return None

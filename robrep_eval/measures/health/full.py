@@ -15,7 +15,7 @@ from robrep_eval.measures.health.attack import (
     pgd,
     probability_margin,
 )
-from robrep_eval.measures.health.planted import LIMIT, missed_plants
+from robrep_eval.measures.health.planted import missed_plants
 from robrep_eval.measures.health.subject import Subject
 from zoo.classifier import Classifier, double
 from zoo.margins import cross_entropy, difference, margin
@@ -220,17 +220,18 @@ def breaks_control(subject: Subject) -> Flag:
     images, whose gradient nothing can hide. An attack that misses them has the wrong
     steps or radius, whatever the model.
     """
-    missed, share = missed_plants(subject, nn.Flatten())
+    plants = missed_plants(subject, nn.Flatten())
     return Flag(
         check="breaks_control",
-        status=Status.FAIL if share > LIMIT else Status.PASS,
+        status=Status.FAIL if plants.too_many else Status.PASS,
         summary=(
-            f"the attack misses {share:.0%} of adversarial examples of a control "
-            "that defends nothing: its steps do not fit this radius or these pixels"
-            if share > LIMIT
+            f"the attack misses {plants.share:.0%} of adversarial examples of a "
+            "control that defends nothing: its steps do not fit this radius or these "
+            "pixels"
+            if plants.too_many
             else "the attack breaks a control that defends nothing"
         ),
-        value=share,
-        limit=LIMIT,
-        examples=missed if share > LIMIT else [],
+        value=plants.share,
+        limit=plants.limit,
+        examples=plants.missed if plants.too_many else [],
     )

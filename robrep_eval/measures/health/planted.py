@@ -6,6 +6,8 @@ docs/concepts/health.md.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
@@ -13,32 +15,45 @@ from robrep_eval.attacks.pgd import reaches
 from robrep_eval.measures.health.attack import RELATIVE_STEP, STEPS
 from robrep_eval.measures.health.subject import Subject
 from zoo.ball import random_start
+from zoo.health_checks import LIMITS, PLANTS, limit_of
 from zoo.measurements import Flag, Status
-
-IMAGES = 64
-LIMIT = 0.05
 
 
 def finds_planted(subject: Subject) -> Flag:
     """16: the attack finds adversarial examples that were put there."""
-    missed, share = missed_plants(subject, subject.classifier.encoder)
+    plants = missed_plants(subject, subject.classifier.encoder)
     return Flag(
         check="finds_planted",
-        status=Status.FAIL if share > LIMIT else Status.PASS,
+        status=Status.FAIL if plants.too_many else Status.PASS,
         summary=(
-            f"the attack misses {share:.0%} of adversarial examples that were "
+            f"the attack misses {plants.share:.0%} of adversarial examples that were "
             "planted for it: a surviving image proves nothing"
-            if share > LIMIT
+            if plants.too_many
             else "the attack finds planted adversarial examples"
         ),
-        value=share,
-        limit=LIMIT,
-        examples=missed if share > LIMIT else [],
+        value=plants.share,
+        limit=plants.limit,
+        examples=plants.missed if plants.too_many else [],
     )
 
 
-def missed_plants(subject: Subject, encoder: nn.Module) -> tuple[list[int], float]:
-    """Ids and share of images whose planted adversarial the attack does not find.
+@dataclass(frozen=True)
+class Plants:
+    """What became of planted adversarials."""
+
+    missed: list[int]
+    """Ids of images whose own the attack did not find."""
+    share: float
+    limit: float
+    """Of the share, by the number of images."""
+
+    @property
+    def too_many(self) -> bool:
+        return self.share > self.limit
+
+
+def missed_plants(subject: Subject, encoder: nn.Module) -> Plants:
+    """Images whose planted adversarial the attack does not find.
 
     Each image gets a binary head of its own, on frozen features z: it separates g(x)
     from g(x'), where x' is a random point of the ball, by a plane at 0.9 of the way.
@@ -50,7 +65,7 @@ def missed_plants(subject: Subject, encoder: nn.Module) -> tuple[list[int], floa
         subject: Its first images take part.
         encoder: g, images to (N, d).
     """
-    x = subject.x[:IMAGES].to(subject.layout.device)
+    x = subject.x[:PLANTS].to(subject.layout.device)
     generator = subject.generator()
     with torch.no_grad():
         z = encoder(x)
@@ -79,4 +94,9 @@ def missed_plants(subject: Subject, encoder: nn.Module) -> tuple[list[int], floa
         )
         missed = missed.index_fill(0, left[found], value=False)
     missed, usable = missed.cpu(), usable.cpu()
-    return subject.shown(missed), float(missed.sum()) / max(1, int(usable.sum()))
+    total = int(usable.sum())
+    return Plants(
+        missed=subject.shown(missed),
+        share=int(missed.sum()) / max(1, total),
+        limit=limit_of(max(1, total), LIMITS["finds_planted"]),
+    )
