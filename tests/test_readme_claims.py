@@ -10,7 +10,7 @@ import pytest
 from scipy.stats import binomtest
 
 from benchmarks.claims import entries as claims
-from benchmarks.claims import table
+from benchmarks.claims import suites, table
 from benchmarks.claims.entries import (
     CLAIMS,
     STATEMENTS,
@@ -19,6 +19,7 @@ from benchmarks.claims.entries import (
     judged,
     over_seeds,
 )
+from robrep_eval.run.suite import load_suite
 from zoo.collection.entries import Published, read_entry
 from zoo.collection.opening import open_source
 from zoo.paired import paired_interval
@@ -105,12 +106,38 @@ def test_the_readme_shows_the_highest_of_each_kind() -> None:
             if each.result.probe is not None
             and each.result.probe.protocol == "SLF"
             and each.result.threat.norm == "Linf"
+            and each.result.battery == "standard"
+            and each.result.probe.labels is None
             and each.result.dataset.name == _dataset(name)
             and each.row.card.training.labels == (labels == "yes")
         ]
         best = max(found, key=lambda each: each.result.robust.value)
         assert best.row.card.name == name
     assert len(rows) >= 6
+
+
+def test_a_claim_over_a_suite_is_of_its_entries() -> None:
+    """The mean over tasks and seeds, by hand from what each entry states."""
+    claim = next(claim for claim in suites.CLAIMS if claim.probe == "slf")
+    suite = load_suite(claim.suite)
+    means = []
+    for side in (claim.a, claim.b):
+        shares = []
+        for encoder in side:
+            found = suites.results(encoder, suite, claim.probe)
+            assert list(found) == [task.name for task in suite.tasks]
+            assert {result.battery for result in found.values()} == {"fast"}
+            shares += [result.robust.k / result.robust.n for result in found.values()]
+        means.append(float(np.mean(shares)))
+    verdict = suites.judge(claim)
+    assert verdict.difference == pytest.approx(100 * (means[0] - means[1]))
+    assert verdict.low < verdict.difference < verdict.high
+
+
+def test_encoders_without_an_entry_on_a_task_support_no_claim() -> None:
+    side = ("simclr-fashion-mnist",)
+    with pytest.raises(ValueError, match="0 entries of simclr-fashion-mnist"):
+        suites.judge(suites.SuiteClaim(suite="fashion-mnist", a=side, b=side))
 
 
 def _dataset(name: str) -> str:
