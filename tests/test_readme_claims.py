@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy.stats import binomtest
+from scipy.stats import t as student
 
 from benchmarks.claims import entries as claims
 from benchmarks.claims import suites, table
@@ -132,6 +133,33 @@ def test_a_claim_over_a_suite_is_of_its_entries() -> None:
     verdict = suites.judge(claim)
     assert verdict.difference == pytest.approx(100 * (means[0] - means[1]))
     assert verdict.low < verdict.difference < verdict.high
+
+
+@pytest.mark.parametrize("left", ["images", "tasks"])
+def test_entries_of_another_suite_support_no_claim(left: str) -> None:
+    """Of fewer images, or of another radius than the suite asks for."""
+    suite = load_suite("fashion-mnist")
+    changed = {
+        "images": suite.model_copy(update={"images": 400}),
+        "tasks": suite.model_copy(
+            update={"tasks": [t.model_copy(update={"eps": 0.05}) for t in suite.tasks]}
+        ),
+    }
+    name = "spectral-grid-fashion-mnist"
+    assert suites.results(name, suite, "slf")
+    with pytest.raises(ValueError, match="0 entries of spectral-grid"):
+        suites.results(name, changed[left], "slf")
+
+
+def test_welch_is_the_textbooks() -> None:
+    """By its formula: s^2 / n of each, and degrees of freedom after Satterthwaite."""
+    a, b = np.array([46.5, 45.1, 46.0]), np.array([47.2, 49.1, 49.1])
+    parts = [side.var(ddof=1) / 3 for side in (a, b)]
+    freedom = sum(parts) ** 2 / sum(part**2 / 2 for part in parts)
+    reach = student.ppf(0.975, freedom) * np.sqrt(sum(parts))
+    gap = a.mean() - b.mean()
+    found = suites.welch(a.tolist(), b.tolist())
+    assert found == pytest.approx((gap - reach, gap + reach))
 
 
 def test_encoders_without_an_entry_on_a_task_support_no_claim() -> None:

@@ -85,7 +85,8 @@ class SuiteResult(Record):
         if not self.beside:
             return ""
         rows = [[each.name, str(each.clean), str(each.robust)] for each in self.beside]
-        heading = f"mean over tasks, less {self.beside[0].first}"
+        first = escape_markdown(self.beside[0].first)
+        heading = f"mean over tasks, less {first}"
         return markdown_table((heading, *KINDS), rows, numbers=set(KINDS))
 
     def _each(self) -> str:

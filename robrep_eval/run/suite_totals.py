@@ -84,21 +84,19 @@ def beside_first(whole: Mapping[str, Tasks]) -> list[Beside]:
 
 
 def _methods(whole: Mapping[str, Tasks]) -> list[Method]:
-    """In the order of their first models."""
-    grouped: dict[tuple[str, str], list[str]] = {}
+    """In the order of their first models, after which they are called."""
+    grouped: dict[str, list[str]] = {}
     for model, found in whole.items():
         made = next(iter(found.values())).model
-        key = (model, "")
-        if made.training is not None:
-            key = (_method(made.training), _settings(made.arch, made.training))
-        grouped.setdefault(key, []).append(model)
+        alike = made.training and _settings(made.arch, made.training)
+        grouped.setdefault(alike or model, []).append(model)
     return [
         Method(
-            f"{name}, {len(models)} models" if len(models) > 1 else models[0],
+            f"{models[0]}, {len(models)} seeds" if len(models) > 1 else models[0],
             models,
             [whole[model] for model in models],
         )
-        for (name, _), models in grouped.items()
+        for models in grouped.values()
     ]
 
 
@@ -132,14 +130,6 @@ def _settings(arch: str, training: Training) -> str:
     """What models must share to be seeds of one method: all but the seed and name."""
     recipe = {k: v for k, v in training.recipe.items() if k not in ("seed", "name")}
     return json.dumps([arch, recipe], sort_keys=True, default=str)
-
-
-def _method(training: Training) -> str:
-    """For people."""
-    labels = ", with labels" if training.labels else ""
-    against = training.threat or "nothing"
-    cost = "" if training.epochs is None else f", {training.epochs} epochs"
-    return f"{training.method}{labels} on {training.dataset} against {against}{cost}"
 
 
 def _total(method: Method) -> Total:

@@ -26,6 +26,9 @@ from zoo.threat import ThreatModel
 STEPS = 40
 RELATIVE_STEP = 0.1
 RANDOM_DRAWS = 20
+UNBOUNDED = 0.1
+"""Share of images that may survive an attack without bounds: honest encoders are at 0
+to 0.09, also with two classes."""
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -232,12 +235,12 @@ def eps_monotone(subject: Subject) -> Flag:
 
 
 def large_eps_breaks(subject: Subject) -> Flag:
-    """10: an attack without bounds brings accuracy to chance or below.
+    """10: an attack without bounds brings accuracy to a tenth, or chance if lower.
 
     Of 16 images of an honest encoder two or three may stand all the same.
     """
     robust = at_radii(subject)[-1]
-    limit = limit_of(len(robust), 1 / subject.classifier.classes)
+    limit = limit_of(len(robust), min(UNBOUNDED, 1 / subject.classifier.classes))
     value = float(robust.double().mean())
     return Flag(
         check="large_eps_breaks",

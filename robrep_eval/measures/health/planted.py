@@ -15,7 +15,7 @@ from robrep_eval.attacks.pgd import reaches
 from robrep_eval.measures.health.attack import RELATIVE_STEP, STEPS
 from robrep_eval.measures.health.subject import Subject
 from zoo.ball import random_start
-from zoo.health_checks import LIMITS, PLANTS, limit_of
+from zoo.health_checks import PLANTS, planted_limit
 from zoo.measurements import Flag, Status
 
 
@@ -98,5 +98,5 @@ def missed_plants(subject: Subject, encoder: nn.Module) -> Plants:
     return Plants(
         missed=subject.shown(missed),
         share=int(missed.sum()) / max(1, total),
-        limit=limit_of(max(1, total), LIMITS["finds_planted"]),
+        limit=planted_limit(len(subject.x)),
     )

@@ -291,6 +291,16 @@ def test_a_few_images_that_stand_by_chance_say_nothing() -> None:
         assert (flag.status, flag.value) == (status, count / 16)
 
 
+def test_with_two_classes_half_may_not_stand_either() -> None:
+    some = subject(defended(lambda x: x), n=16)
+    two = deepcopy(some.classifier)
+    two.classes = 2
+    stands = torch.zeros(7, 16, dtype=torch.bool)
+    stands[-1, :8] = True
+    found = replace(some, classifier=two, cache={"pgd": stands})
+    assert attack.large_eps_breaks(found).status is Status.FAIL
+
+
 class MaxPooled(nn.Module):
     """Random features with a pool, which on an empty background has ties alone."""
 

@@ -235,7 +235,7 @@ def test_a_suite_of_two_seeds_and_another_method(
     assert alone.robust_worst.value == pytest.approx(min(one))
     assert other.robust_mean.value == pytest.approx(sum(two) / 2)
     assert method.models == ["zoo:mine-0", "zoo:mine-1"]
-    assert method.name.endswith("2 models")
+    assert method.name == "zoo:mine-0, 2 seeds"
     assert method.robust_mean.value == pytest.approx(sum(one + two) / 4)
     assert method.labels is False
     [beside] = found.beside
