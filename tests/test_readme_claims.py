@@ -77,10 +77,11 @@ def test_the_results_compare_in_their_table_alone(page: str) -> None:
     assert all(one.startswith("What may be said of one entry") for one in told), told
 
 
-def test_the_results_say_what_the_command_prints() -> None:
+@pytest.mark.parametrize("kind", ["claims", "suites"])
+def test_the_results_say_what_the_command_prints(kind: str) -> None:
     text = TESTS.read_text(encoding="utf-8")
-    shown = text.partition("<!-- claims -->\n")[2].partition("<!-- /claims -->")[0]
-    assert shown.strip() == table.markdown().strip()
+    shown = text.partition(f"<!-- {kind} -->\n")[2].partition(f"<!-- /{kind} -->")[0]
+    assert shown.strip() == table.markdown(kind).strip()
 
 
 def test_every_method_of_others_is_among_those_behind() -> None:

@@ -6,18 +6,19 @@ from benchmarks.claims import entries, suites
 from benchmarks.claims.verdict import HEADINGS, NUMBERS
 from zoo.tables import markdown_table
 
+KINDS = {"claims": entries.rows, "suites": suites.rows}
+"""Rows by the mark that stands before their table in docs/results/tests.md."""
 
-def markdown() -> str:
-    """Of entries, then of suites."""
-    parts = (entries.rows(), suites.rows())
-    return "\n".join(
-        markdown_table(HEADINGS, rows, numbers=set(NUMBERS)) for rows in parts if rows
-    )
+
+def markdown(kind: str) -> str:
+    """The table of "claims" (of entries) or "suites"."""
+    return markdown_table(HEADINGS, KINDS[kind](), numbers=set(NUMBERS))
 
 
 def text() -> str:
-    """The same, a line each."""
+    """All of them, a line each."""
     return "\n".join(
-        f"{holds:9}  {interval:22}  p {p_value or '-':6}  {units:24}  {claim}"
-        for claim, interval, p_value, units, holds in (*entries.rows(), *suites.rows())
+        f"{holds:9}  {interval:22}  p {p_value or '-':6}  {units:42}  {claim}"
+        for rows in KINDS.values()
+        for claim, interval, p_value, units, holds in rows()
     )
