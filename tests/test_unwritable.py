@@ -56,6 +56,14 @@ def test_what_cannot_be_written_is_told_with_what_to_do(root: Path, place: str) 
         (Path(place) / "folder").mkdir(parents=True)
 
 
+@pytest.mark.parametrize("place", ["a\0b", "a\0b/run"])
+def test_what_is_no_path_is_told_too(root: Path, place: str) -> None:
+    before = listing(root)
+    with pytest.raises(UserError, match=r"^cannot write to a\0b.*; do this$"):
+        check_writable(Path(place), "do this")
+    assert listing(root) == before
+
+
 @pytest.mark.parametrize("place", ["", "new", "new/in/new", "there", "link"])
 def test_what_can_be_written_is_left_as_it_is(root: Path, place: str) -> None:
     (root / "there").mkdir()
@@ -143,6 +151,17 @@ def test_publishing_to_no_place_is_refused_before_its_work(
     monkeypatch.setenv("ROBREP_OFFLINE", "1")
     with pytest.raises(UserError, match="offline mode is on"):
         publish(request, "hf://org/repo")
+
+
+def test_a_worst_case_in_a_zoo_that_cannot_be_written(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """/proc is a folder that is there; its lock would be refused with a traceback."""
+    from zoo.collection.strengthen import strengthen
+
+    monkeypatch.setattr("zoo.collection.strengthen.FileLock", never)
+    with pytest.raises(UserError, match=r"^cannot write to /proc: .*--to$"):
+        strengthen(Path("/proc"), "encoder/entry", [root])
 
 
 def test_a_run_to_go_on_with_that_cannot_be_written_any_more(

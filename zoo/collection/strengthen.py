@@ -30,6 +30,7 @@ from zoo.files import copy_together, write_tensors, write_text
 from zoo.records import Result, Verdict, write_record
 from zoo.result_file import read_result
 from zoo.verification import BLOCK, check_claims, load_named_dataset
+from zoo.writable import check_writable
 
 
 @dataclass
@@ -99,13 +100,14 @@ def strengthen(
         What is published now.
 
     Raises:
-        UserError: no such entry, a run of other images or another threat model, or an
-            encoder beside it that cannot be read.
+        UserError: no such entry, a run of other images or another threat model, an
+            encoder beside it that cannot be read, or a folder that cannot be written.
         VerificationError: the entry or a run does not hold.
     """
     encoder, _, name = reference.partition("/")
     if not root.is_dir():
         raise UserError(f"no zoo at {root}: no such folder")
+    check_writable(root, "name a copy of it that can be written with --to")
     with FileLock(root / LOCK):
         source = FolderSource(root)
         source.whole_index()  # which is written anew at the end
