@@ -88,6 +88,6 @@ def _check_named(model: str, dataset: str) -> None:
         )
 
 
-def left_out(training: str | Dataset | None) -> tuple[str, ...]:
+def notes_on_own(training: str | Dataset | None) -> tuple[str, ...]:
     """Notes on training images of the user's own, of which some may be broken."""
     return training.notes if isinstance(training, Dataset) else ()

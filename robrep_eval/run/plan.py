@@ -18,8 +18,8 @@ from robrep_eval.run.chunk import BatterySettings
 from robrep_eval.run.fits import Fits
 from robrep_eval.run.identity import Identity, identify
 from robrep_eval.run.images import (
-    left_out,
     named_images,
+    notes_on_own,
     training_identity,
     training_images,
     with_dataset,
@@ -174,7 +174,7 @@ def prepare(request: Request) -> Plan:
         notes=(
             *loaded.notes,
             *data.notes,
-            *(left_out(training) if request.skip_broken else ()),
+            *(notes_on_own(training) if request.skip_broken else ()),
             *notes,
         ),
     )
