@@ -317,7 +317,7 @@ def test_a_broken_card_is_named(
         change(card)
         path.write_text(json.dumps(card))
     code, text = ended(["list", "--source", tmp_path], capsys)
-    assert code == 2
+    assert code == (2 if indexed else 1)  # of a broken index nothing is read
     assert message in text
     assert str(path) in text
     assert text.count("\n") == 1
@@ -339,7 +339,7 @@ def test_a_card_without_its_weights_is_named(
     add_encoder(tmp_path, "broken")
     (tmp_path / "broken" / "model.safetensors").unlink()
     code, text = ended(["list", "--source", tmp_path], capsys)
-    assert code == 2
+    assert code == 1
     assert "broken lists no file model.safetensors" in text
 
 

@@ -17,7 +17,7 @@ from zoo.commands.options import (
     plain_table,
     show_table,
 )
-from zoo.errors import UserError
+from zoo.errors import VerificationError
 from zoo.files import copy_file
 from zoo.plain_text import plain
 from zoo.records import Card, Training
@@ -41,7 +41,7 @@ def list_(
 ) -> None:
     """List the encoders of the zoo.
 
-    One whose card cannot be read hides no other: it is named at the end, exit code 2.
+    One whose card cannot be read hides no other: it is named at the end, exit code 1.
     """
     from zoo.collection.index import only
     from zoo.collection.opening import open_source
@@ -55,7 +55,7 @@ def list_(
     else:
         show_table(_encoder_table(f"zoo: {collection.uri}", rows))
     if collection.left_out:
-        raise UserError("; ".join(collection.left_out.values()))
+        raise VerificationError("; ".join(collection.left_out.values()))
 
 
 def _encoder_table(title: str, rows: list[EncoderRow]) -> Table:
