@@ -40,7 +40,8 @@ class EmbeddedSource(Source):
         it."""
         elsewhere = self.package / ELSEWHERE
         known = read_json(elsewhere) if elsewhere.is_file() else {}
-        if name in known and name not in self.index.names():
+        here = name in self.index.names() or name in self.left_out
+        if name in known and not here:
             place = known[name]
             clone = "" if "://" in place else " in a clone of robrep's repository"
             raise UserError(
@@ -51,8 +52,12 @@ class EmbeddedSource(Source):
 
     def _read_index(self) -> Index:
         rows: dict[str, EncoderRow] = {}
-        for part in reversed(self.parts):
-            rows |= {row.card.name: row for row in part.index.encoders}
+        for part in reversed(self.parts):  # of one name the package's counts
+            found = {row.card.name: row for row in part.index.encoders}
+            broken = part.left_out
+            rows = {n: row for n, row in rows.items() if n not in broken} | found
+            left = {n: why for n, why in self._left_out.items() if n not in found}
+            self._left_out = left | broken
         return Index(encoders=[rows[name] for name in sorted(rows)])
 
     def _fetch(self, row: EncoderRow, file: FileRecord) -> Path:

@@ -89,6 +89,26 @@ def test_elsewhere_the_error_says_which_source_has_it(tmp_path: Path) -> None:
         source.find("larg")
 
 
+def test_a_broken_card_of_a_checkout_is_named(tmp_path: Path) -> None:
+    package = _installed(tmp_path)
+    (tmp_path / "pyproject.toml").touch()
+    for seed, name in enumerate(("large-digits", "small-digits", "sound-digits")):
+        add_encoder(tmp_path / "collection", name, seed=seed)
+    for name in ("large-digits", "small-digits"):
+        (tmp_path / "collection" / name / "card.json").write_text("{")
+    source = EmbeddedSource(package)
+    assert names(source) == ["small-digits", "sound-digits"]
+    assert list(source.left_out) == ["large-digits"]  # the package's own comes first
+    with pytest.raises(UserError, match=r"card\.json is not valid JSON"):
+        source.find("large-digits")
+    (package / INDEX).unlink()
+    (package / "small-digits" / "card.json").write_text("{")
+    add_encoder(tmp_path / "collection", "small-digits-2", seed=4)
+    source = EmbeddedSource(package)
+    assert names(source) == ["small-digits-2", "sound-digits"]
+    assert sorted(source.left_out) == ["large-digits", "small-digits"]
+
+
 def test_without_embedded_encoders_there_are_none(tmp_path: Path) -> None:
     assert names(EmbeddedSource(tmp_path / "zoo" / "embedded")) == []
 
