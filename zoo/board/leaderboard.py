@@ -19,10 +19,11 @@ from pydantic import Field
 from zoo.batteries import CUSTOM
 from zoo.board.ranking import Keys, Place, Sample, places
 from zoo.collection.entries import Entry, Published, read_entry
-from zoo.collection.index import EncoderRow, only
+from zoo.collection.index import EncoderRow, leave_out, only
 from zoo.collection.sources import Source
 from zoo.errors import UserError, VerificationError
 from zoo.judgement import MARKED, Judgement, doubts, judge
+from zoo.plain_text import plain_line
 from zoo.records import Card, Proportion, Record
 from zoo.task_version import shown, version_of
 from zoo.threat import ThreatModel
@@ -164,8 +165,8 @@ def _read(source: Source) -> tuple[list[_Candidate], dict[str, str]]:
         for name in row.entries:
             try:
                 entry = read_entry(source, row, name)
-            except (UserError, VerificationError) as error:
-                broken[f"{row.card.name}/{name}"] = str(error)
+            except (UserError, VerificationError, OSError) as error:
+                leave_out(broken, f"{row.card.name}/{name}", error)
                 continue
             sample = Sample.of(entry.result)
             keys = known.setdefault(sample.images, sample.keys)
@@ -184,7 +185,7 @@ def _failures(
         item = Item(row=each.encoder, entry=each.entry.name)
         verdict = audit(source, item, data_dir=data_dir)
         if not verdict.holds:
-            found[each.row.reference] = str(verdict.reason)
+            found[each.row.reference] = plain_line(str(verdict.reason))
     return found
 
 

@@ -27,6 +27,7 @@ from pydantic import (
 from zoo.collection.pieces import described, whole_name
 from zoo.errors import RobrepError, UserError, nearest
 from zoo.files import write_text
+from zoo.plain_text import plain_line
 from zoo.records import Card, Name, Record, Sha256, read_record, validated
 
 T = TypeVar("T")
@@ -240,8 +241,18 @@ def scan(root: Path, left_out: dict[str, str] | None = None) -> Index:
         except (RobrepError, OSError) as error:
             if left_out is None:
                 raise
-            left_out[path.parent.name] = str(error)
+            leave_out(left_out, path.parent.name, error)
     return Index(encoders=rows)
+
+
+def leave_out(left_out: dict[str, str], name: str, error: Exception) -> None:
+    """Notes what cannot be read, and why, as text that every record can hold.
+
+    A folder may be called anything, even what is no Unicode; of two names that look
+    alike then, both reasons are kept.
+    """
+    name, reason = plain_line(name), plain_line(str(error))
+    left_out[name] = "; ".join(filter(None, (left_out.get(name), reason)))
 
 
 def _row_of_its_name(folder: Path) -> EncoderRow:

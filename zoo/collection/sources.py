@@ -11,6 +11,7 @@ from zoo.collection.pieces import whole
 from zoo.collection.serial import goes_back
 from zoo.errors import UserError
 from zoo.files import sha256_file
+from zoo.plain_text import plain_line
 from zoo.records import read_record
 
 
@@ -38,7 +39,10 @@ class Source(ABC):
 
     @property
     def left_out(self) -> dict[str, str]:
-        """Encoders that are there, cannot be read and are not in the index; and why."""
+        """Encoders that are there, cannot be read and are not in the index; and why.
+
+        Names and reasons are plain text (`zoo.plain_text`).
+        """
         _ = self.index
         return self._left_out
 
@@ -58,7 +62,7 @@ class Source(ABC):
         Raises:
             UserError: it cannot be read, or there is none: says the nearest names.
         """
-        if reason := self.left_out.get(name):
+        if reason := self.left_out.get(plain_line(name)):
             raise UserError(reason)
         return self.index.find(name, f"the zoo ({self.uri})")
 

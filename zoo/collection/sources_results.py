@@ -16,7 +16,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from zoo.collection.index import CARD, ENTRIES, ENTRY, EncoderRow, FileRecord, Index
+from zoo.collection.index import (
+    CARD,
+    ENTRIES,
+    ENTRY,
+    EncoderRow,
+    FileRecord,
+    Index,
+    leave_out,
+)
 from zoo.collection.sources import Source, check_file
 from zoo.collection.sources_embedded import EMBEDDED, EmbeddedSource
 from zoo.collection.sources_hub import HubSource
@@ -166,18 +174,16 @@ class ResultsSource(Source):
 
     def _read_index(self) -> Index:
         check_repository(self.root)
-        newest: dict[str, Path] = {}
+        models: dict[str, list[Path]] = {}
         for folder in folders(self.root):
-            before = newest.get(folder.parent.name)
-            if before is None or _dated(folder) >= _dated(before):
-                newest[folder.parent.name] = folder
+            models.setdefault(folder.parent.name, []).append(folder)
         rows = []
-        for name, path in newest.items():
+        for name, revisions in models.items():
             try:
-                part = RevisionSource(path)
+                part = RevisionSource(_newest(revisions))
                 rows.append(_row_of(part, name))
             except (RobrepError, OSError) as error:
-                self._left_out[name] = str(error)
+                leave_out(self._left_out, name, error)
             else:
                 self._parts[name] = part
         return Index(encoders=rows)
@@ -194,6 +200,13 @@ def _row_of(part: RevisionSource, name: str) -> EncoderRow:
     return row
 
 
+def _newest(revisions: list[Path]) -> Path:
+    """By their results; of several as new as each other the last."""
+    if len(revisions) == 1:
+        return revisions[0]
+    return max(reversed(revisions), key=_dated)
+
+
 def _dated(folder: Path) -> datetime:
     """When the newest result of a revision was made; a date to come is none."""
     return max(_dates(folder), default=datetime.min.replace(tzinfo=UTC))
@@ -204,7 +217,7 @@ def _dates(folder: Path) -> Iterator[datetime]:
         try:
             text = read_json(path)["provenance"]["created"]
             found = aware(datetime.fromisoformat(text))
-        except (RobrepError, KeyError, TypeError, ValueError):
+        except (RobrepError, OSError, KeyError, TypeError, ValueError):
             continue  # whoever reads it is told
         if not ahead(found):
             yield found

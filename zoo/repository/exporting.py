@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from zoo.collection.entries import Published, read_entry
-from zoo.collection.index import EncoderRow
+from zoo.collection.index import EncoderRow, leave_out
 from zoo.collection.model_card import EVAL_RESULTS, README, eval_results, readme
 from zoo.collection.sources import Source
-from zoo.errors import UserError, VerificationError, nearest
+from zoo.errors import RobrepError, UserError, VerificationError, nearest
 from zoo.files import write_text
 from zoo.repository import every_eval_ever
 from zoo.schema import as_text
@@ -91,8 +91,8 @@ def _readable(
     for name in row.entries:
         try:
             found.append(read_entry(source, row, name))
-        except (UserError, VerificationError) as error:
-            broken[f"{row.card.name}/{name}"] = str(error)
+        except (RobrepError, OSError) as error:
+            leave_out(broken, f"{row.card.name}/{name}", error)
     return found
 
 

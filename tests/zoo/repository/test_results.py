@@ -365,6 +365,19 @@ def test_a_broken_model_hides_no_other(
     assert board.left_out == source.left_out
 
 
+def test_a_result_that_cannot_be_read_hides_no_other_model(copied: Path) -> None:
+    """Of two revisions, whose dates are read: a folder lies where a file should."""
+    embedded(copied, {"schema_version": 1, "source": "embedded", "size": SIZE})
+    second = copied / NAME / ("f" * 12)
+    shutil.copytree(revision(copied), second)
+    (second / ENTRY / "result.json").unlink()
+    (second / ENTRY / "result.json").mkdir()
+    source = open_source(copied)
+    assert source.index.names() == ["simclr-digits", NAME]
+    board = build(source)  # the other revision, whose result has a date
+    assert f"{NAME}/{ENTRY}" in [row.reference for row in board.rows]
+
+
 def _empty() -> Board:
     return Board(source="", rows=[])
 
