@@ -27,6 +27,7 @@ from zoo.commands.cli import cli
 from zoo.commands.shell import run
 from zoo.encoder import save_encoder
 from zoo.errors import UserError
+from zoo.files import read_json
 from zoo.records import Proportion, write_record
 from zoo.repository.adding import add, start
 from zoo.repository.checking import Change, check
@@ -365,13 +366,21 @@ def test_a_broken_model_hides_no_other(
     assert board.left_out == source.left_out
 
 
-def test_a_result_that_cannot_be_read_hides_no_other_model(copied: Path) -> None:
-    """Of two revisions, whose dates are read: a folder lies where a file should."""
+def test_a_result_that_cannot_be_read_hides_no_other_model(
+    copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two revisions, whose dates are read; the system's refusal is a stand-in, for
+    the superuser gets none."""
     embedded(copied, {"schema_version": 1, "source": "embedded", "size": SIZE})
     second = copied / NAME / ("f" * 12)
     shutil.copytree(revision(copied), second)
-    (second / ENTRY / "result.json").unlink()
-    (second / ENTRY / "result.json").mkdir()
+
+    def read(path: Path) -> object:
+        if path.is_relative_to(second):
+            raise PermissionError(13, "Permission denied", str(path))
+        return read_json(path)
+
+    monkeypatch.setattr("zoo.collection.sources_results.read_json", read)
     source = open_source(copied)
     assert source.index.names() == ["simclr-digits", NAME]
     board = build(source)  # the other revision, whose result has a date
