@@ -79,6 +79,7 @@ def judge(claim: SuiteClaim) -> Verdict:
     if min(len(a), len(b)) > 1:
         t = welch(*(_means(side, claim.what) for side in (a, b)))
         low, high = min(low, t[0]), max(high, t[1])
+    tasks = "1 task" if len(a[0]) == 1 else f"{len(a[0])} tasks"
     images = sum({one.images: len(one.clean) for one in a[0].values()}.values())
     return Verdict(
         difference=100 * found.value,
@@ -180,7 +181,9 @@ CLAIMS = (
     *_pair(FASHION, SPECTRAL, POOLED, own="clothing-10%", margin=3),
     *_pair(FASHION, HUNDRED, LABELS, own="clothing-10%", margin=3),
     *_pair(FASHION, HUNDRED, POOLED, own="clothing-10%", margin=3),
-    *_pair(FASHION, SPECTRAL, LABELS, own="clothing-10%", margin=3, probe="slf-r"),
+    *_pair(
+        FASHION, SPECTRAL[:2], LABELS[:2], own="clothing-10%", margin=3, probe="slf-r"
+    ),
     *_pair(PHOTOS, PHOTOS_SPECTRAL, PHOTOS_LABELS, own="objects-10%", margin=5),
     SuiteClaim(suite=FASHION, a=LABELS, b=POOLED),
     SuiteClaim(suite=FASHION, a=SPECTRAL, b=HUNDRED),
