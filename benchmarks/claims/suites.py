@@ -86,7 +86,7 @@ def judge(claim: SuiteClaim) -> Verdict:
         low=low,
         high=high,
         p_value=None,
-        units=f"{len(a)} and {len(b)} seeds, {len(a[0])} tasks, {images} images",
+        units=f"{len(a)} and {len(b)} seeds, {tasks}, {images} images",
         holds=low > -claim.margin,
     )
 
