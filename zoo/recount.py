@@ -218,6 +218,9 @@ def status(flag: Flag) -> Status | None:
 
 def check_health(result: Result, report: HealthReport) -> None:
     """Each status follows from its numbers; examples are evaluated images."""
+    curve = result.measurements.eps_curve
+    most = curve.points[0].robust.n if curve and curve.points else result.dataset.n
+    enough("health checks", report.n, min(most, fewest(result).health), most)
     if reason := health_checks.fault(report):
         raise VerificationError(reason)
     known = set(result.examples.index)
@@ -227,9 +230,6 @@ def check_health(result: Result, report: HealthReport) -> None:
             f"{flag.check} names images that were not evaluated",
             known.issuperset(flag.examples),
         )
-    curve = result.measurements.eps_curve
-    most = curve.points[0].robust.n if curve and curve.points else result.dataset.n
-    enough("health checks", report.n, min(most, fewest(result).health), most)
 
 
 def check_eps_curve(

@@ -19,7 +19,7 @@ from zoo.plain_text import plain
 
 if TYPE_CHECKING:
     from robrep_eval.commands.display import LiveProgress
-    from robrep_eval.run.plan import Request
+    from robrep_eval.run.request import Request
     from robrep_eval.run.suite import Suite
     from robrep_eval.run.summary import Summary
     from zoo.records import Result

@@ -28,8 +28,8 @@ from robrep_eval.probes.rows import Rows
 from robrep_eval.probes.team import ALONE, Team
 from zoo.classifier import Classifier
 from zoo.datasets.base import Dataset
-from zoo.datasets.checks import check_same_classes
 from zoo.datasets.names import shaped_name
+from zoo.datasets.same_classes import check_same_classes
 from zoo.encoder import Encoder
 from zoo.errors import UserError, nearest
 from zoo.label_budget import LabelBudget

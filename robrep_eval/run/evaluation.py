@@ -27,8 +27,9 @@ from robrep_eval.run.bar import bar
 from robrep_eval.run.engine import Progress, Run, run_battery
 from robrep_eval.run.images import training_images
 from robrep_eval.run.options import Options, own_data, request_options
-from robrep_eval.run.plan import Plan, Request, prepare
+from robrep_eval.run.plan import Plan, prepare
 from robrep_eval.run.record import record
+from robrep_eval.run.request import Request
 from robrep_eval.run.run_folder import ANOTHER, RunFolder, overwrite
 from robrep_eval.run.shards import Shards
 from robrep_eval.run.surrogates import with_surrogates

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from robrep_eval.attacks.battery import Battery
+from robrep_eval.run.request import Request
 from robrep_eval.run.surrogates import references
 from zoo import datasets
 from zoo.collection.references import Loaded, images_of, training_of
 from zoo.datasets.base import Dataset
 from zoo.datasets.names import PLACES, parts, recorded_name, split_name
 from zoo.errors import UserError
-
-if TYPE_CHECKING:
-    from robrep_eval.run.plan import Request
 
 
 def training_images(request: Request, data: Dataset) -> Dataset:

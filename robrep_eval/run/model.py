@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING
 
 from torch import nn
 
 from robrep_eval.probes.linear import ProbeSettings
+from robrep_eval.run.request import Request
 from zoo.classifier import Classifier, check_logits
 from zoo.classifier_file import AT_HAND
 from zoo.collection.references import Loaded, LoadOptions, check_unused, load
@@ -15,9 +15,6 @@ from zoo.datasets.base import Dataset
 from zoo.encoder import Encoder
 from zoo.errors import UserError
 from zoo.own_module import class_name, wrap
-
-if TYPE_CHECKING:
-    from robrep_eval.run.plan import Request
 
 
 def load_model(request: Request, data: Dataset) -> Loaded:

@@ -11,7 +11,8 @@ from typing import Any
 
 from torch import nn
 
-from robrep_eval.run.plan import Request, model_word, safe_name
+from robrep_eval.run.plan import model_word, safe_name
+from robrep_eval.run.request import Request
 from robrep_eval.run.summary import SUFFIXES
 from zoo.datasets.base import Dataset
 from zoo.datasets.names import recorded_name

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
 
 from torch import nn
 
 from robrep_eval.attacks.battery import Battery, build
-from robrep_eval.measures.base import Measurement
 from robrep_eval.measures.measure import check as check_measurements
-from robrep_eval.measures.registry import ROWS, usual
+from robrep_eval.measures.registry import ROWS
 from robrep_eval.probes.few_labels import few_labels
-from robrep_eval.probes.linear import ProbeSettings, check_shape
-from robrep_eval.run.chunk import BatterySettings
+from robrep_eval.probes.linear import check_shape
 from robrep_eval.run.fits import Fits
 from robrep_eval.run.identity import Identity, identify
 from robrep_eval.run.images import (
@@ -26,72 +23,18 @@ from robrep_eval.run.images import (
 )
 from robrep_eval.run.model import check_ready_made, load_model
 from robrep_eval.run.pixel_scale import scale_note
+from robrep_eval.run.request import Request
 from robrep_eval.run.run_folder import check_overwrite
 from robrep_eval.run.surrogates import check_surrogates
 from zoo import datasets
 from zoo.collection.references import Loaded, check, weights_file
 from zoo.datasets.base import Dataset
-from zoo.datasets.checks import check_same_classes
 from zoo.datasets.names import split_name
+from zoo.datasets.same_classes import check_same_classes
 from zoo.encoder import Encoder
 from zoo.errors import UserError
 from zoo.processes import leading
 from zoo.threat import Norm, ThreatModel, parse_eps, parse_norm
-
-
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """What to evaluate; every field has the default that the command has."""
-
-    model: str | nn.Module
-    """A reference, or a module at hand."""
-    dataset: str | Dataset | None = None
-    """By default the dataset that the encoder was trained on. A `Dataset` of your own
-    needs `train` as well unless the model is a ready-made classifier."""
-    dataset_name: str | None = None
-    """In records, for imagefolder:PATH; by default the last part of PATH."""
-    train: Dataset | None = None
-    kind: str | None = None
-    """Of a module at hand or a checkpoint: "features" or "logits"."""
-    norm: str = "Linf"
-    eps: float | str | None = None
-    """By default the encoder's own threat model, else the dataset's usual radius."""
-    attacks: str = "standard"
-    engine: str = "robrep"
-    """ "reference" runs pyautoattack instead of robrep's own engine."""
-    randomness: str = "per-example"
-    """ "official-rng" replays the reference's draws on robrep's engine."""
-    limit: int | None = None
-    """First n test images; all by default."""
-    stratified: bool = False
-    """Those n: as many of each class, instead."""
-    settings: BatterySettings = field(default_factory=BatterySettings)
-    probe: ProbeSettings = field(default_factory=ProbeSettings)
-    measure: tuple[Measurement[Any], ...] = field(default_factory=usual)
-    """Beside the attacks; by default health checks, eps curve and estimated bound."""
-    data_dir: Path | None = None
-    workers: int = 0
-    """Processes that decode images; 0: none but the one that computes."""
-    skip_broken: int = 0
-    """Images of each split that may be left out because they cannot be read."""
-    features: Path | None = None
-    """Folder that features are kept in, for other runs too."""
-    arch: str | None = None
-    arch_options: tuple[tuple[str, object], ...] = ()
-    prefix: str | None = None
-    """Before the names of the network's weights in a checkpoint; found by default."""
-    mean: tuple[float, ...] | None = None
-    """Of a module at hand or a checkpoint; None: not said, nothing is subtracted."""
-    std: tuple[float, ...] | None = None
-    output: Path | Literal["auto"] | None = None
-    """Run folder; "auto" derives one from the request, None keeps nothing but the
-    returned result."""
-    overwrite: bool = False
-    wait: bool = False
-    """For another process that uses the run folder; otherwise that is an error."""
-    report: bool = False
-    """Also writes report.html into the run folder."""
-    command: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,15 +1,20 @@
-"""From command-line words to a `Request`."""
+"""What an evaluation is asked for, and how words of the command become that."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
 
-from robrep_eval.measures.registry import read_options
+from torch import nn
+
+from robrep_eval.measures.base import Measurement
+from robrep_eval.measures.registry import read_options, usual
 from robrep_eval.probes.linear import PENALTIES, ProbeSettings
 from robrep_eval.run.chunk import BatterySettings
-from robrep_eval.run.plan import Request
 from zoo import yaml_text
+from zoo.datasets.base import Dataset
 from zoo.datasets.workers import check_workers
 from zoo.device import check_device
 from zoo.errors import UserError, nearest
@@ -23,6 +28,61 @@ NORMALIZATIONS = {
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What to evaluate; every field has the default that the command has."""
+
+    model: str | nn.Module
+    """A reference, or a module at hand."""
+    dataset: str | Dataset | None = None
+    """By default the dataset that the encoder was trained on. A `Dataset` of your own
+    needs `train` as well unless the model is a ready-made classifier."""
+    dataset_name: str | None = None
+    """In records, for imagefolder:PATH; by default the last part of PATH."""
+    train: Dataset | None = None
+    kind: str | None = None
+    """Of a module at hand or a checkpoint: "features" or "logits"."""
+    norm: str = "Linf"
+    eps: float | str | None = None
+    """By default the encoder's own threat model, else the dataset's usual radius."""
+    attacks: str = "standard"
+    engine: str = "robrep"
+    """ "reference" runs pyautoattack instead of robrep's own engine."""
+    randomness: str = "per-example"
+    """ "official-rng" replays the reference's draws on robrep's engine."""
+    limit: int | None = None
+    """First n test images; all by default."""
+    stratified: bool = False
+    """Those n: as many of each class, instead."""
+    settings: BatterySettings = field(default_factory=BatterySettings)
+    probe: ProbeSettings = field(default_factory=ProbeSettings)
+    measure: tuple[Measurement[Any], ...] = field(default_factory=usual)
+    """Beside the attacks; by default health checks, eps curve and estimated bound."""
+    data_dir: Path | None = None
+    workers: int = 0
+    """Processes that decode images; 0: none but the one that computes."""
+    skip_broken: int = 0
+    """Images of each split that may be left out because they cannot be read."""
+    features: Path | None = None
+    """Folder that features are kept in, for other runs too."""
+    arch: str | None = None
+    arch_options: tuple[tuple[str, object], ...] = ()
+    prefix: str | None = None
+    """Before the names of the network's weights in a checkpoint; found by default."""
+    mean: tuple[float, ...] | None = None
+    """Of a module at hand or a checkpoint; None: not said, nothing is subtracted."""
+    std: tuple[float, ...] | None = None
+    output: Path | Literal["auto"] | None = None
+    """Run folder; "auto" derives one from the request, None keeps nothing but the
+    returned result."""
+    overwrite: bool = False
+    wait: bool = False
+    """For another process that uses the run folder; otherwise that is an error."""
+    report: bool = False
+    """Also writes report.html into the run folder."""
+    command: tuple[str, ...] = ()
 
 
 def read_request(options: dict[str, Any], command: Sequence[str]) -> Request:

@@ -22,8 +22,8 @@ from robrep_eval.run.evaluation import Callbacks, run_plan, showing
 from robrep_eval.run.fits import Fits
 from robrep_eval.run.options import SharedOptions, named, own_data, request_options
 from robrep_eval.run.places import AXES, asked_for, placed, table_files
-from robrep_eval.run.plan import Request, check_request, prepare
-from robrep_eval.run.request import read_request
+from robrep_eval.run.plan import check_request, prepare
+from robrep_eval.run.request import Request, read_request
 from robrep_eval.run.run_folder import ANOTHER
 from robrep_eval.run.summary import Failure, Summary, SummaryRow, check_place
 from zoo.datasets.names import OWN, recorded_name, split_name

@@ -16,8 +16,8 @@ from pydantic import BeforeValidator, Field, model_validator
 from torch import nn
 
 from robrep_eval.run.places import words_for
-from robrep_eval.run.plan import Request, model_word, safe_name
-from robrep_eval.run.request import read_request
+from robrep_eval.run.plan import model_word, safe_name
+from robrep_eval.run.request import Request, read_request
 from robrep_eval.suites import FOLDER, names
 from zoo import datasets, yaml_text
 from zoo.errors import UserError, nearest

@@ -11,7 +11,8 @@ from torch import nn
 from robrep_eval.run.engine import Progress
 from robrep_eval.run.evaluation import Callbacks, showing
 from robrep_eval.run.options import SharedOptions, request_options
-from robrep_eval.run.plan import Request, check_request
+from robrep_eval.run.plan import check_request
+from robrep_eval.run.request import Request
 from robrep_eval.run.several import check_distinct, listed, run_each
 from robrep_eval.run.suite import (
     Suite,

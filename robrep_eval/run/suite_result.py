@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from robrep_eval.run.plan import Request
+from robrep_eval.run.request import Request
 from robrep_eval.run.suite import Suite
 from robrep_eval.run.suite_totals import KINDS, Beside, Total, beside_first, totals
 from robrep_eval.run.summary import Failure, SummaryRow, counted

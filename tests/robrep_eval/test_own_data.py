@@ -17,7 +17,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import zoo
 from robrep_eval import evaluate, fit_probe
-from robrep_eval.run.plan import Request, prepare
+from robrep_eval.run.plan import prepare
+from robrep_eval.run.request import Request
 from zoo import UserError
 from zoo.encoder import Encoder, EncoderSpec, save_encoder
 

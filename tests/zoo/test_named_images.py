@@ -12,7 +12,7 @@ from forging import reseal
 from test_photo_sets import parquet
 
 from robrep_eval.run import plan
-from robrep_eval.run.plan import Request
+from robrep_eval.run.request import Request
 from zoo import datasets
 from zoo.collection import sources_embedded
 from zoo.collection.audit import audit

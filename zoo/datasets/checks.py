@@ -1,17 +1,14 @@
-"""What pixels, labels and classes may be; anything else is refused, never mended."""
+"""What pixels and labels may be; anything else is refused, never mended."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
 from zoo.errors import UserError
-
-if TYPE_CHECKING:
-    from zoo.datasets.base import Dataset
 
 
 def check_pixels(x: Tensor) -> None:
@@ -75,21 +72,3 @@ def _flattened(shape: tuple[int, ...], classes: int) -> str:
     if len(shape) == 2 and shape[1] == classes:
         return "if the rows are one-hot, pass y.argmax(1)"
     return "give each image the number of its class"
-
-
-def check_same_classes(train: Dataset, test: Dataset) -> None:
-    """Raises `UserError` unless a label means the same class in both."""
-    for data in (train, test):
-        data.check_labelled()
-    if train.classes == test.classes:
-        return
-    pairs = zip(train.classes, test.classes, strict=False)
-    differs = [
-        f"class {i} is '{a}' and '{b}'" for i, (a, b) in enumerate(pairs) if a != b
-    ]
-    counts = f"they have {len(train.classes)} and {len(test.classes)} classes"
-    raise UserError(
-        f"the classes of {train.name}/{train.split} and {test.name}/{test.split} "
-        f"differ: {differs[0] if differs else counts}; give both the same classes, in "
-        "one order"
-    )

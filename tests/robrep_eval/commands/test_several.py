@@ -19,7 +19,8 @@ import torch
 from robrep_eval import evaluate, evaluate_all
 from robrep_eval.commands.cli import main
 from robrep_eval.run.places import placed, words_for
-from robrep_eval.run.plan import Request, safe_name
+from robrep_eval.run.plan import safe_name
+from robrep_eval.run.request import Request
 from robrep_eval.run.several import split_values
 from robrep_eval.run.summary import Summary, SummaryRow
 from zoo.encoder import Encoder, EncoderSpec, save_encoder

@@ -20,7 +20,8 @@ from robrep_eval.measures.corruptions import (
     measure_corruptions,
 )
 from robrep_eval.randomness import seeded
-from robrep_eval.run.plan import Request, prepare
+from robrep_eval.run.plan import prepare
+from robrep_eval.run.request import Request
 from zoo.classifier import Classifier
 from zoo.datasets.base import Dataset, from_array
 from zoo.errors import UserError

@@ -10,7 +10,8 @@ import pytest
 from robrep_eval.attacks.battery import build
 from robrep_eval.attacks.registry import known
 from robrep_eval.run.estimate import Estimate, estimate, most_steps
-from robrep_eval.run.plan import Request, prepare
+from robrep_eval.run.plan import prepare
+from robrep_eval.run.request import Request
 from zoo.classifier import Classifier
 from zoo.datasets.base import Dataset
 from zoo.encoder import Encoder

@@ -15,7 +15,8 @@ from robrep_eval import evaluate
 from robrep_eval.probes.linear import ProbeSettings
 from robrep_eval.run.chunk import BatterySettings
 from robrep_eval.run.identity import differences
-from robrep_eval.run.plan import Request, prepare
+from robrep_eval.run.plan import prepare
+from robrep_eval.run.request import Request
 from zoo import datasets
 from zoo.classifier import Classifier
 from zoo.datasets.base import from_tensors

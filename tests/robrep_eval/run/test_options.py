@@ -14,7 +14,7 @@ from robrep_eval.measures.health.measurement import HealthChecks
 from robrep_eval.probes.linear import ProbeSettings
 from robrep_eval.run.chunk import BatterySettings
 from robrep_eval.run.options import Options, request_options
-from robrep_eval.run.plan import Request
+from robrep_eval.run.request import Request
 from zoo.errors import UserError
 
 

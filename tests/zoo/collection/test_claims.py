@@ -468,7 +468,7 @@ JOINT_FORGERIES: dict[str, tuple[Callable[[Content], None], str]] = {
     "a check that is left out": (_less, "lack deterministic"),
     "no adversarial loss": (_no_loss, "a loss below log 2"),
     "few images checked": (_measured("health", n=5), "health checks: made on 5"),
-    "few images checked and drawn": (_few_checked, "made on 5 images"),
+    "few images checked and drawn": (_few_checked, "the limit of finds_planted"),
     "averages of no list": (_measured("bound", b1=0.1), "bound.b1"),
     "top 1 above top 5": (
         _measured("label_free", nearest_top1=0.9, nearest_top5=0.8),
