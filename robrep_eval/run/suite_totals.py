@@ -129,7 +129,9 @@ def answers_of(*sides: Sequence[Tasks]) -> list[list[dict[str, Answers]]]:
 def _settings(arch: str, training: Training) -> str:
     """What models must share to be seeds of one method: all but the seed and name."""
     recipe = {k: v for k, v in training.recipe.items() if k not in ("seed", "name")}
-    return json.dumps([arch, recipe], sort_keys=True, default=str)
+    said = (training.method, training.dataset, training.labels, training.epochs)
+    parts = [arch, *said, str(training.threat), recipe]
+    return json.dumps(parts, sort_keys=True, default=str)
 
 
 def _total(method: Method) -> Total:
