@@ -18,7 +18,6 @@ from benchmarks.claims.entries import (
     Claim,
     judge,
     judged,
-    over_seeds,
 )
 from robrep_eval.run.suite import load_suite
 from zoo.collection.entries import Published, read_entry
@@ -85,7 +84,7 @@ def test_the_results_say_what_the_command_prints(kind: str) -> None:
 
 
 def test_every_method_of_others_is_among_those_behind() -> None:
-    said = {claim.b[0] for claim in claims.OTHERS_BEHIND}
+    said = {claim.b for claim in claims.OTHERS_BEHIND}
     there = {
         each.row.card.name
         for each in entries()
@@ -185,7 +184,7 @@ def test_one_seed_each_is_the_paired_test() -> None:
     for what, read in (("robust", robust), ("clean", correct)):
         left, right = (np.asarray(read(found[name].examples)) for name in (a, b))
         only_a, only_b = int((left & ~right).sum()), int((right & ~left).sum())
-        verdict = judge(Claim(a=(a,), b=(b,), what=what))  # type: ignore[arg-type]
+        verdict = judge(Claim(a=a, b=b, what=what))  # type: ignore[arg-type]
         assert verdict.difference == pytest.approx(100 * (left.mean() - right.mean()))
         low, high = paired_interval(
             int((left & right).sum()), only_b, only_a, int((~left & ~right).sum())
@@ -195,34 +194,18 @@ def test_one_seed_each_is_the_paired_test() -> None:
             binomtest(only_a, only_a + only_b).pvalue
         )
         for margin in (0.0, 1.0, 2.0, 3.0, 5.0):
-            said = Claim(a=(a,), b=(b,), what=what, margin=margin)  # type: ignore[arg-type]
+            said = Claim(a=a, b=b, what=what, margin=margin)  # type: ignore[arg-type]
             assert judge(said).holds == (100 * low > -margin)
-
-
-def test_over_seeds_both_seeds_and_images_count() -> None:
-    draws = np.random.default_rng(0)
-    p = np.array([0.7, 0.6, 0.8])
-    a = draws.random((3, 400)) < p[:, None]
-    b = draws.random((3, 400)) < 0.5
-    found, low, high = over_seeds(a, b)
-    assert found == pytest.approx(a.mean() - b.mean())
-    # Variance of a mean of seeds and of a mean of images, which add up here.
-    of_seeds = sum(side.mean(axis=1).var() / len(side) for side in (a, b))
-    of_images = (a.mean(axis=0) - b.mean(axis=0)).var() / 400
-    width = 2 * 1.96 * np.sqrt(of_seeds + of_images)
-    assert high - low == pytest.approx(width, rel=0.25)
-    same, low, high = over_seeds(a[:1].repeat(3, axis=0), a[:1].repeat(2, axis=0))
-    assert (same, low, high) == (0, 0, 0)
 
 
 def test_protocols_are_never_mixed() -> None:
     source = open_source("embedded")
     one = read_entry(source, source.find("tarrl-digits"), "digits-linf-0.1-slf").result
     other = one.model_copy(update={"task": TaskVersion(dataset=1, probe=2)})
-    assert judged([one], [one], "robust", 1.0).holds
-    assert not judged([one], [one], "robust", 0.0).holds
+    assert judged(one, one, "robust", 1.0).holds
+    assert not judged(one, one, "robust", 0.0).holds
     with pytest.raises(ValueError, match=r"version 1/1 and .* version 1/2"):
-        judged([one], [other], "robust", 0.0)
+        judged(one, other, "robust", 0.0)
 
 
 def test_claims_are_said_once() -> None:

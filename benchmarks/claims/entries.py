@@ -1,19 +1,14 @@
 """Claims of one encoder against another on one task: entries of SLF, version 1.
 
-A claim compares what was published: examples that both sides answered, paired. Where a
-side is one encoder the units are images, and what follows is said of these encoders
-alone; where it is several seeds of one method, the units are seeds, with images nested
-in them, by the bootstrap of both.
+A claim compares what was published: examples that both encoders answered, paired. Units
+are images, and what follows is said of these encoders alone, not of methods.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-
-import numpy as np
-import numpy.typing as npt
 
 from benchmarks.claims.verdict import Verdict, What, sentence
 from robrep_eval.compare import compare
@@ -21,24 +16,21 @@ from zoo.collection.entries import read_entry
 from zoo.collection.opening import open_source
 from zoo.records import Result
 from zoo.task_version import version_of
-from zoo.verdicts import Column, correct, robust
 
-DRAWS = 4000
 ENTRIES = {
     "digits": "digits-linf-0.1",
     "fashion-mnist": "fashion-mnist-linf-0.1",
     "cifar10-jpeg": "cifar10-jpeg-linf8",
 }
-Side = tuple[str, ...]
-"""Encoders, as NAME or NAME:PROTOCOL (slf by default): seeds of one method."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
     """A sentence and what it stands on."""
 
-    a: Side
-    b: Side
+    a: str
+    """An encoder, as NAME or NAME:PROTOCOL (slf by default)."""
+    b: str
     what: What = "robust"
     margin: float = 0.0
     """Points that A may be behind; 0: A is ahead."""
@@ -49,84 +41,35 @@ class Claim:
         return sentence(_shown(self.a), _shown(self.b), self.what, self.margin)
 
 
-def _shown(side: Side) -> str:
-    first = side[0].replace(":", ", ")
-    return first + (f" ({len(side)} seeds)" if len(side) > 1 else "")
+def _shown(side: str) -> str:
+    return side.replace(":", ", ")
 
 
 def judge(claim: Claim) -> Verdict:
     """Tests a claim on the published records.
 
     Raises:
-        ValueError: the two sides were measured by different protocols, versions,
-            batteries or images, and no claim may compare those.
+        ValueError: the two were measured by different protocols, versions, batteries
+            or images, and no claim may compare those.
     """
-    return judged(
-        [_result(name) for name in claim.a],
-        [_result(name) for name in claim.b],
-        claim.what,
-        claim.margin,
-    )
+    return judged(_result(claim.a), _result(claim.b), claim.what, claim.margin)
 
 
-def judged(
-    a: Sequence[Result],
-    b: Sequence[Result],
-    what: What,
-    margin: float,
-) -> Verdict:
-    """The same of any results; arguments as in `Claim`."""
-    kinds = {_kind(result) for result in (*a, *b)}
+def judged(a: Result, b: Result, what: What, margin: float) -> Verdict:
+    """The same of any two results; arguments as in `Claim`."""
+    kinds = {_kind(a), _kind(b)}
     if len(kinds) > 1:
         raise ValueError(f"not to be compared: {' and '.join(sorted(kinds))}")
-    p_value = None
-    if len(a) == len(b) == 1:
-        comparison = compare(b[0], a[0])
-        row = next(row for row in comparison.rows if row.name == what)
-        found, low, high = row.difference, row.low, row.high
-        p_value, units = row.p_value, f"{comparison.shared} images"
-    else:
-        found, low, high = over_seeds(_columns(a, what), _columns(b, what))
-        units = f"{len(a)} and {len(b)} seeds"
+    comparison = compare(b, a)
+    row = next(row for row in comparison.rows if row.name == what)
     return Verdict(
-        difference=100 * found,
-        low=100 * low,
-        high=100 * high,
-        p_value=p_value,
-        units=units,
-        holds=100 * low > -margin,
+        difference=100 * row.difference,
+        low=100 * row.low,
+        high=100 * row.high,
+        p_value=row.p_value,
+        units=f"{comparison.shared} images",
+        holds=100 * row.low > -margin,
     )
-
-
-def over_seeds(
-    a: npt.NDArray[np.bool_], b: npt.NDArray[np.bool_], seed: int = 0
-) -> tuple[float, float, float]:
-    """Difference of means and its 95% interval, seeds and images drawn again.
-
-    Args:
-        a: (seeds, images), the same images in both.
-        b: The same of the other method, of as many seeds or others.
-        seed: Of the draws.
-    """
-    draws = np.random.default_rng(seed)
-    found = np.empty(DRAWS)
-    for at in range(DRAWS):
-        images = draws.integers(0, a.shape[1], a.shape[1])
-        means = [
-            side[draws.integers(0, len(side), len(side))][:, images].mean()
-            for side in (a, b)
-        ]
-        found[at] = means[0] - means[1]
-    low, high = np.percentile(found, [2.5, 97.5])
-    return float(a.mean() - b.mean()), float(low), float(high)
-
-
-def _columns(results: Sequence[Result], what: str) -> npt.NDArray[np.bool_]:
-    read = robust if what == "robust" else correct
-    if len({tuple(result.examples.index) for result in results}) > 1:
-        raise ValueError("the seeds answered different images")
-    columns: list[Column] = [read(result.examples) for result in results]
-    return np.stack(columns)
 
 
 def _kind(result: Result) -> str:
@@ -155,7 +98,7 @@ def _claims(
     a: str, *others: str, what: What = "robust", margin: float = 0
 ) -> Iterator[Claim]:
     for other in others:
-        yield Claim(a=(a,), b=(other,), what=what, margin=margin)
+        yield Claim(a=a, b=other, what=what, margin=margin)
 
 
 TARRL, SPECTRAL = "tarrl-b64-digits", "spectral-fashion-mnist"

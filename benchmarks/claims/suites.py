@@ -133,7 +133,7 @@ def _asked(result: Result, suite: Suite) -> tuple[object, ...] | None:
     if (result.battery, result.threat.norm) != (BATTERY, suite.norm):
         return None
     few = [most for name, most in FEWER.items() if result.dataset.name.startswith(name)]
-    if result.dataset.n != min(suite.images, *few, suite.images):
+    if result.dataset.n != min([suite.images, *few]):
         return None
     return (result.dataset.name, result.threat.eps, probe.labels, probe.protocol)
 

@@ -132,6 +132,20 @@ def test_a_difference_is_paired() -> None:
     assert (same.low, same.high) == (0, 0)
 
 
+def test_a_difference_counts_both_seeds_and_images() -> None:
+    draws = np.random.default_rng(0)
+    p = np.array([0.7, 0.6, 0.8])
+    a, b = draws.random((3, 400)) < p[:, None], draws.random((3, 400)) < 0.5
+    left, right = ([{"one": answers(held)} for held in side] for side in (a, b))
+    found = difference(left, right, "robust")
+    assert found.value == pytest.approx(a.mean() - b.mean())
+    # Variance of a mean of seeds and of a mean of images, which add up here.
+    of_seeds = sum(side.mean(axis=1).var() / len(side) for side in (a, b))
+    of_images = (a.mean(axis=0) - b.mean(axis=0)).var() / 400
+    width = 2 * 1.96 * np.sqrt(of_seeds + of_images)
+    assert found.high - found.low == pytest.approx(width, rel=0.25)
+
+
 def test_a_difference_of_methods_draws_their_seeds_apart() -> None:
     low, high = ({"one": answers(drawn(share, 400))} for share in (0.5, 0.8))
     found = difference([low, high], [low, high], "robust")
