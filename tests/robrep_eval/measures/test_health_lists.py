@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from scipy.stats import binomtest
 
 from robrep_eval import evaluate
 from zoo import health_checks
@@ -77,3 +78,17 @@ def test_the_limit_of_planted_ones_is_that_of_the_reports_images(
     ]
     reason = health_checks.fault(report.model_copy(update={"flags": flags}))
     assert (reason is None) == holds
+
+
+@pytest.mark.parametrize("total", [1, 16, 23, 64, 256])
+@pytest.mark.parametrize("rate", [0.05, 0.1, 0.5])
+def test_the_limit_is_the_last_count_whose_exact_interval_reaches_the_rate(
+    total: int, rate: float
+) -> None:
+    count = round(health_checks.limit_of(total, rate) * total)
+    lows = [
+        binomtest(k, total).proportion_ci(0.95, method="exact").low
+        for k in range(total + 1)
+    ]
+    assert count == max(k for k, low in enumerate(lows) if low <= rate)
+    assert health_checks.limit_of(total, rate) == count / total

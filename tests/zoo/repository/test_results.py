@@ -1,4 +1,7 @@
-"""A repository of results: laid out, checked, and what a change adds."""
+"""A repository of results: laid out, checked, and what a change adds.
+
+One file in spite of its length: nearly all tests change the same small repository.
+"""
 
 from __future__ import annotations
 
