@@ -22,7 +22,8 @@ def seconds_per_step(session: Session) -> float:
     """Measured on the first batch, forward and backward; nothing of it remains.
 
     On a slow machine a step of 8 images is measured and scaled, which on a GPU says too
-    much, and on a CPU about the same.
+    much, and on a CPU about the same. A compiled network is compiled anew for another
+    number of images, so there it is a whole batch at once.
     """
     method, batch = session.method, session.recipe.batch
     saved = {key: value.clone() for key, value in method.state_dict().items()}
@@ -31,7 +32,11 @@ def seconds_per_step(session: Session) -> float:
     try:
         method.train()
         with torch.random.fork_rng():
-            few = Rows(*(values[:FEW] for values in rows))
+            if session.recipe.compile:
+                few = rows
+                _timed(session, few)  # compiles; some graphs are made in the next step
+            else:
+                few = Rows(*(values[:FEW] for values in rows))
             _timed(session, few)  # the first of all warms up
             seconds = _timed(session, few) * batch / len(few.x)
             if len(few.x) < batch and seconds < LONG:
