@@ -11,12 +11,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
+from typing import Literal
 
 import numpy as np
 from scipy.stats import ttest_ind
 
 from benchmarks.claims.verdict import Verdict, What, sentence
-from robrep_eval.run.suite import Suite, load_suite
+from robrep_eval.run.suite import Suite, Task, load_suite
 from robrep_eval.run.suite_figures import Answers, difference
 from robrep_eval.run.suite_totals import answers_of
 from zoo.collection.entries import read_entry
@@ -29,6 +30,8 @@ BATTERY = "fast"
 FEWER = {"digits": 360}
 """Test images of datasets that have fewer than a suite asks for."""
 SHOWN = {"slf": "SLF", "slf-r": "SLF-R"}
+Images = Literal["all", "own", "other"]
+"""Tasks of all images, of those of the pretraining's dataset, or of other datasets'."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,13 +48,22 @@ class SuiteClaim:
     """Points that A may be behind; 0: A is ahead."""
     tasks: tuple[str, ...] = ()
     """Some of the suite's; all by default."""
+    images: Images = "all"
 
     @property
     def text(self) -> str:
         """ "suite S, SLF: A is ahead of B under attack"."""
         said = sentence(self.a[0], self.b[0], self.what, self.margin)
-        on = ", ".join((self.suite, *self.tasks, SHOWN[self.probe]))
+        images = () if self.images == "all" else (f"{self.images} images",)
+        on = ", ".join((self.suite, *images, *self.tasks, SHOWN[self.probe]))
         return f"{on}: {said}"
+
+    def concerns(self, task: Task, suite: Suite) -> bool:
+        """Whether a task of the suite counts."""
+        if self.tasks and task.name not in self.tasks:
+            return False
+        own = task.dataset.split("+")[0] == suite.pretraining
+        return self.images == "all" or own == (self.images == "own")
 
 
 def judge(claim: SuiteClaim) -> Verdict:
@@ -62,12 +74,13 @@ def judge(claim: SuiteClaim) -> Verdict:
             were made with different batteries or on different images.
     """
     suite = load_suite(claim.suite)
+    asked = {task.name for task in suite.tasks if claim.concerns(task, suite)}
     sides = [
         [
             {
                 name: result
                 for name, result in results(encoder, suite, claim.probe).items()
-                if not claim.tasks or name in claim.tasks
+                if name in asked
             }
             for encoder in side
         ]
@@ -176,6 +189,17 @@ def _pair(
     yield say(tasks=(own,), margin=margin)
 
 
+def _parts(
+    suite: str, a: tuple[str, ...], b: tuple[str, ...], probe: str = "slf"
+) -> Iterator[SuiteClaim]:
+    """A ahead on images of other datasets, B on those that both were trained on."""
+    yield SuiteClaim(suite=suite, a=a, b=b, probe=probe, images="other")
+    yield SuiteClaim(
+        suite=suite, a=a, b=b, probe=probe, images="other", what="clean", margin=1
+    )
+    yield SuiteClaim(suite=suite, a=b, b=a, probe=probe, images="own")
+
+
 CLAIMS = (
     *_pair(FASHION, SPECTRAL, LABELS, own="clothing-10%", margin=3),
     *_pair(FASHION, SPECTRAL, POOLED, own="clothing-10%", margin=3),
@@ -187,9 +211,13 @@ CLAIMS = (
     *_pair(PHOTOS, PHOTOS_SPECTRAL, PHOTOS_LABELS, own="objects-10%", margin=5),
     SuiteClaim(suite=FASHION, a=LABELS, b=POOLED),
     SuiteClaim(suite=FASHION, a=SPECTRAL, b=HUNDRED),
+    *_parts(FASHION, SPECTRAL, LABELS),
+    *_parts(FASHION, HUNDRED, LABELS),
+    *_parts(FASHION, SPECTRAL[:2], LABELS[:2], probe="slf-r"),
 )
 """The aims: ahead of PGD-AT in the mean at no less clean accuracy; near it on the
-labels that it was trained with."""
+labels that it was trained with. Then, asked after the tables had been read: other
+images than those of the pretraining, and its own."""
 
 
 def rows() -> list[list[str]]:

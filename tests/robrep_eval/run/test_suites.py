@@ -47,10 +47,25 @@ def width(model: dict[str, Answers], *more: dict[str, Answers]) -> float:
 
 
 def test_there_is_a_suite_for_each_pretraining_set() -> None:
-    assert names() == ["cifar10-jpeg", "digits", "fashion-mnist"]
+    assert names() == ["cifar10-jpeg", "digits", "fashion-mnist", "handwriting"]
 
 
-@pytest.mark.parametrize("name", names())
+OTHER = "handwriting"
+"""Of images of another kind than the pretraining's."""
+
+
+def test_a_suite_of_other_images_has_none_of_the_pretrainings() -> None:
+    suite = load_suite(OTHER)
+    assert len(suite.tasks) >= 8
+    asked = {task.dataset for task in load_suite(suite.pretraining).tasks}
+    for task in suite.tasks:
+        assert not task.dataset.startswith(suite.pretraining)
+        assert task.dataset not in asked
+        data = datasets.load(task.dataset, "test")
+        assert data.shape == datasets.get(suite.pretraining).shape
+
+
+@pytest.mark.parametrize("name", [name for name in names() if name != OTHER])
 def test_a_suite_has_eight_tasks_or_more_that_its_encoders_take(name: str) -> None:
     suite = load_suite(name)
     assert (suite.name, suite.pretraining) == (name, name)
