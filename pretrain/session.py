@@ -37,6 +37,7 @@ from pretrain.sharding import (
     shard,
 )
 from pretrain.start import Start
+from pretrain.state import State
 from zoo.budgets import plain_reason
 from zoo.encoder import Encoder
 from zoo.errors import RobrepError, UserError
@@ -55,23 +56,6 @@ class Surroundings:
     report: Reporter = field(default_factory=Silent)
     wait: bool = False
     """For another process that uses the run folder; otherwise that is an error."""
-
-
-@dataclass
-class State:
-    """Where a run stands."""
-
-    epoch: int = 0
-    """Epochs that lie behind."""
-    seconds: float = 0.0
-    best: float = -math.inf
-    """Score of the best look so far."""
-    step: int = 0
-    """Steps of the epoch under way that lie behind, ..."""
-    sums: dict[str, float] = field(default_factory=dict)
-    """... the sum of each loss part over them, ..."""
-    spent: float = 0.0
-    """... and their seconds."""
 
 
 class Session:
@@ -334,20 +318,7 @@ class Session:
             load_optimizer(self.optimizer, saved["optimizer"])
             if self.average is not None:
                 load(self.average.module, saved["average"])
-            epoch, seconds, best = (saved[k] for k in ("epoch", "seconds", "best"))
-            if not 0 <= epoch <= self.plan.epochs:
-                raise ValueError(f"epoch {epoch} of {self.plan.epochs}")
-            step = saved["step"]
-            if not 0 <= step < max(1, self.plan.steps_per_epoch):
-                raise ValueError(f"step {step} of {self.plan.steps_per_epoch}")
-            self.state = State(
-                int(epoch),
-                float(seconds),
-                float(best),
-                int(step),
-                dict(saved["sums"]),
-                float(saved["spent"]),
-            )
+            self.state = State.read(saved, self.plan)
         except Exception as error:  # torch and its optimisers fail in many ways
             raise UserError(
                 f"{self.run.checkpoint_file} does not fit this run "
