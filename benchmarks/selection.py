@@ -100,6 +100,11 @@ def prices(candidates: Sequence[Candidate]) -> list[Price]:
     return [*found, Price(measure=LOT, rank=float("nan"), chosen="", points=lost)]
 
 
+def _named(names: Sequence[str]) -> str:
+    """One or two by name, more by their number."""
+    return ", ".join(names) if len(names) < 3 else f"any of {len(names)}"
+
+
 def mean_robust(name: str, suite: Suite) -> float:
     """Of a published encoder over a suite, SLF, in points."""
     found = suites.results(name, suite, "slf")
