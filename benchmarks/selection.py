@@ -3,7 +3,8 @@
     python -m benchmarks.selection --suite fashion-mnist --data-dir FOLDER
 
 Encoders with entries on every task of the suite are measured without labels, on images
-that neither trained them nor made a figure of the suite (test images behind its own).
+that neither trained them nor made a figure of its tasks on the plain images (those that
+follow in the test split; derived tasks of a sorted folder draw an order of their own).
 Each measure then chooses one encoder; its price is the suite's mean robust accuracy of
 the best encoder less that of the chosen one, in points. The last row is a choice by
 lot. Chosen among all encoders, and among those that were trained without labels.
@@ -44,6 +45,8 @@ MEASURES = {
 """1 where more is better, -1 where less is."""
 STEPS = 10
 """Of each attack in feature space."""
+SUITES = (suites.FASHION, suites.PHOTOS)
+"""Those with claims, and with tasks on the pretraining's own images."""
 LOT = "by lot"
 """The expected price of taking any encoder."""
 
@@ -90,9 +93,7 @@ def prices(candidates: Sequence[Candidate]) -> list[Price]:
             Price(
                 measure=name,
                 rank=rank,
-                chosen=", ".join(
-                    candidates[int(i)].name for i in np.flatnonzero(first)
-                ),
+                chosen=_named([candidates[int(i)].name for i in np.flatnonzero(first)]),
                 points=float(means.max() - means[first].mean()),
             )
         )
@@ -175,7 +176,7 @@ def table(found: Sequence[Candidate]) -> str:
 def main() -> None:
     """Prints both tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--suite", default="fashion-mnist")
+    parser.add_argument("--suite", default=SUITES[0], choices=SUITES)
     parser.add_argument("--images", type=int, default=600)
     parser.add_argument("--data-dir", type=Path)
     given = parser.parse_args()

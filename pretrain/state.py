@@ -32,7 +32,7 @@ class State:
 
         Raises:
             KeyError: something is not in it.
-            ValueError: it is of a longer run.
+            ValueError: its epoch or step is none of this run's.
         """
         epoch, step = saved["epoch"], saved["step"]
         if not 0 <= epoch <= plan.epochs:

@@ -23,7 +23,7 @@ def seconds_per_step(session: Session) -> float:
 
     On a slow machine a step of 8 images is measured and scaled, which on a GPU says too
     much, and on a CPU about the same. A compiled network is compiled anew for another
-    number of images, so there it is a whole batch at once.
+    number of images, so there it is measured on all that pass at once.
     """
     method, batch = session.method, session.recipe.batch
     saved = {key: value.clone() for key, value in method.state_dict().items()}

@@ -47,3 +47,4 @@ def test_encoders_that_a_measure_cannot_tell_apart_are_chosen_by_lot() -> None:
     assert (found["some"].chosen, found["some"].points) == ("a, b", 2)
     assert found["none"].points == pytest.approx(found[LOT].points)
     assert math.isnan(found["none"].rank)
+    assert found["none"].chosen == "any of 3"

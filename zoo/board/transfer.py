@@ -2,7 +2,7 @@
 
 One table for each pretraining dataset. Its encoders are those with a result on another
 task than their own, its columns the tasks that they were measured on. Mean and worst
-are over the tasks that at least half of the encoders have, and only of encoders that
+are over the tasks that more than half of the encoders have, and only of encoders that
 have all of these: a mean over other tasks is another figure. It reads rows of the
 leaderboard and nothing else; intervals of a mean are in the tables of suites.
 """
@@ -91,7 +91,7 @@ def _table(pretraining: str, rows: Sequence[Row]) -> Table:
     own = _task_of(pretraining)
     tasks = sorted(of, key=lambda t: (not _near(of[t], own), is_transfer(of[t]), t))
     count = {task: sum(task in found for found in encoders.values()) for task in tasks}
-    counted = [2 * count[task] >= len(encoders) for task in tasks]
+    counted = [2 * count[task] > len(encoders) for task in tasks]
     lines = [_line(found, tasks, counted) for found in encoders.values()]
     lines.sort(key=lambda line: (-(line.robust_mean or -1), line.encoder))
     return Table(pretraining=pretraining, tasks=tasks, counted=counted, lines=lines)

@@ -79,6 +79,16 @@ def test_mean_and_worst_are_over_the_tasks_of_half_of_them() -> None:
     assert [cell is None for cell in part.cells] == [True, True, False, False]
 
 
+def test_a_task_of_no_more_than_half_of_them_does_not_count() -> None:
+    """Else a suite that half of them were asked would take the mean from the rest."""
+    rows = [entry("a", "svhn", 500), entry("b", "svhn", 400), entry("a", "mnist", 300)]
+    (table,) = transfer(transferred(rows))
+    counted = dict(zip(table.tasks, table.counted, strict=True))
+    assert [counts for task, counts in counted.items() if "svhn" in task] == [True]
+    assert [counts for task, counts in counted.items() if "mnist" in task] == [False]
+    assert all(line.robust_mean is not None for line in table.lines)
+
+
 def test_another_radius_battery_or_version_is_another_column() -> None:
     rows = [
         entry("a", "svhn", 500),
@@ -94,8 +104,9 @@ def test_another_radius_battery_or_version_is_another_column() -> None:
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("transfer") / "leaderboard.html"
-    hostile = entry("evil", "digits@3x32x32", 10, card={"method": HOSTILE})
-    path.write_text(page(transferred([*ROWS, hostile])), encoding="utf-8")
+    asked = ("cifar10", "cifar10+animals", "digits@3x32x32")
+    hostile = [entry("evil", one, 10, card={"method": HOSTILE}) for one in asked]
+    path.write_text(page(transferred([*ROWS, *hostile])), encoding="utf-8")
     return path
 
 
