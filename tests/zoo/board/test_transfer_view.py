@@ -105,7 +105,8 @@ def test_another_radius_battery_or_version_is_another_column() -> None:
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("transfer") / "leaderboard.html"
     asked = ("cifar10", "cifar10+animals", "digits@3x32x32")
-    hostile = [entry("evil", one, 10, card={"method": HOSTILE}) for one in asked]
+    card = {"method": HOSTILE}
+    hostile = [entry("evil", one, 10, clean=20, card=card) for one in asked]
     path.write_text(page(transferred([*ROWS, *hostile])), encoding="utf-8")
     return path
 
