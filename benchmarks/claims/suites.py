@@ -226,16 +226,14 @@ CLAIMS = (
     *_pair(FASHION, SPECTRAL, POOLED, own="clothing-10%", margin=3),
     *_pair(FASHION, HUNDRED, LABELS, own="clothing-10%", margin=3),
     *_pair(FASHION, HUNDRED, POOLED, own="clothing-10%", margin=3),
-    *_pair(
-        FASHION, SPECTRAL[:2], LABELS[:2], own="clothing-10%", margin=3, probe="slf-r"
-    ),
+    *_pair(FASHION, SPECTRAL, LABELS, own="clothing-10%", margin=3, probe="slf-r"),
     *_pair(PHOTOS, PHOTOS_SPECTRAL, PHOTOS_LABELS, own="objects-10%", margin=5),
     *_pair(PHOTOS, MID_SPECTRAL, MID_LABELS, own="objects-10%", margin=5),
     SuiteClaim(suite=FASHION, a=LABELS, b=POOLED),
     SuiteClaim(suite=FASHION, a=SPECTRAL, b=HUNDRED),
     *_parts(FASHION, SPECTRAL, LABELS),
     *_parts(FASHION, HUNDRED, LABELS),
-    *_parts(FASHION, SPECTRAL[:2], LABELS[:2], probe="slf-r"),
+    *_parts(FASHION, SPECTRAL, LABELS, probe="slf-r"),
     *_parts(PHOTOS, MID_SPECTRAL, MID_LABELS),
     *ON_OTHER_PHOTOS,
     *ON_HANDWRITING,
