@@ -67,7 +67,7 @@ def test_another_task_is_other_images_or_another_question(
     assert is_transfer(entry("x", dataset, 1)) is moved
 
 
-def test_mean_and_worst_are_over_the_tasks_of_half_of_them() -> None:
+def test_mean_and_worst_are_over_the_tasks_of_most_of_them() -> None:
     (table,) = transfer(transferred())
     assert table.counted == [True, True, True, False]
     ours, theirs, part = table.lines
