@@ -28,6 +28,8 @@ def interval(k: int, n: int, total: int) -> tuple[int, int]:
 
     if not 0 <= k <= n <= total:
         raise ValueError(f"no sample has {k} of {n} drawn from {total}")
+    if n == 0:  # nothing was seen
+        return 0, total
     possible = np.arange(k, total - (n - k) + 1)
     as_many = hypergeom.sf(k - 1, total, possible, n)
     as_few = hypergeom.cdf(k, total, possible, n)

@@ -191,10 +191,14 @@ class Company:
         self._tell(f"done/{number}", found)
 
     def told(self, number: int) -> Any:
-        """The same in the leader, once the queue is empty."""
-        with self._reached():
-            taker = int(self.store.get(f"taken/{number}"))
-        return self._hear(taker, f"done/{number}", mine=True)
+        """The same in the leader, once somebody took that number; waits for it."""
+        return self._hear(self._taker(number), f"done/{number}", mine=True)
+
+    def has_told(self, number: int) -> bool:
+        """Whether `told` would not wait."""
+        if not self._has(f"taken/{number}"):
+            return False
+        return self._has(f"done/{number}/{self._taker(number)}")
 
     @contextmanager
     def parting(self) -> Iterator[None]:
@@ -220,6 +224,10 @@ class Company:
             number: int = self.store.add("next", 1) - 1
             self.store.set(f"taken/{number}", str(self.name))
         return number
+
+    def _taker(self, number: int) -> int:
+        with self._reached():
+            return int(self.store.get(f"taken/{number}"))
 
     def _tell(self, key: str, found: object) -> None:
         with self._reached():

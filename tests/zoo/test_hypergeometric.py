@@ -37,5 +37,6 @@ def test_known_cases() -> None:
     assert interval(0, 100, 8000)[0] == 0
     assert 250 < interval(0, 100, 8000)[1] < 300  # near 1 - 0.025 ** (1 / 100)
     assert interval(0, 0, 5) == (0, 5)
+    assert interval(0, 0, 0) == (0, 0)
     with pytest.raises(ValueError, match="3 of 2"):
         interval(3, 2, 5)

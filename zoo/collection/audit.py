@@ -82,8 +82,17 @@ class Audit:
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> Audit:
-        """What `as_json` gave, without a re-attack."""
-        return cls(**{**content, "findings": list(content["findings"].items())})
+        """What `as_json` gave, also as JSON text read again."""
+        from zoo.collection.reattack import Sampled
+
+        told = content["reattacked"]
+        return cls(
+            **{
+                **content,
+                "findings": list(content["findings"].items()),
+                "reattacked": None if told is None else Sampled.from_json(told),
+            }
+        )
 
 
 def plan(source: Source, name: str | None) -> list[Item]:

@@ -71,6 +71,12 @@ class Sampled:
     strong: bool
     """Whether the entry's own battery holds the attacks of AutoAttack's standard."""
 
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> Sampled:
+        """What `dataclasses.asdict` gave, also as JSON text read again."""
+        fallen = {int(index): name for index, name in content["fallen"].items()}
+        return cls(**{**content, "fallen": fallen})
+
     @property
     def refuted(self) -> bool:
         """Whether more must fall than a second run of the same battery explains."""

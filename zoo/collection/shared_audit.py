@@ -2,7 +2,8 @@
 
 Where there are as many items as processes, each item is checked by one of them, who
 take them from a queue; fewer are checked one after the other, by all together. Blocks
-of images are the same in both, and so are the verdicts.
+of images are the same in both, and so are the verdicts. A re-attack is not shared, so
+with one all items are taken from the queue.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from pathlib import Path
 
 from zoo.collection.audit import Again, Audit, Item, audit
 from zoo.collection.sources import Source
-from zoo.errors import UserError
 from zoo.plain_text import plain
 from zoo.processes import Company
 from zoo.progress import activity
@@ -36,18 +36,13 @@ def audit_all(
         company: The processes, each of which calls this with the same items.
         data_dir: Where the datasets lie.
         device: Where to run classifiers.
-        again: Also attack entries that hold; for one process.
+        again: Also attack entries that hold; the same in all processes.
 
     Raises:
-        UserError: a re-attack by several processes.
         AbsentError: a process ended or hangs; says which.
     """
-    if again is not None and company.world > 1:
-        raise UserError(
-            f"--attack runs in one process, not in {company.world}; leave out torchrun"
-        )
     check = partial(audit, source, data_dir=data_dir, device=device, again=again)
-    many = len(items) >= company.world > 1
+    many = company.world > 1 and (again is not None or len(items) >= company.world)
     found = _from_queue if many else _together
     with company.parting():
         yield from found(items, check, company)
@@ -66,12 +61,16 @@ def _together(
 def _from_queue(
     items: Sequence[Item], check: partial[Audit], company: Company
 ) -> Iterator[Audit]:
+    heard = 0
     for number in company.queue(len(items)):
         item = items[number]
         with activity(_said(item, number + 1, items) if company.leads else None):
             verdict = check(item, company=company.apart())
         company.tell(number, verdict.as_json())
-    for number in range(len(items)) if company.leads else ():
+        while company.leads and heard < len(items) and company.has_told(heard):
+            yield Audit.from_json(company.told(heard))
+            heard += 1
+    for number in range(heard, len(items)) if company.leads else ():
         yield Audit.from_json(company.told(number))
 
 

@@ -22,6 +22,7 @@ from zoo.plain_text import plain
 
 if TYPE_CHECKING:
     from zoo.collection.audit import Again, Audit
+    from zoo.processes import Company
 
 
 @click.command()
@@ -59,7 +60,7 @@ def verify(
     NAME is an encoder, or ENCODER/ENTRY. With --all, entries whose images are not
     here are named and left out; the rest must hold. That attacks were run on the images
     that held, forward passes cannot tell: --attack tries some of these again. Several
-    processes share the passes: torchrun --nproc-per-node 2 -m zoo verify NAME.
+    processes share the work: torchrun --nproc-per-node 2 -m zoo verify NAME.
     """
     from zoo.collection.audit import plan, unreadable
     from zoo.collection.opening import open_source
@@ -71,14 +72,15 @@ def verify(
     if (name is None) != everything:
         raise UserError("give a NAME, or --all")
     check_device(device)
-    again = _again(attack, seed, strict=strict)
+    company = Company.from_environment("verify")
+    again = _again(attack, seed, company, strict=strict)
     collection = open_source(source)
     with naming(name):
         items = plan(collection, name)
     broken = unreadable(collection) if everything else []
     if not items and not broken:
         raise UserError(f"there is nothing to verify in {collection.uri}")
-    company, verdicts = Company.from_environment("verify"), []
+    verdicts = []
     found = audit_all(
         collection, items, company, data_dir=data_dir, device=device, again=again
     )
@@ -95,8 +97,10 @@ def verify(
     _conclude(verdicts, strict=not everything)
 
 
-def _again(count: int | None, seed: int | None, *, strict: bool) -> Again | None:
-    """The re-attack that was asked for."""
+def _again(
+    count: int | None, seed: int | None, company: Company, *, strict: bool
+) -> Again | None:
+    """The re-attack that was asked for, the same in all processes."""
     from zoo.collection.audit import Again
     from zoo.collection.reattack import find_attack, fresh_seed
     from zoo.errors import UserError
@@ -107,7 +111,7 @@ def _again(count: int | None, seed: int | None, *, strict: bool) -> Again | None
         return None
     return Again(
         count=count,
-        seed=fresh_seed() if seed is None else seed,
+        seed=company.all(fresh_seed())[0] if seed is None else seed,
         attack=find_attack(),
         strict=strict,
     )

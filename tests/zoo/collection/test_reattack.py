@@ -6,6 +6,7 @@ import json
 import sys
 import tomllib
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from zoo_collection import ENTRY, Evaluated
 from robrep_eval.run.audit import attack_again
 from zoo.batteries import members
 from zoo.board.leaderboard import build
-from zoo.collection.reattack import GROUP, STRONG, Sampled, draw, find_attack
+from zoo.collection.entries import read_entry
+from zoo.collection.reattack import GROUP, STRONG, Sampled, draw, find_attack, reattack
 from zoo.collection.sources import FolderSource
 from zoo.commands.cli import cli
 from zoo.commands.shell import run
@@ -157,6 +159,28 @@ def test_the_seed_chooses_and_a_fresh_one_is_told(
         command("verify", *args)[1].split("(seed ")[1].split(")")[0] for _ in range(2)
     }
     assert len(seeds) == 2
+
+
+def test_nothing_is_drawn_where_nothing_is_said_to_be_robust(
+    evaluated: Evaluated,
+) -> None:
+    source = FolderSource(evaluated.published)
+    published = read_entry(source, source.find("tiny-digits"), ENTRY)
+    images = evaluated.result.robust.n
+    verdicts = [Verdict.MISCLASSIFIED] * images
+    examples = evaluated.result.examples.model_copy(update={"verdict": verdicts})
+    none = evaluated.result.model_copy(
+        update={"robust": Proportion.of(0, images), "examples": examples}
+    )
+
+    def attack(*_: object, **__: object) -> list[str | None]:
+        raise AssertionError("there is nothing to attack")
+
+    found = reattack(source, replace(published, result=none), 50, seed=1, attack=attack)
+    assert (found.attacked, found.low, found.high) == (0, 0, 0)
+    assert "0 of 0 images fell" in str(found)
+    assert "robust accuracy is 0.0% to 0.0%" in str(found)
+    assert Sampled.from_json(json.loads(json.dumps(asdict(found)))) == found
 
 
 def test_options_that_belong_together(

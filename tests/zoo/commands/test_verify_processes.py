@@ -17,13 +17,10 @@ from forging import rehash
 from whole import read_whole, write_whole
 
 from zoo.collection import sources_embedded
-from zoo.collection.audit import Again
 from zoo.collection.index import INDEX, scan
-from zoo.collection.shared_audit import audit_all
-from zoo.collection.sources import FolderSource
 from zoo.device import check_device
 from zoo.errors import UserError
-from zoo.processes import PATIENCE, PATIENCE_IN, Company, meeting_place, patience
+from zoo.processes import PATIENCE, PATIENCE_IN, meeting_place, patience
 from zoo.records import write_record
 
 WORKER = Path(verifying_worker.__file__)
@@ -164,15 +161,22 @@ def test_what_one_process_fails_at_fails_for_all(root: Path) -> None:
     assert f"FAILS  {NAME}/{ENTRY}: process 1: no memory left" in text
 
 
-def test_a_new_attack_by_several_processes_is_refused(root: Path) -> None:
-    """Before anything is read."""
-    again = Again(count=1, seed=0, attack=lambda *_, **__: [])
-    with pytest.raises(UserError, match="--attack runs in one process, not in 2"):
-        next(
-            audit_all(
-                FolderSource(root), [], Company(world=2), data_dir=None, again=again
-            )
-        )
+@pytest.mark.slow
+def test_a_new_attack_by_several_processes_finds_what_one_finds(root: Path) -> None:
+    """Also of fewer entries than processes, and with a seed that nobody gave."""
+    words = ["--all", "--json", "--attack", "2"]
+    code, text, errors, _ = verify(root, 1, *words, "--seed", "5")
+    alone = verdicts(text)
+    assert code == 0, errors
+    assert all(v["reattacked"] for v in alone if "/" in v["item"])
+    code, text, errors, _ = verify(root, 2, *words, "--seed", "5")
+    assert (code, verdicts(text)) == (0, alone), errors
+    one = f"{NAME}/{ENTRY}", "--json", "--attack", "2"
+    code, text, errors, _ = verify(root, 2, *one, "--seed", "5")
+    assert verdicts(text) == [v for v in alone if v["item"] == one[0]], errors
+    code, text, errors, _ = verify(root, 2, *words)
+    seeds = {v["reattacked"]["seed"] for v in verdicts(text) if v["reattacked"]}
+    assert (code, len(seeds)) == (0, 1), errors
 
 
 def test_each_process_of_a_host_has_a_gpu_in_turn(
