@@ -16,6 +16,8 @@ from torch import Tensor
 
 from pretrain.recipe import Recipe
 
+X86_BF16 = ("avx512_bf16", "amx_bf16")
+"""Instructions, as torch calls them; either will do."""
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -24,6 +26,21 @@ def precision(recipe: Recipe, device: torch.device) -> AbstractContextManager[An
     """Autocast for the forward passes, attacks included, or nothing."""
     enabled = recipe.precision == "bf16"
     return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
+
+
+def slowness(recipe: Recipe, device: torch.device) -> str | None:
+    """What to tell people whose processor has no instructions for bf16; None: it has,
+    or nobody knows."""
+    if recipe.precision != "bf16" or device.type != "cpu":
+        return None
+    known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    has = [known[name] for name in X86_BF16 if name in known]
+    if not has or any(has):
+        return None
+    return (
+        "this processor has no bf16 instructions: precision bf16 is emulated, up to "
+        "ten times slower than fp32; -o precision=fp32 gives other weights, sooner"
+    )
 
 
 def in_fp32(function: Callable[P, R]) -> Callable[P, R]:

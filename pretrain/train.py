@@ -16,6 +16,7 @@ from pretrain import distributed, methods
 from pretrain.build import check, check_clusters, check_start, find_teacher
 from pretrain.data import divide
 from pretrain.leader import LeadingSession
+from pretrain.precision import slowness
 from pretrain.recipe import Recipe, merge, validate
 from pretrain.run_folder import TrainingFolder
 from pretrain.session import Session, Surroundings
@@ -66,7 +67,8 @@ def _train(recipe: Recipe, folder: Path, around: Surroundings) -> Path:
     run = TrainingFolder(folder, recipe)
     start = find_start(recipe, parts.train, torch.device(around.device))
     check_start(recipe, start, data.shape)
-    for note in start.notes if start else ():
+    slow = slowness(recipe, torch.device(around.device))
+    for note in (*(start.notes if start else ()), *filter(None, [slow])):
         around.report.say(note)
     teacher, teacher_passes = _teacher(recipe, run, around, start)
     kind = LeadingSession if distributed.leads() else Session

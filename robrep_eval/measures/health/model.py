@@ -229,11 +229,18 @@ def input_range(subject: Subject) -> Flag:
 
 
 def clean_first(subject: Subject) -> Flag:
-    """20: the classifier beats chance before anyone attacks it."""
-    found = _accuracy(subject, subject.x)
-    counts = torch.bincount(subject.y)
-    chance = float(counts.max()) / len(subject.y)
-    limit = chance + 2 * (chance * (1 - chance) / len(subject.y)) ** 0.5
+    """20: the classifier beats chance before anyone attacks it.
+
+    Of all images of the battery, where there was one: of few, honest ones may not.
+    """
+    if subject.examples is None:
+        y, guess = subject.y, subject.logits(subject.x).argmax(dim=1)
+    else:
+        y = torch.tensor(subject.examples.label)
+        guess = torch.tensor(subject.examples.clean_prediction)
+    found = float((guess == y).float().mean())
+    chance = float(torch.bincount(y).max()) / len(y)
+    limit = chance + 2 * (chance * (1 - chance) / len(y)) ** 0.5
     return Flag(
         check="clean_first",
         status=Status.PASS if found > limit else Status.WARN,

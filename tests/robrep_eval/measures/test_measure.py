@@ -144,8 +144,9 @@ def test_health_looks_at_every_class_of_a_folder_sorted_by_class(
     )
     found = Measurements.of(result).health
     assert found is not None
-    limit = found.flag("clean_first").limit
-    assert limit == pytest.approx(0.1 + 2 * (0.1 * 0.9 / 40) ** 0.5)
+    flag = found.flag("clean_first")
+    assert flag.limit == pytest.approx(0.1 + 2 * (0.1 * 0.9 / 80) ** 0.5)
+    assert flag.value == pytest.approx(result.clean.k / 80)
 
 
 def options(*words: str) -> dict[str, Any]:
