@@ -173,8 +173,8 @@ LABELS = seeds("pgd-at-k2-grid", FASHION)
 POOLED = seeds("pgd-at-k2", FASHION)
 PHOTOS_SPECTRAL = (f"spectral-grid-{PHOTOS}",)
 PHOTOS_LABELS = (f"pgd-at-grid-{PHOTOS}",)
-MID_SPECTRAL = (f"spectral-mid-{PHOTOS}", f"spectral-mid-seed2-{PHOTOS}")
-MID_LABELS = seeds("pgd-at-mid", PHOTOS, 2)
+MID_SPECTRAL = seeds("spectral-mid", PHOTOS)
+MID_LABELS = seeds("pgd-at-mid", PHOTOS)
 
 
 def _pair(
