@@ -50,6 +50,13 @@ def train(
         RobrepError: the loss is not finite; the last good checkpoint stays.
     """
     around = surroundings or Surroundings()
+    if slow := slowness(recipe, torch.device(around.device)):
+        around.report.say(slow)
+    return _train_alone(recipe, folder, around)
+
+
+def _train_alone(recipe: Recipe, folder: Path, around: Surroundings) -> Path:
+    """As `train`, the only run in that folder."""
     with ExitStack() as stack:
         if distributed.leads():  # the others are of the same run
             check_writable(folder, "choose another folder with --output")
@@ -67,8 +74,7 @@ def _train(recipe: Recipe, folder: Path, around: Surroundings) -> Path:
     run = TrainingFolder(folder, recipe)
     start = find_start(recipe, parts.train, torch.device(around.device))
     check_start(recipe, start, data.shape)
-    slow = slowness(recipe, torch.device(around.device))
-    for note in (*(start.notes if start else ()), *filter(None, [slow])):
+    for note in start.notes if start else ():
         around.report.say(note)
     teacher, teacher_passes = _teacher(recipe, run, around, start)
     kind = LeadingSession if distributed.leads() else Session
@@ -106,7 +112,7 @@ def _teacher(
         return find_teacher(recipe.teacher)
     chosen = teacher_recipe(recipe, recipe.teacher)
     run.create(recipe)
-    result = train(chosen, run.path / "teacher", around)
+    result = _train_alone(chosen, run.path / "teacher", around)
     return find_teacher(str(result))
 
 

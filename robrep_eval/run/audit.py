@@ -6,6 +6,7 @@ Offered to the ground floor by the entry point group `robrep.audits`.
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from robrep_eval.attacks.battery import build
@@ -27,6 +28,7 @@ def attack_again(
     *,
     seed: int,
     device: str = "cpu",
+    on_progress: Callable[[], None] = lambda: None,
 ) -> list[str | None]:
     """Runs the members of `standard` in turn, each on what those before it left.
 
@@ -36,6 +38,7 @@ def attack_again(
         threat: What is allowed.
         seed: Of all draws.
         device: Where to run.
+        on_progress: Called now and then.
 
     Returns:
         For each image the attack that fooled it, re-checked by `zoo.evidence`, or None.
@@ -49,7 +52,13 @@ def attack_again(
     ):
         settings = BatterySettings(seed=seed, device=device)
         examples = run_battery(
-            classifier, data, threat, battery, settings=settings, folder=Path(folder)
+            classifier,
+            data,
+            threat,
+            battery,
+            settings=settings,
+            folder=Path(folder),
+            on_progress=lambda _: on_progress(),
         ).examples
     found: list[str | None] = [
         None if label == guess else "(clean)"

@@ -156,7 +156,7 @@ def audit(
             lambda: _findings(source, item, data_dir, device, company)
         )
         if item.entry is not None and again is not None:
-            sampled = _attack_again(source, item, again, data_dir, device)
+            sampled = _attack_again(source, item, again, data_dir, device, company)
     except AbsentError:
         raise
     except Exception as error:  # one hostile item must not stop the rest
@@ -189,7 +189,12 @@ def _reason(error: Exception) -> str:
 
 
 def _attack_again(
-    source: Source, item: Item, again: Again, data_dir: Path | None, device: str
+    source: Source,
+    item: Item,
+    again: Again,
+    data_dir: Path | None,
+    device: str,
+    company: Company,
 ) -> Sampled:
     from zoo.collection.entries import read_entry
     from zoo.collection.reattack import reattack
@@ -203,6 +208,7 @@ def _attack_again(
         attack=again.attack,
         data_dir=data_dir,
         device=device,
+        on_progress=company.pulse,
     )
 
 

@@ -21,6 +21,7 @@ from zoo.errors import UserError
 from zoo.records import Result, Verdict
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from zoo.classifier import Classifier
@@ -48,8 +49,13 @@ class Attack(Protocol):
         *,
         seed: int,
         device: str,
+        on_progress: Callable[[], None],
     ) -> list[str | None]:
-        """For each image the name of the attack that fooled it, or None."""
+        """For each image the name of the attack that fooled it, or None.
+
+        `on_progress` is to be called now and then: other processes may wait, and take
+        one of which they hear nothing for half an hour for hung.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,6 +159,7 @@ def reattack(
     attack: Attack,
     data_dir: Path | None = None,
     device: str = "cpu",
+    on_progress: Callable[[], None] = lambda: None,
 ) -> Sampled:
     """Attacks a sample of the images that an entry says are robust.
 
@@ -164,6 +171,7 @@ def reattack(
         attack: What attacks; see `find_attack`.
         data_dir: Where the dataset lies.
         device: Where to run the classifier.
+        on_progress: Called by the attack now and then.
 
     Raises:
         UserError: the dataset is not here.
@@ -178,7 +186,14 @@ def reattack(
     if rows:
         data = load_named_dataset(result, data_dir).subset(rows)
         classifier = load_classifier(source, published).to(device)
-        found = attack(classifier, data, result.threat, seed=seed, device=device)
+        found = attack(
+            classifier,
+            data,
+            result.threat,
+            seed=seed,
+            device=device,
+            on_progress=on_progress,
+        )
         pairs = zip(data.positions.tolist(), found, strict=True)
         fallen = {index: name for index, name in pairs if name is not None}
     low, high = hypergeometric.interval(len(fallen), len(rows), result.robust.k)

@@ -2,13 +2,14 @@
 
 Where there are as many items as processes, each item is checked by one of them, who
 take them from a queue; fewer are checked one after the other, by all together. Blocks
-of images are the same in both, and so are the verdicts. A re-attack is not shared, so
-with one all items are taken from the queue.
+of images are the same in both, and so are the verdicts. Where entries are attacked
+again, items are taken from the queue however few they are: one process attacks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -36,11 +37,13 @@ def audit_all(
         company: The processes, each of which calls this with the same items.
         data_dir: Where the datasets lie.
         device: Where to run classifiers.
-        again: Also attack entries that hold; the same in all processes.
+        again: Also attack entries that hold, with the leader's seed.
 
     Raises:
         AbsentError: a process ended or hangs; says which.
     """
+    if again is not None:
+        again = replace(again, seed=company.all(again.seed)[0])
     check = partial(audit, source, data_dir=data_dir, device=device, again=again)
     many = company.world > 1 and (again is not None or len(items) >= company.world)
     found = _from_queue if many else _together

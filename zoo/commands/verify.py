@@ -22,7 +22,6 @@ from zoo.plain_text import plain
 
 if TYPE_CHECKING:
     from zoo.collection.audit import Again, Audit
-    from zoo.processes import Company
 
 
 @click.command()
@@ -72,15 +71,14 @@ def verify(
     if (name is None) != everything:
         raise UserError("give a NAME, or --all")
     check_device(device)
-    company = Company.from_environment("verify")
-    again = _again(attack, seed, company, strict=strict)
+    again = _again(attack, seed, strict=strict)
     collection = open_source(source)
     with naming(name):
         items = plan(collection, name)
     broken = unreadable(collection) if everything else []
     if not items and not broken:
         raise UserError(f"there is nothing to verify in {collection.uri}")
-    verdicts = []
+    company, verdicts = Company.from_environment("verify"), []
     found = audit_all(
         collection, items, company, data_dir=data_dir, device=device, again=again
     )
@@ -97,10 +95,8 @@ def verify(
     _conclude(verdicts, strict=not everything)
 
 
-def _again(
-    count: int | None, seed: int | None, company: Company, *, strict: bool
-) -> Again | None:
-    """The re-attack that was asked for, the same in all processes."""
+def _again(count: int | None, seed: int | None, *, strict: bool) -> Again | None:
+    """The re-attack that was asked for."""
     from zoo.collection.audit import Again
     from zoo.collection.reattack import find_attack, fresh_seed
     from zoo.errors import UserError
@@ -111,7 +107,7 @@ def _again(
         return None
     return Again(
         count=count,
-        seed=company.all(fresh_seed())[0] if seed is None else seed,
+        seed=fresh_seed() if seed is None else seed,
         attack=find_attack(),
         strict=strict,
     )

@@ -231,7 +231,8 @@ def input_range(subject: Subject) -> Flag:
 def clean_first(subject: Subject) -> Flag:
     """20: the classifier beats chance before anyone attacks it.
 
-    Of all images of the battery, where there was one: of few, honest ones may not.
+    Of all images of the battery, where there was one: of few, honest ones may not. One
+    that was undecided counts as wrong.
     """
     if subject.examples is None:
         y, guess = subject.y, subject.logits(subject.x).argmax(dim=1)

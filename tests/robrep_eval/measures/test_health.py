@@ -38,7 +38,7 @@ from robrep_eval.measures.health.gradient import (
     gradient_agrees,
     gradient_nonzero,
 )
-from robrep_eval.measures.health.model import deterministic
+from robrep_eval.measures.health.model import clean_first, deterministic
 from robrep_eval.measures.health.outcome import inside_the_ball, worst_case
 from robrep_eval.probes.logistic import fit_linear
 from zoo import datasets
@@ -350,6 +350,27 @@ def with_outcomes(**columns: list[Outcome]) -> Subject:
         outcomes=columns,
     )
     return replace(subject(honest(), n=10), examples=examples)
+
+
+@pytest.mark.parametrize(
+    ("guesses", "status"),
+    [([0, 1] * 50, Status.PASS), ([0] * 100, Status.WARN), ([-1] * 100, Status.WARN)],
+)
+def test_better_than_chance_on_all_images_of_the_battery(
+    guesses: list[int], status: Status
+) -> None:
+    """Whatever the few images say that the other checks look at; -1 is undecided."""
+    found = with_outcomes(pgd=[Outcome.HELD] * 100)
+    assert found.examples is not None
+    update = {"label": [0, 1] * 50, "clean_prediction": guesses}
+    known = replace(found, examples=found.examples.model_copy(update=update))
+    flag = clean_first(known)
+    assert flag.status is status
+    assert flag.limit == pytest.approx(0.5 + 2 * 0.05)
+    assert (
+        flag.value
+        == sum(a == b for a, b in zip(guesses, [0, 1] * 50, strict=True)) / 100
+    )
 
 
 H, F = Outcome.HELD, Outcome.FOOLED
