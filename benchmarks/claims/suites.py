@@ -124,13 +124,25 @@ def results(encoder: str, suite: Suite, probe: str) -> dict[str, Result]:
     """The published results of an encoder on each task of a suite, in its order.
 
     Raises:
+        ValueError: as `entries`.
+    """
+    found = entries(encoder, suite, probe)
+    return {task: result for task, (_, result) in found.items()}
+
+
+def entries(encoder: str, suite: Suite, probe: str) -> dict[str, tuple[str, Result]]:
+    """The same, each with the name of its entry.
+
+    Raises:
         ValueError: there is none on a task, or more than one.
     """
     found = {}
     for task in suite.tasks:
         asked = (task.dataset, parse_eps(task.eps), task.labels, SHOWN[probe])
         fitting = [
-            result for result in _entries(encoder) if _asked(result, suite) == asked
+            (name, result)
+            for name, result in _entries(encoder)
+            if _asked(result, suite) == asked
         ]
         if len(fitting) != 1:
             raise ValueError(f"{len(fitting)} entries of {encoder} on {task.name}")
@@ -154,10 +166,10 @@ def _asked(result: Result, suite: Suite) -> tuple[object, ...] | None:
 
 
 @cache
-def _entries(encoder: str) -> Sequence[Result]:
+def _entries(encoder: str) -> Sequence[tuple[str, Result]]:
     source = open_source("embedded")
     row = source.find(encoder)
-    return [read_entry(source, row, name).result for name in row.entries]
+    return [(name, read_entry(source, row, name).result) for name in row.entries]
 
 
 def seeds(name: str, dataset: str, count: int = 3) -> tuple[str, ...]:

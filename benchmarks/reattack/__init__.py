@@ -1,0 +1,1 @@
+"""Published entries attacked again, and what was found."""

@@ -1,0 +1,57 @@
+"""All entries attacked again, as `robrep-zoo verify --all --attack 50` does.
+
+    python -m benchmarks.reattack --data-dir FOLDER   # hours; goes on where it ended
+    python -m benchmarks.reattack --only digits       # entries with that word
+    python -m benchmarks.reattack --table
+
+What is found is added to `found.jsonl`, entry by entry; several processes may run. The
+table counts what fell by kind of task, and says how far means over suites come down.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from benchmarks.reattack import record, table
+from zoo.collection.audit import Again, audit, plan
+from zoo.collection.opening import open_source
+from zoo.collection.reattack import find_attack
+
+SEED = 20261129
+"""Drawn from nothing: the day on which this was begun, when all entries were public."""
+
+
+def attack(given: argparse.Namespace) -> None:
+    """Attacks entry by entry until none is left."""
+    source = open_source("embedded")
+    items = {str(item): item for item in plan(source, None) if item.entry}
+    names = [name for name in items if all(word in name for word in given.only)]
+    again = Again(count=given.count, seed=SEED, attack=find_attack())
+    for name in record.untaken(names, given.record):
+        found = audit(source, items[name], data_dir=given.data_dir, again=again)
+        if found.reattacked is None:
+            print(found, file=sys.stderr)
+            continue
+        record.add(record.Line.of(found), given.record)
+        print(f"{name}: {found.reattacked} ({found.seconds:.0f} s)", flush=True)
+
+
+def main() -> None:
+    """Attacks, or prints the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--data-dir", type=Path)
+    parser.add_argument("--count", type=int, default=50, help="images of each entry")
+    parser.add_argument("--only", nargs="*", default=[], metavar="WORD")
+    parser.add_argument("--record", type=Path, default=record.FOUND)
+    parser.add_argument("--table", action="store_true")
+    given = parser.parse_args()
+    if given.table:
+        print(table.markdown(record.read(given.record)))
+    else:
+        attack(given)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""What `robrep-zoo verify --attack` found of each entry, a line of JSON for each."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from zoo.collection.audit import Audit
+
+FOUND = Path(__file__).parent / "found.jsonl"
+"""Of the published entries; each line has the seed of the choice and the attacks."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One entry."""
+
+    entry: str
+    """ENCODER/ENTRY."""
+    holds: bool
+    strong: bool
+    """Whether its own battery holds the attacks of AutoAttack's standard."""
+    seed: int
+    robust: int
+    """Images that the entry calls robust ..."""
+    attacked: int
+    """... of which those were drawn."""
+    fallen: dict[str, str]
+    """Position of each that fell, and the attack that fooled it."""
+
+    @classmethod
+    def of(cls, audit: Audit) -> Line:
+        """Of an entry that was attacked again.
+
+        Raises:
+            ValueError: it was not; says why.
+        """
+        found = audit.reattacked
+        if found is None:
+            raise ValueError(f"{audit.item} was not attacked: {audit.reason}")
+        return cls(
+            entry=audit.item,
+            holds=audit.holds,
+            strong=found.strong,
+            seed=found.seed,
+            robust=found.robust,
+            attacked=found.attacked,
+            fallen={str(at): name for at, name in found.fallen.items()},
+        )
+
+    @property
+    def share(self) -> float:
+        """Of the images attacked, those that fell; 0 if there were none."""
+        return len(self.fallen) / self.attacked if self.attacked else 0.0
+
+
+def read(path: Path = FOUND) -> dict[str, Line]:
+    """By entry; nothing if the file is not there."""
+    if not path.exists():
+        return {}
+    lines = (Line(**json.loads(text)) for text in path.read_text().splitlines())
+    return {line.entry: line for line in lines}
+
+
+def untaken(names: Iterable[str], path: Path) -> Iterator[str]:
+    """Names that neither are in the file nor were taken by a process that runs.
+
+    Each is locked while its caller works on it, so that a process that ends leaves it
+    to the others.
+    """
+    for name in names:
+        if name in read(path):
+            continue
+        lock = path.with_suffix(".locks") / name.replace("/", "+")
+        lock.parent.mkdir(exist_ok=True)
+        with lock.open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            if name not in read(path):
+                yield name
+
+
+def add(line: Line, path: Path) -> None:
+    """Appends a line, whole."""
+    with _locked(path) as file:
+        file.write(json.dumps(asdict(line)) + "\n")
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[Any]:
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield file

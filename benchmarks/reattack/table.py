@@ -1,0 +1,99 @@
+"""What fell, by kind of task, and what that takes from means over suites."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from benchmarks.claims.suites import FASHION, LABELS, SPECTRAL, entries
+from benchmarks.reattack.record import Line
+from robrep_eval.run.suite import load_suite
+
+KINDS = {
+    "blur": "blur",
+    "digits of 8x8, enlarged": "^digits.*-(1x28x28|3x32x32)-",
+    "contrast": "contrast",
+    "MNIST and clothing at 8x8": "-1x8x8-",
+    "noise": "noise",
+    "all others": "",
+}
+"""What is found in the names of entries; the first one counts."""
+SUPERVISED = ("pgd-at", "trades")
+SUITES = ("handwriting", FASHION)
+
+
+def markdown(found: Mapping[str, Line]) -> str:
+    """Both, for the document."""
+    strong = [line for line in found.values() if line.strong]
+    weak = [line for line in found.values() if not line.strong]
+    names = Counter(name for line in weak for name in line.fallen.values())
+    failed = [line.entry for line in found.values() if not line.holds]
+    told = ", ".join(f"{count} to {name}" for name, count in names.most_common())
+    sums = (
+        f"`standard`: {len(strong)} entries, {_fell(strong)} fell. `fast`: "
+        f"{len(weak)} entries, {_fell(weak)} fell ({told}). "
+        f"Refuted: {', '.join(failed) or 'none'}."
+    )
+    return "\n".join([sums, "", *_kinds(weak), "", *_suites(found)])
+
+
+def kind(entry: str) -> str:
+    """Of tasks, by the name of ENCODER/ENTRY."""
+    name = entry.partition("/")[2]
+    return next(kind for kind, words in KINDS.items() if re.search(words, name))
+
+
+def _kinds(lines: Iterable[Line]) -> list[str]:
+    rows = [
+        "| tasks | entries | without labels: fell | with labels: fell |",
+        "|---|--:|--:|--:|",
+    ]
+    lines = list(lines)
+    for name in KINDS:
+        some = [line for line in lines if kind(line.entry) == name]
+        taught = [line for line in some if line.entry.startswith(SUPERVISED)]
+        free = [line for line in some if line not in taught]
+        cells = " | ".join(_fell(side) for side in (free, taught))
+        rows.append(f"| {name} | {len(some)} | {cells} |")
+    return rows
+
+
+def _fell(lines: Iterable[Line]) -> str:
+    """ "3 of 1,200 (0.2%)"."""
+    lines = list(lines)
+    fell, of = (
+        sum(len(line.fallen) for line in lines),
+        sum(line.attacked for line in lines),
+    )
+    return f"{fell} of {of:,} ({fell / of:.1%})" if of else ""
+
+
+def _suites(found: Mapping[str, Line]) -> list[str]:
+    rows = [
+        "| suite, SLF | encoders | mean comes down by |",
+        "|---|---|--:|",
+    ]
+    for suite in SUITES:
+        for side in (SPECTRAL, LABELS):
+            loss = losses(suite, side, found)
+            said = "not all attacked" if loss is None else f"{loss:.2f}"
+            rows.append(f"| `{suite}` | `{side[0]}` and its seeds | {said} |")
+    return rows
+
+
+def losses(
+    name: str, encoders: Iterable[str], found: Mapping[str, Line]
+) -> float | None:
+    """Points by which the mean of robust accuracy over a suite comes down, if of all
+    images as many fell as of those drawn; None: an entry was not attacked."""
+    suite, points = load_suite(name), []
+    for encoder in encoders:
+        for entry, result in entries(encoder, suite, "slf").values():
+            line = found.get(f"{encoder}/{entry}")
+            if line is None:
+                return None
+            points.append(100 * result.robust.value * line.share)
+    return float(np.mean(points))

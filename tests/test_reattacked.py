@@ -1,0 +1,94 @@
+"""What was found of the published entries attacked again: the record and its table."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.reattack.record import FOUND, Line, add, read, untaken
+from benchmarks.reattack.table import kind, losses, markdown
+from zoo.collection.entries import read_entry
+from zoo.collection.opening import open_source
+from zoo.collection.reattack import draw
+
+ROOT = Path(__file__).parents[1]
+
+
+def line(entry: str, fell: int = 0, of: int = 50, *, strong: bool = False) -> Line:
+    return Line(
+        entry=entry,
+        holds=True,
+        strong=strong,
+        seed=1,
+        robust=2 * of,
+        attacked=of,
+        fallen={str(at): "square" for at in range(fell)},
+    )
+
+
+def test_each_line_is_of_a_published_entry_and_of_images_that_were_drawn() -> None:
+    """By the entry's own verdicts and the seed, drawn again."""
+    source = open_source("embedded")
+    for name, found in read().items():
+        encoder, _, entry = name.partition("/")
+        result = read_entry(source, source.find(encoder), entry).result
+        rows = draw(result, 50, found.seed)
+        positions = {str(result.examples.index[row]) for row in rows}
+        assert (found.robust, found.attacked) == (result.robust.k, len(rows))
+        assert found.fallen.keys() <= positions
+
+
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        ("a/mnist-5k-blur-linf-0.1-slf-v2-fast", "blur"),
+        ("a/digits-parity-1x28x28-linf-0.1-slf-v2-fast", "digits of 8x8, enlarged"),
+        ("a/digits-3x32x32-linf8-slf-v2-fast", "digits of 8x8, enlarged"),
+        ("a/digits-contrast-linf-0.04-slf-v2-fast", "contrast"),
+        ("a/mnist-5k-1x8x8-linf-0.1-slf-v2-fast", "MNIST and clothing at 8x8"),
+        ("blur-encoder/digits-linf-0.1-slf-fast", "all others"),
+    ],
+)
+def test_kinds_of_tasks(entry: str, expected: str) -> None:
+    assert kind(entry) == expected
+
+
+def test_the_table_counts_by_labels_and_battery() -> None:
+    lines = [
+        line("pgd-at-x/mnist-5k-blur-fast", 5),
+        line("spectral-x/mnist-5k-blur-fast", 1),
+        line("spectral-y/mnist-5k-blur-fast", 1),
+        line("trades-x/digits-linf-0.1-slf", 0, 1000, strong=True),
+    ]
+    text = markdown({one.entry: one for one in lines})
+    assert "`standard`: 1 entries, 0 of 1,000 (0.0%) fell" in text
+    assert (
+        "`fast`: 3 entries, 7 of 150 (4.7%) fell (7 to square). Refuted: none" in text
+    )
+    assert "| blur | 3 | 2 of 100 (2.0%) | 5 of 50 (10.0%) |" in text
+    assert losses("handwriting", ["spectral-c30-grid-fashion-mnist"], {}) is None
+
+
+def test_entries_are_taken_once_and_a_line_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "found.jsonl"
+    add(line("a/one"), path)
+    first, second = (
+        untaken(["a/one", "a/two", "a/three"], path),
+        untaken(["a/one", "a/two", "a/three"], path),
+    )
+    assert next(first) == "a/two"
+    assert next(second) == "a/three"
+    add(line("a/two"), path)
+    assert list(first) == []
+    assert read(path)["a/two"] == line("a/two")
+
+
+def test_the_document_has_the_table() -> None:
+    command = [sys.executable, "-m", "benchmarks.reattack", "--table"]
+    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert told.stdout.strip() in (ROOT / "docs/results/batteries.md").read_text()
+    assert all(json.loads(text) for text in FOUND.read_text().splitlines())
