@@ -1,10 +1,10 @@
 """All entries attacked again, as `robrep-zoo verify --all --attack 50` does.
 
-    python -m benchmarks.reattack --data-dir FOLDER   # hours; goes on where it ended
+    torchrun --nproc-per-node 2 -m benchmarks.reattack --data-dir FOLDER   # hours
     python -m benchmarks.reattack --only digits       # entries with that word
     python -m benchmarks.reattack --table
 
-What is found is added to `found.jsonl`, entry by entry; several processes may run. The
+What is found is added to `found.jsonl`, entry by entry, and goes on where it ended. The
 table counts what fell by kind of task, and says how far means over suites come down.
 """
 
@@ -15,9 +15,11 @@ import sys
 from pathlib import Path
 
 from benchmarks.reattack import record, table
-from zoo.collection.audit import Again, audit, plan
+from zoo.collection.audit import Again, plan
 from zoo.collection.opening import open_source
 from zoo.collection.reattack import find_attack
+from zoo.collection.shared_audit import audit_all
+from zoo.processes import Company
 
 SEED = 20261129
 """Drawn from nothing: the day on which this was begun, when all entries were public."""
@@ -29,13 +31,15 @@ def attack(given: argparse.Namespace) -> None:
     items = {str(item): item for item in plan(source, None) if item.entry}
     names = [name for name in items if all(word in name for word in given.only)]
     again = Again(count=given.count, seed=SEED, attack=find_attack())
-    for name in record.untaken(names, given.record):
-        found = audit(source, items[name], data_dir=given.data_dir, again=again)
+    known = record.read(given.record)
+    left = [items[name] for name in names if name not in known]
+    company = Company.from_environment("reattack")
+    for found in audit_all(source, left, company, data_dir=given.data_dir, again=again):
         if found.reattacked is None:
             print(found, file=sys.stderr)
             continue
         record.add(record.Line.of(found), given.record)
-        print(f"{name}: {found.reattacked} ({found.seconds:.0f} s)", flush=True)
+        print(f"{found.item}: {found.reattacked}", flush=True)
 
 
 def main() -> None:

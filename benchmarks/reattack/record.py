@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from zoo.collection.audit import Audit
 
@@ -67,34 +63,7 @@ def read(path: Path = FOUND) -> dict[str, Line]:
     return {line.entry: line for line in lines}
 
 
-def untaken(names: Iterable[str], path: Path) -> Iterator[str]:
-    """Names that neither are in the file nor were taken by a process that runs.
-
-    Each is locked while its caller works on it, so that a process that ends leaves it
-    to the others.
-    """
-    for name in names:
-        if name in read(path):
-            continue
-        lock = path.with_suffix(".locks") / name.replace("/", "+")
-        lock.parent.mkdir(exist_ok=True)
-        with lock.open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                continue
-            if name not in read(path):
-                yield name
-
-
-def add(line: Line, path: Path) -> None:
-    """Appends a line, whole."""
-    with _locked(path) as file:
-        file.write(json.dumps(asdict(line)) + "\n")
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[Any]:
+def add(line: Line, path: Path = FOUND) -> None:
+    """Appends a line."""
     with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield file
+        file.write(json.dumps(asdict(line)) + "\n")
