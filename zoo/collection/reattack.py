@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from zoo import hypergeometric
+from zoo import hypergeometric, two_phases
 from zoo.batteries import VERSIONS, meaning
 from zoo.errors import UserError
-from zoo.records import Result, Verdict
+from zoo.records import Proportion, Result, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 GROUP = "robrep.audits"
 AGAIN = 0.02
-"""Share of the images said to be robust that another run of the same battery, with
-another seed, may fool; see docs/reference/zoo.md for what was measured."""
+"""How likely an image said to be robust may fall to another run of the same battery,
+with another seed; see docs/reference/zoo.md for what was measured."""
 STRONG = frozenset(VERSIONS["standard"])
 """Whoever claims to have run these claims that the re-attack finds next to nothing."""
 
@@ -75,7 +75,7 @@ class Sampled:
     images: int
     """All of the result."""
     strong: bool
-    """Whether the entry's own battery holds the attacks of AutoAttack's standard."""
+    """Whether all images had the attacks of AutoAttack's standard by its battery."""
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> Sampled:
@@ -85,8 +85,14 @@ class Sampled:
 
     @property
     def refuted(self) -> bool:
-        """Whether more must fall than a second run of the same battery explains."""
-        return self.strong and self.low > AGAIN * self.robust
+        """Whether more fell than a second run of the same battery explains.
+
+        An exact one-sided test at 2.5% that an image falls with `AGAIN`: a rate, and
+        not a share of these images, so that one of a handful may fall.
+        """
+        if not (self.strong and self.fallen):
+            return False
+        return Proportion.of(len(self.fallen), self.attacked).low > AGAIN
 
     def __str__(self) -> str:
         text = (
@@ -197,7 +203,6 @@ def reattack(
         pairs = zip(data.positions.tolist(), found, strict=True)
         fallen = {index: name for index, name in pairs if name is not None}
     low, high = hypergeometric.interval(len(fallen), len(rows), result.robust.k)
-    members = meaning(result) or []
     return Sampled(
         seed=seed,
         attacked=len(rows),
@@ -206,5 +211,11 @@ def reattack(
         low=low,
         high=high,
         images=result.robust.n,
-        strong={member.name for member in members} >= STRONG,
+        strong=claims_strong(result),
     )
+
+
+def claims_strong(result: Result) -> bool:
+    """Of attacks on a sample alone an entry does not claim that they fooled nothing."""
+    on_all, _ = two_phases.split(result)
+    return meaning(result) is not None and set(on_all) >= STRONG

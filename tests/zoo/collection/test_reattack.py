@@ -12,14 +12,24 @@ from typing import Any
 
 import pytest
 from forging import rehash, save_no_adversarials
+from scipy.stats import binom
 from whole import read_whole, write_whole
 from zoo_collection import ENTRY, Evaluated
 
+from robrep_eval import evaluate
 from robrep_eval.run.audit import attack_again
 from zoo.batteries import members
 from zoo.board.leaderboard import build
 from zoo.collection.entries import read_entry
-from zoo.collection.reattack import GROUP, STRONG, Sampled, draw, find_attack, reattack
+from zoo.collection.reattack import (
+    GROUP,
+    STRONG,
+    Sampled,
+    claims_strong,
+    draw,
+    find_attack,
+    reattack,
+)
 from zoo.collection.sources import FolderSource
 from zoo.commands.cli import cli
 from zoo.commands.shell import run
@@ -212,20 +222,48 @@ def test_a_package_that_cannot_be_imported(
         find_attack()
 
 
-def test_when_a_sample_refutes() -> None:
-    def found(low: int, *, strong: bool = True) -> Sampled:
-        return Sampled(
-            seed=0,
-            attacked=50,
-            robust=1000,
-            fallen={},
-            low=low,
-            high=900,
-            images=2000,
-            strong=strong,
-        )
+def sampled(fell: int, attacked: int, *, strong: bool = True) -> Sampled:
+    return Sampled(
+        seed=0,
+        attacked=attacked,
+        robust=1000,
+        fallen=dict.fromkeys(range(fell), "square"),
+        low=20,
+        high=900,
+        images=2000,
+        strong=strong,
+    )
 
-    assert not found(20).refuted
-    assert found(21).refuted
-    assert not found(21, strong=False).refuted
-    assert "robust accuracy is 5.0% to 49.0% by this attack" in str(found(20))
+
+@pytest.mark.parametrize("attacked", [1, 2, 7, 12, 13, 30, 49, 50, 400, 1000])
+def test_a_sample_refutes_what_a_chance_of_one_in_fifty_does_not_explain(
+    attacked: int,
+) -> None:
+    """By the tail of the binomial distribution, however many images there are."""
+    for fell in range(min(attacked, 40) + 1):
+        explained = binom.sf(fell - 1, attacked, 0.02) >= 0.025
+        assert sampled(fell, attacked).refuted != explained
+        assert not sampled(fell, attacked, strong=False).refuted
+
+
+def test_a_sample_in_words() -> None:
+    assert "robust accuracy is 5.0% to 49.0% by this attack" in str(sampled(0, 50))
+    assert not sampled(0, 0).refuted
+
+
+def test_an_audited_battery_is_no_stronger_than_what_was_on_all_images() -> None:
+    """Else an image of those that `standard` never saw would refute the entry."""
+    strong = [strong_of(name) for name in ("fast", "fast,audit:8", "standard")]
+    assert strong == [False, False, True]
+
+
+def strong_of(battery: str) -> bool:
+    result = evaluate(
+        "zoo:tarrl-digits",
+        "digits",
+        attacks=battery,
+        limit=8,
+        health="none",
+        output=None,
+    )
+    return claims_strong(result)
