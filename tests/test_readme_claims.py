@@ -14,6 +14,7 @@ from benchmarks.claims import entries as claims
 from benchmarks.claims import suites, table
 from benchmarks.claims.entries import CLAIMS, Claim, judge, judged
 from robrep_eval.run.suite import load_suite
+from robrep_eval.run.suite_figures import welch
 from zoo.collection.entries import Published, read_entry
 from zoo.collection.opening import open_source
 from zoo.paired import paired_interval
@@ -161,7 +162,7 @@ def test_welch_is_the_textbooks() -> None:
     freedom = sum(parts) ** 2 / sum(part**2 / 2 for part in parts)
     reach = student.ppf(0.975, freedom) * np.sqrt(sum(parts))
     gap = a.mean() - b.mean()
-    found = suites.welch(a.tolist(), b.tolist())
+    found = welch(a.tolist(), b.tolist())
     assert found == pytest.approx((gap - reach, gap + reach))
 
 

@@ -5,6 +5,7 @@ Imports no torch.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 
 from zoo.measurements import HealthReport, Status
@@ -43,6 +44,12 @@ def judge(health: HealthReport | None) -> Judgement:
     if Status.FAIL in found:
         return Judgement.BROKEN
     return Judgement.DOUBTFUL if Status.WARN in found else Judgement.SOUND
+
+
+def worst_of(found: Iterable[Judgement]) -> Judgement:
+    """Of several evaluations of which one mean is taken; SOUND if there are none."""
+    order = (Judgement.BROKEN, Judgement.DOUBTFUL, Judgement.UNCHECKED, Judgement.SOUND)
+    return min(found, key=order.index, default=Judgement.SOUND)
 
 
 def doubts(report: HealthReport | None) -> list[str] | None:

@@ -193,20 +193,34 @@ def _output(request: Request, data: Dataset, threat: ThreatModel) -> Path | None
     if request.output != "auto":
         return request.output
     words = [data.name, threat.norm.lower(), str(threat).split()[1]]
-    words += [request.probe.protocol.lower()] * (request.probe.protocol != "SLF")
-    labels = request.probe.labels
+    n = None if request.limit is None else len(data)
+    words += differing(request, labels=request.probe.labels, n=n)
+    return Path(
+        "runs", safe_name(model_word(request.model)), safe_name("-".join(words))
+    )
+
+
+def differing(
+    request: Request, *, labels: str | None = None, n: int | None = None
+) -> list[str]:
+    """Words for what differs from the defaults, so that its runs lie apart.
+
+    Args:
+        request: What was asked for.
+        labels: Part of the training labels that the probe uses; null for all.
+        n: Images, if not all of them.
+    """
+    words = [request.probe.protocol.lower()] * (request.probe.protocol != "SLF")
     words += [f"{labels}-labels".replace("%", "pct")] * (labels is not None)
     words += [f"l2-{request.probe.l2}"] * (request.probe.l2 is not None)
     words += [request.attacks] * (request.attacks != Request.attacks)
     words += [request.engine] * (request.engine != Request.engine)
     words += [request.randomness] * (request.randomness != Request.randomness)
-    words += [f"n{len(data)}"] * (request.limit is not None)
+    words += [f"n{n}"] * (n is not None)
     words += ["stratified"] * request.stratified
     words += [request.kind] if request.kind else []
     words += [f"seed{request.settings.seed}"] * (request.settings.seed != 0)
-    return Path(
-        "runs", safe_name(model_word(request.model)), safe_name("-".join(words))
-    )
+    return words
 
 
 def model_word(model: str | nn.Module) -> str:

@@ -216,7 +216,7 @@ def evaluate_each(
     tell = tell or Callbacks()
     for request in requests:
         check_request(request)
-    _check_names(requests)
+    check_names(requests)
     runs = placed(requests)
     files = [*table_files(runs, requests[0].output), *summaries]
     for path in files:
@@ -286,7 +286,7 @@ def run_each(
     return rows, failed
 
 
-def _check_names(requests: Sequence[Request]) -> None:
+def check_names(requests: Sequence[Request]) -> None:
     """Raises `UserError` if two folders of images would have one name in records."""
     known: dict[str, str] = {}
     for request in requests:

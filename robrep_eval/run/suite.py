@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
-from torch import nn
 
 from robrep_eval.run.places import words_for
-from robrep_eval.run.plan import model_word, safe_name
+from robrep_eval.run.plan import differing, model_word, safe_name
 from robrep_eval.run.request import Request, read_request
 from robrep_eval.suites import FOLDER, names
 from zoo import datasets, yaml_text
+from zoo.datasets.names import OPTIONS
 from zoo.errors import UserError, nearest
 from zoo.label_budget import LabelBudget
 from zoo.paths import user_path
@@ -29,7 +29,16 @@ from zoo.threat import Norm, parse_eps, parse_norm
 
 FEWEST = 2
 """Tasks of a suite."""
-FIXED = ("dataset", "eps", "labels")
+FIXED = (
+    "dataset",
+    "train",
+    "eps",
+    "labels",
+    "dataset_name",
+    "name",
+    "classes",
+    *OPTIONS,
+)
 """Options that a suite decides."""
 TaskName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.+%-]*$", max_length=60)]
 
@@ -130,15 +139,16 @@ def suite_requests(
     if len(options["probe"]) > 1:
         raise UserError("a suite takes one --probe; call it again for another")
     found = []
-    for model, task, place in placed_tasks(suite, options["model"], options["output"]):
-        one = {
-            **options,
-            **task_options(suite, task, options["limit"]),
-            "model": model,
-            "probe": options["probe"][0],
-        }
-        found.append(replace(read_request(one, command), output=place))
-    return found
+    for model in options["model"]:
+        for task in suite.tasks:
+            one = {
+                **options,
+                **task_options(suite, task, options["limit"]),
+                "model": model,
+                "probe": options["probe"][0],
+            }
+            found.append(read_request(one, command))
+    return placed_tasks(suite, found, options["output"])
 
 
 def check_left_out(suite: Suite, options: Mapping[str, Any]) -> None:
@@ -146,8 +156,8 @@ def check_left_out(suite: Suite, options: Mapping[str, Any]) -> None:
     for name in FIXED:
         if options.get(name) not in (None, (), []):
             raise UserError(
-                f"--{name} is for the suite {suite.name} to say; leave it out, or name "
-                "datasets in place of --suite"
+                f"--{name.replace('_', '-')} is for the suite {suite.name} to say; "
+                "leave it out, or name datasets in place of --suite"
             )
     norm = options.get("norm", suite.norm)
     if parse_norm(norm) != suite.norm:
@@ -165,19 +175,27 @@ def task_options(suite: Suite, task: Task, limit: int | None) -> dict[str, Any]:
 
 
 def placed_tasks(
-    suite: Suite, models: Sequence[str | nn.Module], output: Path | None
-) -> list[tuple[str | nn.Module, Task, Path]]:
-    """Each model with each task, and the run folder of the two.
+    suite: Suite, requests: Sequence[Request], output: Path | None
+) -> list[Request]:
+    """The requests, each with the run folder of its model and task.
 
     Args:
         suite: The tasks.
-        models: References or modules.
-        output: Folder of all of them; runs/suite-NAME-vVERSION by default.
+        requests: All tasks of the first model in their order, then of the next.
+        output: Folder of all of them; by default runs/suite-NAME-vVERSION, with what
+            differs from the defaults appended.
     """
-    base = output or Path("runs") / f"suite-{suite.name}-v{suite.version}"
-    words = words_for(models, model_word)
+    first = requests[0]
+    limit = first.limit if first.limit != suite.images else None
+    words = [f"suite-{suite.name}-v{suite.version}", *differing(first, n=limit)]
+    base = output or Path("runs") / safe_name("-".join(words))
+    models = words_for([request.model for request in requests], model_word)
     return [
-        (model, task, base / safe_name(word) / safe_name(task.name))
-        for model, word in zip(models, words, strict=True)
-        for task in suite.tasks
+        replace(
+            request,
+            output=base
+            / safe_name(word)
+            / safe_name(suite.tasks[at % len(suite.tasks)].name),
+        )
+        for at, (request, word) in enumerate(zip(requests, models, strict=True))
     ]

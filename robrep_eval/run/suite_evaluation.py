@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -13,7 +14,7 @@ from robrep_eval.run.evaluation import Callbacks, showing
 from robrep_eval.run.options import SharedOptions, request_options
 from robrep_eval.run.plan import check_request
 from robrep_eval.run.request import Request
-from robrep_eval.run.several import check_distinct, listed, run_each
+from robrep_eval.run.several import check_distinct, check_names, listed, run_each
 from robrep_eval.run.suite import (
     Suite,
     check_left_out,
@@ -64,7 +65,8 @@ def evaluate_suite(
         on_work: Called with the share of a long fit or measurement that is done.
         options: Of all evaluations, as `evaluate` takes them, but for what the suite
             decides: datasets, radii, labels. `output` is the folder of the table and
-            of each task's run; by default runs/suite-NAME-vVERSION.
+            of each task's run; by default runs/suite-NAME-vVERSION, with what differs
+            from the defaults appended.
 
     Returns:
         The table, also in suite.json and suite.md of the folder; tasks that failed are
@@ -83,16 +85,16 @@ def evaluate_suite(
     output = options.get("output")
     base = None if output in (None, "auto") else user_path(str(output))
     requests = []
-    for model, task, place in placed_tasks(tasks, chosen_models, base):
+    for model, task in product(chosen_models, tasks.tasks):
         chosen: dict[str, Any] = {
             "norm": tasks.norm,
             **options,
             **task_options(tasks, task, options.get("limit")),
             "probe": probe,
-            "output": place,
         }
         data = chosen.pop("dataset")
         requests.append(Request(model=model, dataset=data, **request_options(chosen)))
+    requests = placed_tasks(tasks, requests, base)
     with showing(progress, on_progress, on_stage, on_work) as tell:
         return run_suite(tasks, requests, tell)
 
@@ -112,20 +114,23 @@ def run_suite(
         where it is written after each evaluation.
 
     Raises:
-        UserError: a name that nothing is known by, or a file that is no table of a
-            suite in its place. What goes wrong later is in `failed`.
+        UserError: a name that nothing is known by, two folders of images with one
+            name, or, in the place of the table, another one or a file that is none.
+            What goes wrong later is in `failed`.
     """
     tell = tell or Callbacks()
     for request in requests:
         check_request(request)
+    check_names(requests)
     first = requests[0]
     assert isinstance(first.output, Path)
     base = first.output.parents[1]
-    _check_place(base)
+    before = _check_place(base, suite_result(suite, requests, [], [], base))
 
     def keep(rows: list[SummaryRow], failed: list[Failure]) -> SuiteResult:
         found = suite_result(suite, requests, rows, failed, base)
-        if leading():
+        worth = rows or before is None or not before.rows
+        if leading() and worth:  # a table is not replaced by failures alone
             base.mkdir(parents=True, exist_ok=True)
             write_record(base / JSON, found)
             write_text(base / MARKDOWN, MARK + found.to_markdown())
@@ -137,12 +142,24 @@ def run_suite(
     return found
 
 
-def _check_place(base: Path) -> None:
-    """Raises `UserError` if what would be replaced is no table of a suite."""
+def _check_place(base: Path, empty: SuiteResult) -> SuiteResult | None:
+    """What is in the place of a table that is `empty` as yet.
+
+    Raises:
+        UserError: it is no table of a suite, or one of something else.
+    """
     if base.exists() and not base.is_dir():
         raise UserError(f"{base} is no folder; choose another output")
-    if (base / JSON).exists():
-        read_record(base / JSON, SuiteResult)
     path = base / MARKDOWN
     if path.exists() and not path.read_text(encoding="utf-8").startswith(MARK):
         raise UserError(f"{path} is there already and is none of robrep's; move it")
+    if not (base / JSON).exists():
+        return None
+    found = read_record(base / JSON, SuiteResult)
+    told, asked = ((*one.asked, f"{one.images} images") for one in (found, empty))
+    if told != asked:
+        raise UserError(
+            f"{base / JSON} is the table of {', '.join(told)}, not of "
+            f"{', '.join(asked)}; choose another --output"
+        )
+    return found

@@ -26,8 +26,10 @@ HEADINGS = ("", "clean mean", "clean worst", "robust mean", "robust worst", "on"
 NUMBERS = frozenset(HEADINGS[1:5])
 NOTE = (
     "Accuracies in %. In brackets: of a task, 95% intervals (Clopper-Pearson); of "
-    "mean, worst and difference, 95% by the bootstrap over images, and over models "
-    "where there are several of one method. Differences are in points, paired by image."
+    "mean and difference, 95% by the bootstrap over images, and over models where "
+    "there are several of one method (of their difference no shorter than Welch's); "
+    "worst is one task, and its interval that of the task. Differences are in points, "
+    "paired by image."
 )
 
 
@@ -46,6 +48,8 @@ class SuiteResult(Record):
     version: int
     tasks: list[str]
     battery: str
+    probe: str = "SLF"
+    """Protocol asked for."""
     images: int
     """At most so many of each task; the suite's own number unless --limit was given."""
     own_images: bool
@@ -60,9 +64,15 @@ class SuiteResult(Record):
     """Evaluations that had not run when this was written."""
 
     @property
+    def asked(self) -> list[str]:
+        """What all figures share: suite, battery, and protocol if it is not SLF."""
+        words = [f"suite {self.suite}, version {self.version}", self.battery]
+        return [*words, *[self.probe] * (self.probe != "SLF")]
+
+    @property
     def title(self) -> str:
         """Suite, version, and what differs from it."""
-        words = [f"suite {self.suite}, version {self.version}", self.battery]
+        words = self.asked
         if self.missing:
             count = len(self.rows) + len(self.failed)
             words.append(counted(count, self.missing))
@@ -84,7 +94,10 @@ class SuiteResult(Record):
         """Markdown, empty if there is but one model."""
         if not self.beside:
             return ""
-        rows = [[each.name, str(each.clean), str(each.robust)] for each in self.beside]
+        rows = [
+            [each.name, str(each.clean), str(each.robust or "-")]
+            for each in self.beside
+        ]
         first = escape_markdown(self.beside[0].first)
         heading = f"mean over tasks, less {first}"
         return markdown_table((heading, *KINDS), rows, numbers=set(KINDS))
@@ -110,12 +123,7 @@ class SuiteResult(Record):
         lines = [self.title]
         for total in self.totals:
             lines.append(total.name)
-            for kind in KINDS:
-                mean, worst, task = (
-                    getattr(total, f"{kind}_{which}")
-                    for which in ("mean", "worst", "worst_task")
-                )
-                lines.append(f"  {kind:7} mean {mean}, worst {worst} ({task})")
+            lines += _lines(total)
             lines += [
                 f"    {each.task:14} clean {percent(each.row.clean)}, robust "
                 f"{percent(each.row.robust) if each.row.robust else '-'}"
@@ -124,10 +132,22 @@ class SuiteResult(Record):
                 if [each.row.model] == total.models
             ]
         lines += [
-            f"{each.name}, less {each.first}: clean {each.clean}, robust {each.robust}"
+            f"{each.name}, less {each.first}: clean {each.clean}, robust "
+            f"{each.robust or '-'}"
             for each in self.beside
         ]
         return "\n".join([*lines, NOTE])
+
+
+def _lines(total: Total) -> list[str]:
+    """Of one model or method, for a terminal."""
+    clean = f"mean {total.clean_mean}, worst {total.clean_worst}"
+    lines = [f"  clean   {clean} ({total.clean_worst_task})"]
+    if total.robust_mean:
+        held = f"mean {total.robust_mean}{mark(total.judgement)}"
+        worst = f"worst {total.robust_worst} ({total.robust_worst_task})"
+        lines.append(f"  robust  {held}, {worst}")
+    return lines
 
 
 def suite_result(
@@ -143,7 +163,7 @@ def suite_result(
         for at, request in enumerate(requests)
         if isinstance(request.output, Path)
     }
-    told = [TaskRow(task=tasks[str(row.folder)], row=row) for row in rows]
+    told = [TaskRow(task=tasks[str(row.folder)], row=row) for row in _apart(rows)]
     whole = _whole(suite, told, base)
     first = requests[0]
     limit = first.limit or suite.images
@@ -152,6 +172,7 @@ def suite_result(
         version=suite.version,
         tasks=[task.name for task in suite.tasks],
         battery=first.attacks,
+        probe=first.probe.protocol,
         images=limit,
         own_images=limit == suite.images,
         rows=told,
@@ -160,6 +181,24 @@ def suite_result(
         failed=failed,
         missing=len(requests) - len(rows) - len(failed),
     )
+
+
+def _apart(rows: Sequence[SummaryRow]) -> list[SummaryRow]:
+    """Models of one reference, as two modules of Python have, by their folders."""
+    folders: dict[str, set[str]] = {}
+    for row in rows:
+        folders.setdefault(row.model, set()).add(_folder(row))
+    return [
+        row.model_copy(update={"model": _folder(row)})
+        if len(folders[row.model]) > 1
+        else row
+        for row in rows
+    ]
+
+
+def _folder(row: SummaryRow) -> str:
+    """The word that a suite's folder has for the model."""
+    return str(row.folder).partition("/")[0]
 
 
 def _whole(

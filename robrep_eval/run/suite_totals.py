@@ -13,6 +13,7 @@ from robrep_eval.run.suite_figures import (
     difference,
     figures,
 )
+from zoo.judgement import Judgement, judge, mark, worst_of
 from zoo.records import Record, Result, Training
 from zoo.selection import ascending
 from zoo.verdicts import correct, robust
@@ -32,20 +33,20 @@ class Total(Record):
     """Whether pretraining saw labels; null if nobody says."""
     clean_mean: Estimate
     clean_worst: Estimate
-    robust_mean: Estimate
-    robust_worst: Estimate
+    robust_mean: Estimate | None
+    robust_worst: Estimate | None
+    """Null if nothing was attacked."""
     clean_worst_task: str
-    robust_worst_task: str
+    robust_worst_task: str | None
+    judgement: Judgement = Judgement.UNCHECKED
+    """The worst that health checks made of one of the evaluations."""
 
     def cells(self) -> list[str]:
         """Name, clean mean and worst, robust mean and worst, on which task."""
-        figure = (
-            self.clean_mean,
-            self.clean_worst,
-            self.robust_mean,
-            self.robust_worst,
-        )
-        return [self.name, *map(str, figure), self.robust_worst_task]
+        held = (self.robust_mean, self.robust_worst)
+        robust = [f"{one}{mark(self.judgement)}" if one else "-" for one in held]
+        clean = map(str, (self.clean_mean, self.clean_worst))
+        return [self.name, *clean, *robust, self.robust_worst_task or "-"]
 
 
 class Beside(Record):
@@ -54,7 +55,8 @@ class Beside(Record):
     name: str
     first: str
     clean: Difference
-    robust: Difference
+    robust: Difference | None
+    """Null if nothing was attacked."""
 
 
 @dataclass(frozen=True)
@@ -86,10 +88,17 @@ def beside_first(whole: Mapping[str, Tasks]) -> list[Beside]:
 def _methods(whole: Mapping[str, Tasks]) -> list[Method]:
     """In the order of their first models, after which they are called."""
     grouped: dict[str, list[str]] = {}
+    seeds: dict[str, set[int]] = {}
     for model, found in whole.items():
         made = next(iter(found.values())).model
-        alike = made.training and _settings(made.arch, made.training)
-        grouped.setdefault(alike or model, []).append(model)
+        alike = model
+        if made.training and made.training.recipe and made.training.seed is not None:
+            alike = _settings(made.arch, made.training)
+            known = seeds.setdefault(alike, set())
+            if made.training.seed in known:
+                alike = model  # the same seed again is no further one
+            known.add(made.training.seed)
+        grouped.setdefault(alike, []).append(model)
     return [
         Method(
             f"{models[0]}, {len(models)} seeds" if len(models) > 1 else models[0],
@@ -102,8 +111,22 @@ def _methods(whole: Mapping[str, Tasks]) -> list[Method]:
 
 def _beside(method: Method, first: Method) -> Beside:
     a, b = answers_of(method.found, first.found)
-    clean, held = (difference(a, b, kind) for kind in KINDS)
-    return Beside(name=method.name, first=first.name, clean=clean, robust=held)
+    return Beside(
+        name=method.name,
+        first=first.name,
+        clean=difference(a, b, "clean"),
+        robust=difference(a, b, "robust") if _attacked(method, first) else None,
+    )
+
+
+def _attacked(*methods: Method) -> bool:
+    """Whether every evaluation was: without attack each correct image is robust."""
+    return all(
+        result.attacks
+        for method in methods
+        for found in method.found
+        for result in found.values()
+    )
 
 
 def answers_of(*sides: Sequence[Tasks]) -> list[list[dict[str, Answers]]]:
@@ -130,24 +153,27 @@ def _settings(arch: str, training: Training) -> str:
     """What models must share to be seeds of one method: all but the seed and name."""
     recipe = {k: v for k, v in training.recipe.items() if k not in ("seed", "name")}
     said = (training.method, training.dataset, training.labels, training.epochs)
-    parts = [arch, *said, str(training.threat), recipe]
+    parts = [arch, *said, training.extra_data, str(training.threat), recipe]
     return json.dumps(parts, sort_keys=True, default=str)
 
 
 def _total(method: Method) -> Total:
     (answers,) = answers_of(method.found)
-    clean, held = (figures(answers, kind) for kind in KINDS)
+    clean = figures(answers, "clean")
+    held = figures(answers, "robust") if _attacked(method) else None
     training = next(iter(method.found[0].values())).model.training
+    results = [result for found in method.found for result in found.values()]
     return Total(
         name=method.name,
         models=method.models,
         labels=None if training is None else training.labels,
         clean_mean=clean.mean,
         clean_worst=clean.worst,
-        robust_mean=held.mean,
-        robust_worst=held.worst,
+        robust_mean=held and held.mean,
+        robust_worst=held and held.worst,
         clean_worst_task=clean.worst_task,
-        robust_worst_task=held.worst_task,
+        robust_worst_task=held and held.worst_task,
+        judgement=worst_of(judge(each.measurements.health) for each in results),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import re
@@ -12,13 +13,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from scipy.stats import bootstrap
+from PIL import Image
+from scipy.stats import binom, bootstrap
+from scipy.stats import t as student
 from torch import nn
 
 from robrep_eval import evaluate, evaluate_suite
 from robrep_eval.commands.cli import main
 from robrep_eval.run.suite import load_suite
-from robrep_eval.run.suite_figures import Answers, difference, figures
+from robrep_eval.run.suite_figures import Answers, Estimate, difference, figures
 from robrep_eval.run.suite_result import SuiteResult
 from robrep_eval.suites import names
 from zoo import datasets
@@ -39,6 +42,11 @@ def answers(held: Any, images: str = "a") -> Answers:
 
 def drawn(share: float, n: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).random(n) < share
+
+
+def share(estimate: Estimate | None) -> float:
+    assert estimate is not None
+    return estimate.value
 
 
 def width(model: dict[str, Answers], *more: dict[str, Answers]) -> float:
@@ -149,8 +157,8 @@ def test_a_difference_is_paired() -> None:
 
 def test_a_difference_counts_both_seeds_and_images() -> None:
     draws = np.random.default_rng(0)
-    p = np.array([0.7, 0.6, 0.8])
-    a, b = draws.random((3, 400)) < p[:, None], draws.random((3, 400)) < 0.5
+    p = np.linspace(0.65, 0.75, 12)
+    a, b = draws.random((12, 400)) < p[:, None], draws.random((12, 400)) < 0.5
     left, right = ([{"one": answers(held)} for held in side] for side in (a, b))
     found = difference(left, right, "robust")
     assert found.value == pytest.approx(a.mean() - b.mean())
@@ -170,6 +178,33 @@ def test_a_difference_of_methods_draws_their_seeds_apart() -> None:
     assert difference([high], [low], "robust").low > 0.2
     with pytest.raises(ValueError, match="different tasks"):
         difference([low], [{"two": low["one"]}], "robust")
+
+
+def test_the_interval_of_the_worst_task_holds_its_figure() -> None:
+    """Also where many tasks are as bad: the least of ten draws lies below all."""
+    model = {str(at): answers(np.arange(360) < 306, images=str(at)) for at in range(10)}
+    found = figures([model], "robust").worst
+    assert found.value == pytest.approx(0.85)
+    low, high = binom.interval(0.95, 360, 0.85)
+    assert found.low == pytest.approx(low / 360, abs=0.005)
+    assert found.high == pytest.approx(high / 360, abs=0.005)
+
+
+def test_a_difference_of_few_seeds_is_no_surer_than_welch() -> None:
+    """By the formulas of Welch (1947) and Satterthwaite, images not varying."""
+    shares = (0.5, 0.6, 0.7), (0.4, 0.41, 0.42)
+    a, b = (
+        [{"one": answers(np.arange(100) < 100 * p)} for p in side] for side in shares
+    )
+    found = difference(a, b, "robust")
+    parts = [np.var(side, ddof=1) / 3 for side in shares]
+    free = sum(parts) ** 2 / sum(part**2 / 2 for part in parts)
+    half = student.ppf(0.975, free) * math.sqrt(sum(parts))
+    assert found.low <= found.value - half + 1e-9
+    assert found.high >= found.value + half - 1e-9
+    assert found.high - found.low < 2.6 * half
+    same = difference(a[:1] * 2, b[:1] * 2, "robust")
+    assert same.low > 0
 
 
 def test_models_on_other_tasks_are_refused() -> None:
@@ -246,7 +281,7 @@ def test_a_suite_of_two_seeds_and_another_method(
     few = ("--attacks", "fgsm", "--health", "none", "--quiet")
     code, out, err = call(*words, *few)
     assert code == 0, err
-    folder = tmp_path / "runs" / "suite-small-v2"
+    folder = tmp_path / "runs" / "suite-small-v2-fgsm"
     found = read_record(folder / "suite.json", SuiteResult)
     assert (found.suite, found.version, found.images) == ("small", 2, 20)
     assert found.own_images
@@ -260,16 +295,17 @@ def test_a_suite_of_two_seeds_and_another_method(
     three = [results["zoo:other", task].robust.value for task in ("parity", "few")]
     alone, other, _, method = found.totals
     assert alone.models == ["zoo:mine-0"]
-    assert alone.robust_mean.value == pytest.approx(sum(one) / 2)
-    assert alone.robust_worst.value == pytest.approx(min(one))
-    assert other.robust_mean.value == pytest.approx(sum(two) / 2)
+    assert share(alone.robust_mean) == pytest.approx(sum(one) / 2)
+    assert share(alone.robust_worst) == pytest.approx(min(one))
+    assert share(other.robust_mean) == pytest.approx(sum(two) / 2)
     assert method.models == ["zoo:mine-0", "zoo:mine-1"]
     assert method.name == "zoo:mine-0, 2 seeds"
-    assert method.robust_mean.value == pytest.approx(sum(one + two) / 4)
+    assert share(method.robust_mean) == pytest.approx(sum(one + two) / 4)
     assert method.labels is False
     [beside] = found.beside
     assert (beside.name, beside.first) == ("zoo:other", method.name)
     apart = sum(three) / 2 - sum(one + two) / 4
+    assert beside.robust is not None
     assert beside.robust.value == pytest.approx(apart)
     assert beside.robust.low <= apart <= beside.robust.high
     assert f"zoo:other, less {method.name}: clean" in out
@@ -294,6 +330,8 @@ def test_a_suite_of_two_seeds_and_another_method(
         (("--suite", "digits", "--eps", "0.1"), "--eps is for the suite digits"),
         (("--suite", "digits", "--dataset", "mnist"), "--dataset is for the suite"),
         (("--suite", "digits", "--labels", "10%"), "--labels is for the suite"),
+        (("--suite", "digits", "--crop", "6"), "--crop is for the suite"),
+        (("--suite", "digits", "--test-share", "20%"), "--test-share is for the suite"),
         (("--suite", "digits", "--norm", "L2"), "is in Linf, not L2"),
         (("--suite", "digits", "--probe", "slf,alf"), "takes one --probe"),
         (("--suite", "digits", "--summary", "t.tex"), "a suite's tables are"),
@@ -357,19 +395,81 @@ def test_a_module_from_python(
     suite = load_suite("small.yaml")
     few: Any = {"attacks": "fgsm", "limit": 12, "measure": ()}
     found = evaluate_suite(module, suite, **few)
-    folder = tmp_path / "runs" / "suite-small-v2"
+    folder = tmp_path / "runs" / "suite-small-v2-fgsm-n12"
     assert read_record(folder / "suite.json", SuiteResult) == found
     assert not found.failed
     assert not found.own_images
     [total] = found.totals
     results = [read_result(folder / str(each.row.folder)) for each in found.rows]
     mean = sum(result.robust.value for result in results) / 2
-    assert total.robust_mean.value == pytest.approx(mean)
+    assert share(total.robust_mean) == pytest.approx(mean)
     alone = evaluate(module, "digits", eps=0.05, labels=40, **few)
     assert results[1].robust == alone.robust
     assert results[1].examples == alone.examples
     with pytest.raises(UserError, match="eps is for the suite small"):
         evaluate_suite(module, suite, eps=0.1, **few)  # type: ignore[call-arg]
+
+
+def test_two_modules_of_one_class_are_two_models(tmp_path: Path, call: Any) -> None:
+    torch.manual_seed(1)
+    modules = [nn.Sequential(nn.Flatten(), nn.Linear(64, 8)) for _ in range(2)]
+    few: Any = {"attacks": "fgsm", "limit": 12, "measure": ()}
+    found = evaluate_suite(modules, "small.yaml", output=tmp_path / "two", **few)
+    assert [total.models for total in found.totals] == [["model-1"], ["model-2"]]
+    assert [beside.name for beside in found.beside] == ["model-2"]
+    for module, total in zip(modules, found.totals, strict=True):
+        place = tmp_path / total.name
+        [alone] = evaluate_suite(module, "small.yaml", output=place, **few).totals
+        assert total.robust_mean == alone.robust_mean
+        assert total.clean_mean == alone.clean_mean
+        assert total.name in found.to_text().splitlines()
+
+
+def test_without_attack_nothing_is_called_robust(tmp_path: Path, call: Any) -> None:
+    module = nn.Sequential(nn.Flatten(), nn.Linear(64, 8))
+    found = evaluate_suite(
+        [module, nn.Sequential(module)], "small.yaml", attacks="none", limit=12
+    )
+    for total in found.totals:
+        assert total.clean_mean.value > 0
+        assert (total.robust_mean, total.robust_worst_task) == (None, None)
+    assert found.beside[0].robust is None
+    assert "robust  mean" not in found.to_text()
+    assert SuiteResult.model_validate_json(found.model_dump_json()) == found
+
+
+def test_a_table_of_something_else_is_not_replaced(tmp_path: Path, call: Any) -> None:
+    module = nn.Sequential(nn.Flatten(), nn.Linear(64, 8))
+    few: Any = {"attacks": "fgsm", "measure": (), "output": tmp_path / "place"}
+    evaluate_suite(module, "small.yaml", limit=12, **few)
+    before = (tmp_path / "place" / "suite.json").read_bytes()
+    others: list[tuple[dict[str, Any], str]] = [
+        ({"limit": 13}, "12 images, not of .*13 images"),
+        ({"limit": 12, "probe": "slf-r"}, "not of .*SLF-R"),
+        ({"limit": 12, "attacks": "none"}, "not of .*none"),
+    ]
+    for other, message in others:
+        with pytest.raises(UserError, match=message):
+            evaluate_suite(module, "small.yaml", **{**few, **other})
+    failed = evaluate_suite(module, "small.yaml", limit=12, seed=1, **few)
+    assert (len(failed.failed), failed.rows) == (2, [])
+    assert (tmp_path / "place" / "suite.json").read_bytes() == before
+
+
+def test_two_folders_of_one_name_are_refused(tmp_path: Path, call: Any) -> None:
+    """Their images would be drawn as if they were the same ones."""
+    folders = [tmp_path / name / "photos" for name in "ab"]
+    text = SUITE.replace("digits+parity", f"imagefolder:{folders[0]}")
+    text = text.replace("dataset: digits,", f"dataset: 'imagefolder:{folders[1]}',")
+    for folder in folders:
+        for split, label in itertools.product(("train", "test"), "xy"):
+            place = folder / split / label
+            place.mkdir(parents=True)
+            for at in range(4):
+                Image.new("L", (8, 8), at).save(place / f"{at}.png")
+    (tmp_path / "own.yaml").write_text(text)
+    with pytest.raises(UserError, match="would both be called"):
+        evaluate_suite("zoo:tarrl-digits", "own.yaml", output=tmp_path / "out")
 
 
 def test_what_is_stopped_leaves_the_table_of_what_is_finished(
@@ -383,7 +483,7 @@ def test_what_is_stopped_leaves_the_table_of_what_is_finished(
     few: Any = {"attacks": "fgsm", "limit": 6, "measure": ()}
     with pytest.raises(KeyboardInterrupt):
         evaluate_suite(module, "small.yaml", on_stage=stop, **few)
-    folder = tmp_path / "runs" / "suite-small-v2"
+    folder = tmp_path / "runs" / "suite-small-v2-fgsm-n6"
     left = read_record(folder / "suite.json", SuiteResult)
     assert [each.task for each in left.rows] == ["parity"]
     assert (left.missing, left.totals, left.failed) == (1, [], [])
@@ -403,6 +503,8 @@ def test_what_is_stopped_leaves_the_table_of_what_is_finished(
         (("zoo:tarrl-digits",) * 2, {}, "'zoo:tarrl-digits' is named twice"),
         (("zoo:tarrl-digits", "zoo:no"), {}, "has no encoder 'no'"),
         ("zoo:tarrl-digits", {"eps": 0}, "--eps is for the suite"),
+        ("zoo:tarrl-digits", {"resize": 9}, "--resize is for the suite"),
+        ("zoo:tarrl-digits", {"classes": 9}, "--classes is for the suite"),
     ],
 )
 def test_words_of_python_that_a_suite_does_not_take(
