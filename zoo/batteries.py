@@ -21,6 +21,8 @@ from zoo.verdicts import attackable, attacked
 
 CUSTOM = "custom"
 """What a battery is called whose name says nothing about its attacks."""
+NONE = "none"
+"""No attack: every correct image stands, and its robust figure says nothing."""
 ROBREP, PYAUTOATTACK, ART = "robrep", "pyautoattack", "art"
 """Whose code an attack is."""
 PACKAGES = {ART: "adversarial-robustness-toolbox"}
@@ -197,7 +199,7 @@ def members(word: str, engine: str, norm: Norm) -> list[Member] | None:
     engine = "reference" if engine == "reference (official-rng)" else engine
     if engine not in (ROBREP, REPLAYED, "reference"):
         return None
-    if word == "none":
+    if word == NONE:
         return []
     if word == "full":
         parts = (members(each, engine, norm) or [] for each in FULL)

@@ -273,7 +273,7 @@ _TABLE: tuple[tuple[Basis, str, list[str]], ...] = (
     (
         Basis.STATED,
         "which attacks were tried beyond the entry's battery",
-        ["worst.batteries"],
+        [*_under("worst", "batteries", "tried")],
     ),
     (
         Basis.STATED,

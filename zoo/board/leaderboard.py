@@ -2,8 +2,8 @@
 
 It reads records and nothing else. Results are comparable that share dataset, split,
 threat model, protocol (with its labels) and battery; how ranks are found is told in
-`zoo.board.ranking`. Custom batteries, selected images and evaluations to which a health
-check objected are shown, and not ranked.
+`zoo.board.ranking`. Custom batteries, none at all, selected images and evaluations to
+which a health check objected are shown, and not ranked.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from zoo.batteries import CUSTOM
+from zoo.batteries import CUSTOM, NONE
 from zoo.board.ranking import Keys, Place, Sample, places
 from zoo.collection.entries import Entry, Published, read_entry
 from zoo.collection.index import EncoderRow, leave_out, only
@@ -72,9 +72,9 @@ class Row(Record):
 
     @property
     def ranked(self) -> bool:
-        """Whether its figure can be compared: named attacks, images not selected, and
-        no health check objected."""
-        comparable = self.battery != CUSTOM and not self.images
+        """Whether its figure can be compared: named attacks (at least one), images not
+        selected, and no health check objected."""
+        comparable = self.battery not in (CUSTOM, NONE) and not self.images
         return comparable and self.judgement not in MARKED
 
     @property
@@ -242,7 +242,7 @@ def _row(entry: Published) -> Row:
         clean=result.clean,
         robust=result.robust,
         worst=worst.robust if worst else None,
-        worst_by=worst.batteries if worst else [],
+        worst_by=worst.by if worst else [],
         undecided=result.undecided,
         created=result.provenance.created,
         parameters=result.model.parameters,

@@ -16,6 +16,7 @@ from zoo.board.leaderboard import Board, Row
 from zoo.board.transfer import Cell, Table, transfer
 from zoo.claims import EXPLAINED, UNPROVEN, Basis, names
 from zoo.collection.sources_embedded import EMBEDDED
+from zoo.judgement import mark
 from zoo.pages.html_page import render
 from zoo.records import Card, Proportion
 
@@ -80,9 +81,10 @@ def _data(board: Board, tasks: list[str]) -> dict[str, Any]:
 
 def _table(table: Table) -> dict[str, Any]:
     """As the script takes it: of figures the share and its interval."""
-    found = table.model_dump()
+    found = {**table.model_dump(), "title": table.title}
     for line, told in zip(table.lines, found["lines"], strict=True):
         told["cells"] = [cell and _cell(cell) for cell in line.cells]
+        told["mark"] = mark(line.judgement)
     return found
 
 

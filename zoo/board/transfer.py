@@ -1,6 +1,7 @@
 """The transfer view: encoders by downstream tasks, with mean and worst.
 
-One table for each pretraining dataset. Its encoders are those with a result on another
+One table for each pretraining dataset, protocol with its version, and battery: figures
+of others are not of one kind. Its encoders are those with a result on another
 task than their own, its columns the tasks that they were measured on. Mean and worst
 are over the tasks that more than half of the encoders have, and only of encoders that
 have all of these: a mean over other tasks is another figure. It reads rows of the
@@ -11,12 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from zoo.batteries import CUSTOM
+from zoo.batteries import CUSTOM, NONE
 from zoo.board.leaderboard import Board, Row
 from zoo.datasets.derived_names import parts_of
 from zoo.datasets.names import split_name
 from zoo.errors import UserError
-from zoo.judgement import mark
+from zoo.judgement import Judgement, mark, worst_of
 from zoo.records import Proportion, Record
 from zoo.schema import Share
 
@@ -26,8 +27,13 @@ class Cell(Record):
 
     clean: Proportion
     robust: Proportion
-    mark: str
-    """Stands behind the robust figure: what the health checks found, or nothing."""
+    judgement: Judgement
+    """What the health checks make of it."""
+
+    @property
+    def mark(self) -> str:
+        """Stands behind the robust figure, or nothing does."""
+        return mark(self.judgement)
 
 
 class Line(Record):
@@ -44,28 +50,57 @@ class Line(Record):
     robust_mean: Share | None
     robust_worst: Share | None
     """Over the counted tasks; null unless all of them were measured."""
+    judgement: Judgement
+    """The worst of these."""
+
+    @property
+    def place(self) -> tuple[bool, bool, float, str]:
+        """To sort by; a figure that says nothing stands behind those that do."""
+        mean = self.robust_mean
+        broken = self.judgement is Judgement.BROKEN
+        return mean is None, broken, -(mean or 0), self.encoder
 
 
 class Table(Record):
-    """Encoders that were pretrained on one dataset."""
+    """Encoders that were pretrained on one dataset, measured in one way."""
 
     pretraining: str
+    kind: str
+    """Protocol with its version, and battery: "SLF version 2, fast"."""
     tasks: list[str]
     counted: list[bool]
     """Whether mean and worst are over this task."""
     lines: list[Line]
-    """Best robust mean first; those without one last, by name."""
+    """Best robust mean first, then broken ones; those without one last, by name."""
+
+    @property
+    def title(self) -> str:
+        """ "digits: SLF version 2, fast"."""
+        return f"{self.pretraining}: {self.kind}"
 
 
 def transfer(board: Board) -> list[Table]:
-    """The tables of a leaderboard, by pretraining dataset; the largest first."""
-    groups: dict[str, list[Row]] = {}
+    """The tables of a leaderboard; the largest first."""
+    groups: dict[tuple[str, str], list[Row]] = {}
     for row in board.rows:
-        if row.battery != CUSTOM and not row.images:
-            groups.setdefault(row.card.training.dataset, []).append(row)
-    found = [_table(name, rows) for name, rows in groups.items()]
+        if row.battery not in (CUSTOM, NONE) and not row.images:
+            key = (row.card.training.dataset, _kind(row))
+            groups.setdefault(key, []).append(row)
+    found = [_table(*key, rows) for key, rows in groups.items()]
     tables = [table for table in found if table.lines]
-    return sorted(tables, key=lambda t: (-len(t.lines), t.pretraining))
+    return sorted(tables, key=lambda t: (-len(t.lines), t.title))
+
+
+def _kind(row: Row) -> str:
+    protocol = row.protocol.partition(",")[0]
+    version = _versions(row).get("probe", 1)
+    return f"{protocol}{f' version {version}' if version > 1 else ''}, {row.battery}"
+
+
+def _versions(row: Row) -> dict[str, int]:
+    """ "dataset 1, probe 2" as numbers; nothing if all are the first."""
+    parts = (part.rpartition(" ") for part in row.version.split(", ") if part)
+    return {name: int(number) for name, _, number in parts}
 
 
 def is_transfer(row: Row) -> bool:
@@ -81,7 +116,7 @@ def _task_of(name: str) -> str:
         return name
 
 
-def _table(pretraining: str, rows: Sequence[Row]) -> Table:
+def _table(pretraining: str, kind: str, rows: Sequence[Row]) -> Table:
     moved = {row.card.name for row in rows if is_transfer(row)}
     rows = [row for row in rows if row.card.name in moved]
     encoders: dict[str, dict[str, Row]] = {}
@@ -93,8 +128,10 @@ def _table(pretraining: str, rows: Sequence[Row]) -> Table:
     count = {task: sum(task in found for found in encoders.values()) for task in tasks}
     counted = [2 * count[task] > len(encoders) for task in tasks]
     lines = [_line(found, tasks, counted) for found in encoders.values()]
-    lines.sort(key=lambda line: (-(line.robust_mean or -1), line.encoder))
-    return Table(pretraining=pretraining, tasks=tasks, counted=counted, lines=lines)
+    lines.sort(key=lambda line: line.place)
+    return Table(
+        pretraining=pretraining, kind=kind, tasks=tasks, counted=counted, lines=lines
+    )
 
 
 def _near(row: Row, own: str) -> bool:
@@ -103,11 +140,12 @@ def _near(row: Row, own: str) -> bool:
 
 
 def _heading(row: Row) -> str:
-    """Of the column: what two figures must share to stand in it."""
+    """Of the column: what two figures of a table must share to stand in it."""
     split = "" if row.split == "test" else f"/{row.split}"
-    battery = "" if row.battery == "standard" else row.battery
-    protocol = "" if row.protocol == "SLF" else row.protocol
-    words = [f"{row.dataset}{split}", protocol, str(row.threat), battery, row.version]
+    labels = row.protocol.partition(", ")[2]
+    version = _versions(row).get("dataset", 1)
+    changed = f"version {version}" if version > 1 else ""
+    words = [f"{row.dataset}{split}", labels, str(row.threat), changed]
     return ", ".join(filter(None, words))
 
 
@@ -128,8 +166,9 @@ def _line(found: dict[str, Row], tasks: Sequence[str], counted: Sequence[bool]) 
         clean_worst=min(clean) if complete else None,
         robust_mean=sum(robust) / len(robust) if complete else None,
         robust_worst=min(robust) if complete else None,
+        judgement=worst_of(cell.judgement for cell in whole),
     )
 
 
 def _cell(row: Row) -> Cell:
-    return Cell(clean=row.clean, robust=row.robust, mark=mark(row.judgement))
+    return Cell(clean=row.clean, robust=row.robust, judgement=row.judgement)

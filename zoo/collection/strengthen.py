@@ -41,6 +41,8 @@ class _Gathering:
     classifier: Classifier
     data: Dataset
     batteries: list[str] = field(default_factory=list)
+    tried: dict[str, int] = field(default_factory=dict)
+    """Images that the result calls robust, of those that each battery was tried on."""
     positions: list[int] = field(default_factory=list)
     found_by: list[int] = field(default_factory=list)
     images: list[Tensor] = field(default_factory=list)
@@ -71,6 +73,10 @@ class _Gathering:
                     self.positions.append(row)
                     self.found_by.append(self.batteries.index(battery))
                     self.images.append(proposed[at])
+
+    def note(self, battery: str, count: int) -> None:
+        """That it was tried on so many of the images that the result calls robust."""
+        self.tried[battery] = max(count, self.tried.get(battery, 0))
 
     def claims(self) -> Claims:
         """All of them."""
@@ -120,6 +126,8 @@ def strengthen(
             for at, battery in enumerate(entry.worst.batteries):
                 own = before.attack_index == at
                 found.add(battery, before.positions[own], before.images[own])
+                tried = entry.worst.tried
+                found.note(battery, tried[at] if tried else entry.result.robust.k)
         for run in runs:
             _add_run(found, run, data_dir)
         return _publish(source, entry, found)
@@ -144,6 +152,11 @@ def _add_run(found: _Gathering, run: Path, data_dir: Path | None) -> None:
     at = [rows.get(index[place], -1) for place in claims.positions.tolist()]
     own = torch.tensor(at, dtype=torch.int64)
     found.add(other.battery, own[own >= 0], claims.images[own >= 0])
+    verdict = result.examples.verdict
+    seen = zip(index, other.examples.verdict, strict=True)
+    attacked = {at for at, said in seen if said is not Verdict.MISCLASSIFIED}
+    robust = {at for at, row in rows.items() if verdict[row] is Verdict.ROBUST}
+    found.note(other.battery, len(attacked & robust))
 
 
 def _publish(source: FolderSource, entry: Published, found: _Gathering) -> WorstCase:
@@ -158,6 +171,7 @@ def _publish(source: FolderSource, entry: Published, found: _Gathering) -> Worst
             encoder=row.card.name,
             entry=entry.entry.name,
             batteries=found.batteries,
+            tried=[found.tried[battery] for battery in found.batteries],
             robust=worst_case.figure(result, len(found.positions)),
             fallen=sorted(result.examples.index[at] for at in found.positions),
             deltas=FileRecord.of(stage / place, WORST_DELTAS),

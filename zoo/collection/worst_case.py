@@ -36,14 +36,27 @@ class WorstCase(Record):
     batteries: Annotated[list[str], Field(min_length=1, max_length=255)]
     """What was tried beyond the entry's own battery; an adversarial names one by its
     place here."""
+    tried: list[Count] | None = None
+    """On how many of the images that the entry calls robust, for each battery, in one
+    call of `worst-case`; null in records that do not say."""
     robust: Proportion
     """Of the entry's images, under its own battery and these together."""
     fallen: list[Count]
     """Positions in the split of those that fell to these alone, ascending."""
     deltas: FileRecord
 
+    @property
+    def by(self) -> list[str]:
+        """The batteries, and where they were not tried on all, on how many images."""
+        robust = self.robust.k + len(self.fallen)
+        tried = self.tried or [robust] * len(self.batteries)
+        return [
+            name if count >= robust else f"{name} (on {count} of {robust})"
+            for name, count in zip(self.batteries, tried, strict=True)
+        ]
+
     def __str__(self) -> str:
-        words = f"{len(self.fallen)} more fell to {', '.join(self.batteries)}"
+        words = f"{len(self.fallen)} more fell, tried {', '.join(self.by)}"
         return f"{self.robust} ({words})"
 
 
@@ -104,5 +117,22 @@ def check_counts(worst: WorstCase, result: Result, claims: Claims) -> None:
         "worst case: a battery that is not listed",
         all(0 <= at < len(worst.batteries) for at in claims.attack_index.tolist()),
     )
+    holds(
+        "worst case: a battery was tried on fewer images than fell to it, or on more "
+        "than are robust",
+        _tried_fits(worst, result, claims),
+    )
     agree("worst case: images", worst.fallen, sorted(index[row] for row in rows))
     agree("worst case: robust accuracy", worst.robust, figure(result, len(rows)))
+
+
+def _tried_fits(worst: WorstCase, result: Result, claims: Claims) -> bool:
+    if worst.tried is None:
+        return True
+    fell = [0] * len(worst.batteries)
+    for at in claims.attack_index.tolist():
+        fell[at] += 1
+    return len(worst.tried) == len(fell) and all(
+        found <= tried <= result.robust.k
+        for found, tried in zip(fell, worst.tried, strict=True)
+    )

@@ -1,29 +1,38 @@
 "use strict";
 // The transfer view: encoders by downstream tasks. Figures come from the JSON in the page;
 // its table is made when it is looked at. No text is ever turned into markup.
-//   tables: one for each pretraining dataset.
+//   tables: one for each pretraining dataset, protocol and battery.
 //   remember(): notes in the address what is shown.
 function transferView(tables, remember) {
   const $ = (id) => document.getElementById(id);
   const from = $("from"), kind = $("kind"), labels = $("labels"), body = $("transfer-table");
   from.replaceChildren(...tables.map((table) =>
-    make("option", { value: table.pretraining, textContent: `${table.pretraining} (${table.lines.length})` })));
+    make("option", { value: table.title, textContent: `${table.title} (${table.lines.length})` })));
   const share = (value) => value === null ? "-" : (100 * value).toFixed(1);
   const number = (...content) => make("td", { className: "number" }, ...content);
   const quiet = (textContent) => make("span", { className: "quiet", textContent });
 
+  const doubt = (mark) => mark && kind.value === "robust" ? [make("span", { className: "doubt", textContent: mark })] : [];
+
   function cell(found) {
     if (found === null) return number("-");
     const [value, low, high] = found[kind.value];
-    const doubt = found.mark && kind.value === "robust" ? [make("span", { className: "doubt", textContent: found.mark })] : [];
-    return number(make("span", { className: "figure", textContent: share(value) }), ...doubt,
+    return number(make("span", { className: "figure", textContent: share(value) }), ...doubt(found.mark),
       quiet(`[${share(low)}, ${share(high)}]`));
+  }
+
+  function total(line, which) {
+    const value = line[`${kind.value}_${which}`];
+    return number(make("span", { className: "figure", textContent: share(value) }),
+      ...(value === null ? [] : doubt(line.mark)));
   }
 
   function show() {
     const table = tables[Math.max(0, from.selectedIndex)];
     const lines = table.lines.filter((line) => !labels.value || line.labels === (labels.value === "yes"));
-    const by = (line) => line[`${kind.value}_mean`] ?? -1;
+    const robust = kind.value === "robust"; // a broken evaluation stands behind those that are not
+    const by = (line) => robust && line.judgement === "broken" && line.robust_mean !== null
+      ? line.robust_mean - 1.5 : line[`${kind.value}_mean`] ?? -2;
     lines.sort((a, b) => by(b) - by(a)); // stable: as the records have them
     const head = (text, ...notes) => make("th", { scope: "col" }, text, ...notes.filter(Boolean).map(quiet));
     const heads = [head("encoder"), head("mean"), head("worst"),
@@ -33,8 +42,7 @@ function transferView(tables, remember) {
       })];
     const rows = lines.map((line) => make("tr", {},
       make("th", { scope: "row" }, make("span", { className: "name", textContent: line.encoder }), quiet(line.method)),
-      ...["mean", "worst"].map((which) =>
-        number(make("span", { className: "figure", textContent: share(line[`${kind.value}_${which}`]) }))),
+      ...["mean", "worst"].map((which) => total(line, which)),
       ...line.cells.map(cell)));
     body.replaceChildren(make("thead", {}, make("tr", {}, ...heads)), make("tbody", {}, ...rows));
     $("transfer-count").textContent = `${lines.length} of ${table.lines.length} encoders, ${table.tasks.length} tasks`;
@@ -52,7 +60,7 @@ function transferView(tables, remember) {
       if (labels.value) state.set("pretrained", labels.value);
     },
     recall: (state) => {
-      from.selectedIndex = Math.max(0, tables.findIndex((table) => table.pretraining === state.get("from")));
+      from.selectedIndex = Math.max(0, tables.findIndex((table) => table.title === state.get("from")));
       kind.value = state.get("kind") === "clean" ? "clean" : "robust";
       labels.value = ["yes", "no"].includes(state.get("pretrained")) ? state.get("pretrained") : "";
     },

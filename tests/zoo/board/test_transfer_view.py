@@ -76,6 +76,9 @@ def test_mean_and_worst_are_over_the_tasks_of_most_of_them() -> None:
     assert (ours.robust_worst, ours.clean_worst) == (0.5, 0.8)
     assert (theirs.robust_worst, theirs.labels) == (0.3, True)
     assert (part.robust_mean, part.robust_worst) == (None, None)
+    assert [line.judgement for line in table.lines] == [
+        *("not checked", "broken", "not checked"),
+    ]
     assert [cell is None for cell in part.cells] == [True, True, False, False]
 
 
@@ -89,16 +92,48 @@ def test_a_task_of_no_more_than_half_of_them_does_not_count() -> None:
     assert all(line.robust_mean is not None for line in table.lines)
 
 
-def test_another_radius_battery_or_version_is_another_column() -> None:
+def test_another_radius_share_of_labels_or_dataset_is_another_column() -> None:
     rows = [
         entry("a", "svhn", 500),
         entry("a", "svhn", 500, threat={"norm": "Linf", "eps": 0.1}),
-        entry("a", "svhn", 500, battery="quick"),
         entry("a", "svhn", 500, version="dataset 2, probe 1"),
         entry("a", "svhn", 500, protocol="SLF, 10% labels"),
     ]
     (table,) = transfer(transferred(rows))
-    assert len(table.tasks) == 5
+    assert len(table.tasks) == 4
+
+
+def test_another_protocol_or_battery_is_another_table() -> None:
+    """A mean over both would be of nothing."""
+    rows = [
+        entry("a", "svhn", 500),
+        entry("a", "svhn", 500, battery="quick"),
+        entry("a", "svhn", 500, protocol="SLF-R"),
+        entry("a", "svhn", 500, version="dataset 1, probe 2"),
+        entry("a", "digits", 500, version="probe 2"),
+        entry("a", "svhn", 900, battery="none"),
+    ]
+    found = {table.kind: table.tasks for table in transfer(transferred(rows))}
+    assert list(found) == [
+        "SLF version 2, standard", "SLF, quick", "SLF, standard", "SLF-R, standard",
+    ]  # fmt: skip
+    assert [len(tasks) for tasks in found.values()] == [2, 1, 1, 1]
+
+
+def test_a_mean_of_nothing_is_last_and_of_a_broken_evaluation_before_it() -> None:
+    rows = [
+        entry("zero", "svhn", 0),
+        entry("a-broken", "svhn", 999, judgement="broken"),
+        entry("half", "svhn", 500, judgement="doubtful"),
+        *(entry(name, "digits", 1) for name in ("zero", "a-broken", "half", "more")),
+    ]
+    (table,) = transfer(transferred(rows))
+    assert [line.encoder for line in table.lines] == [
+        "half",
+        "zero",
+        "a-broken",
+        "more",
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -133,11 +168,12 @@ def test_the_view_is_chosen_filtered_and_linked_to(view: View, file: Path) -> No
     tab.click("button[data-view=transfer]")
     assert not tab.locator("#rows").is_visible()
     found = lines(view)
-    assert [row[0].split()[0] for row in found][:2] == ["ours", "theirs"]
+    assert [row[0].split()[0] for row in found] == ["ours", "evil", "theirs", "part"]
+    theirs = found[2]  # a broken evaluation, however high it is
     assert found[0][1:3] == ["70.0", "50.0"]
-    assert found[1][1:3] == ["57.0", "30.0"]
-    assert "30.0 doubtful [27.2, 32.9]" in found[1]
-    assert any(cell.startswith("89.0 broken [") for cell in found[1])
+    assert theirs[1:3] == ["57.0 broken", "30.0 broken"]
+    assert "30.0 doubtful [27.2, 32.9]" in theirs
+    assert any(cell.startswith("89.0 broken [") for cell in theirs)
     tab.select_option("#labels", "no")
     assert "theirs" not in [row[0].split()[0] for row in lines(view)]
     tab.select_option("#kind", "clean")
@@ -193,4 +229,5 @@ def test_axe_has_no_objection(
 
 def test_the_boards_of_other_tests_have_transfer_too() -> None:
     """Entries of an encoder of cifar10 on digits."""
-    assert [table.pretraining for table in transfer(board())] == ["cifar10"]
+    found = [(table.pretraining, table.kind) for table in transfer(board())]
+    assert found == [("cifar10", "SLF, custom-2.0"), ("cifar10", "SLF, standard")]

@@ -313,6 +313,13 @@ def _another_split(now: Content) -> None:
     now["result"]["probe"]["train"] = "digits-parity/train"
 
 
+def _tried(now: Content) -> None:
+    """One more or fewer, no fewer than fell and no more than are robust."""
+    worst = now["worst"]
+    most = worst["robust"]["k"] + len(worst["fallen"])
+    worst["tried"][0] += -1 if worst["tried"][0] == most else 1
+
+
 JOINTLY: dict[str, Callable[[Content], None]] = {
     "entry.protocol": _another_protocol,
     "result.probe.protocol": _another_protocol,
@@ -332,6 +339,7 @@ JOINTLY: dict[str, Callable[[Content], None]] = {
     "result.measurements.eps_curve.points[].robust": _eps_curve,
     "result.measurements.corruptions.cells[].accuracy": _cell,
     "result.measurements.corruptions.cells[].severity": _severity,
+    "worst.tried": _tried,
     "result.measurements.bound.strongest": _strongest,
     "result.measurements.bound.examples.adversarial_loss": _adversarial_loss,
 }

@@ -98,6 +98,45 @@ def test_all_that_the_other_run_fooled_falls(known: Path, evaluated: Evaluated) 
     assert entry.result.robust == entry.result.clean  # the headline stays
 
 
+def test_a_battery_that_saw_few_of_the_images_is_said_to_have(
+    forged: Path, evaluated: Evaluated, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else ten images of it would be told as all that the entry has."""
+    monkeypatch.setenv("ROBREP_ZOO", str(evaluated.plain))
+    few = evaluate(
+        f"zoo:{NAME}",
+        eps=0.02,
+        attacks="fgsm",
+        limit=10,
+        output=tmp_path / "few",
+        measure=(),
+    )
+    worst = strengthen(forged, REFERENCE, [tmp_path / "few"])
+    tried = sum(v is not Verdict.MISCLASSIFIED for v in few.examples.verdict)
+    clean = evaluated.result.clean.k
+    assert worst.tried == [clean, tried]
+    assert worst.by == ["fgsm,pgd", f"fgsm (on {tried} of {clean})"]
+    assert f"fgsm (on {tried} of {clean})" in str(worst)
+    assert audited(forged).holds
+    (row,) = build(FolderSource(forged)).rows
+    assert row.worst_by == worst.by
+    again = strengthen(forged, REFERENCE, [evaluated.run])
+    assert again == worst
+
+
+@pytest.mark.parametrize("tried", [[0], [61], [], [5, 5]])
+def test_where_it_was_tried_must_be_possible(forged: Path, tried: list[int]) -> None:
+    alter(forged, lambda record, _: record.update(tried=tried))
+    assert not audited(forged).holds
+
+
+def test_records_of_before_do_not_say_where(forged: Path) -> None:
+    alter(forged, lambda record, _: record.pop("tried"))
+    assert audited(forged).holds
+    (row,) = build(FolderSource(forged)).rows
+    assert row.worst_by == ["fgsm,pgd"]
+
+
 def test_the_entry_stays_as_it_was(weak: Path, known: Path) -> None:
     before = {p: sha256_file(p) for p in sorted((weak / PLACE).iterdir())}
     after = {p.name: sha256_file(p) for p in (known / PLACE).iterdir()}
@@ -116,7 +155,7 @@ def test_verify_checks_it(known: Path, weak: Path) -> None:
     verdict = audited(known)
     assert verdict.holds, verdict.reason
     told = dict(verdict.findings)["worst case known"]
-    assert "more fell to fgsm,pgd" in told
+    assert "more fell, tried fgsm,pgd)" in told
     assert "worst case known" not in dict(audited(weak).findings)
 
 
