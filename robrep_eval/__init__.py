@@ -21,16 +21,22 @@ if Path(zoo.__file__ or "").resolve().parents[1] != Path(__file__).resolve().par
 if TYPE_CHECKING:
     from robrep_eval.adapters import to_art, to_robustbench
     from robrep_eval.compare import compare_files
+    from robrep_eval.measures.bound import EstimatedBound
+    from robrep_eval.measures.label_free import WithoutLabels
     from robrep_eval.run.evaluation import evaluate
     from robrep_eval.run.options import Options
     from robrep_eval.run.probing import fit_probe
     from robrep_eval.run.several import evaluate_all
     from robrep_eval.run.suite_evaluation import evaluate_suite
+    from robrep_eval.run.suite_result import SuiteResult
     from robrep_eval.run.summary import Summary
 
 __all__ = [
+    "EstimatedBound",
     "Options",
+    "SuiteResult",
     "Summary",
+    "WithoutLabels",
     "compare_files",
     "evaluate",
     "evaluate_all",
@@ -42,8 +48,11 @@ __all__ = [
 
 _WHERE = {
     "evaluate": "robrep_eval.run.evaluation",
+    "EstimatedBound": "robrep_eval.measures.bound",
     "Options": "robrep_eval.run.options",
+    "SuiteResult": "robrep_eval.run.suite_result",
     "Summary": "robrep_eval.run.summary",
+    "WithoutLabels": "robrep_eval.measures.label_free",
     "evaluate_all": "robrep_eval.run.several",
     "evaluate_suite": "robrep_eval.run.suite_evaluation",
     "compare_files": "robrep_eval.compare",

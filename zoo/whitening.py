@@ -51,10 +51,7 @@ def whitening(z: Tensor) -> Whitening:
     """
     count, width = z.shape
     if count <= width:
-        raise UserError(
-            f"whitened measures need more images than features: {count} images, "
-            f"{width} features"
-        )
+        raise UserError(_too_few(count, width))
     points = z.double()
     # Standard deviations first, so that the cut does not depend on a feature's unit.
     centred = points - points.mean(dim=0)
@@ -66,6 +63,30 @@ def whitening(z: Tensor) -> Whitening:
     lengths = torch.where(varies, values, 1.0).sqrt()
     return Whitening(
         forward=(axes / lengths).T / scale, back=scale.unsqueeze(1) * axes * lengths
+    )
+
+
+def check_units(metric: str, images: int, features: int | None) -> None:
+    """That lengths can be measured in these units, before any work.
+
+    Args:
+        metric: One of `METRICS`.
+        images: How many there will be.
+        features: Of the encoder; None if that is not known yet.
+
+    Raises:
+        UserError: another word, or no more images than features for whitened ones.
+    """
+    if metric not in METRICS:
+        raise UserError(f"metric '{metric}' is none of {', '.join(sorted(METRICS))}")
+    if metric == WHITENED and features is not None and images <= features:
+        raise UserError(_too_few(images, features))
+
+
+def _too_few(images: int, features: int) -> str:
+    return (
+        f"whitened measures need more images than features: {images} images, "
+        f"{features} features"
     )
 
 

@@ -7,18 +7,19 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from robrep_eval.attacks.displacement import FeatureAttackSettings, displace
 from robrep_eval.attacks.pgd import ascend_each
 from robrep_eval.measures.base import Finished, Measurement
 from zoo.affordable import BOUND_IMAGES, affordable
 from zoo.bound import estimate_bound, features_and_logits
+from zoo.datasets.base import Dataset
 from zoo.margins import cross_entropy
 from zoo.measurements import BoundEstimate, Limit
 from zoo.records import Result
 from zoo.settings import LAYOUT, differing, plain
-from zoo.whitening import PLAIN, WHITENED, said_metric, whitened
+from zoo.whitening import PLAIN, WHITENED, check_units, said_metric, whitened
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +33,8 @@ class EstimatedBound(Measurement[BoundEstimate]):
     """
 
     images: int = BOUND_IMAGES
-    """The first ones; of the default number fewer where the battery was short."""
+    """The first ones; of the default number fewer where the battery was short, and
+    for whitened units more than there are features."""
     restarts: int = 2
     """Of the displacement attack."""
     steps: int = 50
@@ -49,6 +51,12 @@ class EstimatedBound(Measurement[BoundEstimate]):
     def asked(cls, options: Mapping[str, Any]) -> Self | None:
         """Unless --no-bound."""
         return cls() if options["bound"] else None
+
+    def check(self, encoder: nn.Module | None, data: Dataset) -> None:
+        """Units that there are, and images enough for them."""
+        width = getattr(encoder, "dim", None)
+        most = len(data) if self.images == BOUND_IMAGES else self.images
+        check_units(self.metric, min(len(data), most), width)
 
     def applies(self, finished: Finished) -> bool:
         """With a linear head only."""
@@ -68,10 +76,14 @@ class EstimatedBound(Measurement[BoundEstimate]):
 
     def _count(self, finished: Finished) -> int:
         """The first so many images."""
-        most = self.images
-        if most == BOUND_IMAGES:
+        if self.images == BOUND_IMAGES:
             most = affordable(finished.result, finished.data.shape).bound
-        return min(len(finished.data), self.images, most)
+            head = finished.classifier.linear
+            if self.metric == WHITENED and head is not None:
+                most = max(most, 1 + head.in_features)
+        else:
+            most = self.images
+        return min(len(finished.data), most)
 
     def has(self, record: BoundEstimate, finished: Finished) -> bool:
         """One on more images of the default number is as good."""

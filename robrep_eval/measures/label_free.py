@@ -23,13 +23,16 @@ from robrep_eval.measures.base import Finished, Measurement
 from robrep_eval.probes.linear import features
 from zoo.ball import lengths
 from zoo.classifier import Classifier, predict
+from zoo.datasets.base import Dataset
 from zoo.errors import UserError
 from zoo.layout import ON_CPU, Layout
 from zoo.measurements import LabelFree
 from zoo.records import Result
 from zoo.threat import ThreatModel
-from zoo.whitening import PLAIN, WHITENED, whitened
+from zoo.whitening import PLAIN, WHITENED, check_units, whitened
 
+FEWEST = 10
+"""Images of which the distances say something."""
 MAX_IMAGES = 1000
 """Pairwise distances are held in memory: 4 MB at this number."""
 
@@ -51,6 +54,12 @@ class WithoutLabels(Measurement[LabelFree]):
     def asked(cls, options: Mapping[str, Any]) -> Self | None:
         """--label-free."""
         return cls() if options["label_free"] else None
+
+    def check(self, encoder: nn.Module | None, data: Dataset) -> None:
+        """Images enough for the measures, and for their units."""
+        _check_count(len(data))
+        most = min(len(data), MAX_IMAGES) // 2 * 2
+        check_units(self.metric, most, getattr(encoder, "dim", None))
 
     def noted(self, finished: Finished) -> dict[str, Any]:
         """Those of the attacks, and their threat model."""
@@ -119,7 +128,12 @@ def remaining_ratios(z: Tensor, z_adv: Tensor, z_target: Tensor) -> Tensor:
     NaN where clean image and target have the same features.
     """
     left = lengths(z_adv.double() - z_target.double(), "L2")
-    return left / lengths(z.double() - z_target.double(), "L2")
+    return _ratio(left, lengths(z.double() - z_target.double(), "L2"))
+
+
+def _ratio(part: Tensor, whole: Tensor) -> Tensor:
+    """NaN where there is no distance to measure by."""
+    return torch.where(whole > 0, part / whole, torch.nan)
 
 
 def breakaway(z: Tensor, z_adv: Tensor) -> tuple[float, float, float]:
@@ -144,7 +158,8 @@ def margin_ratios(z: Tensor, z_adv: Tensor, partner: Tensor) -> Tensor:
 
     For a pair (x, x'), with x> attacked towards x' and x'> towards x,
     [||f(x) - f(x'>)|| - ||f(x) - f(x>)||] / ||f(x) - f(x')||. Below zero, x' pushed to
-    x lies nearer to x than x pushed to x' does: the pair overlaps.
+    x lies nearer to x than x pushed to x' does: the pair overlaps. NaN where x and x'
+    have the same features.
 
     Args:
         z: Clean features (N, d).
@@ -154,7 +169,7 @@ def margin_ratios(z: Tensor, z_adv: Tensor, partner: Tensor) -> Tensor:
     z, z_adv = z.double(), z_adv.double()
     incoming = lengths(z - z_adv[partner], "L2")
     outgoing = lengths(z - z_adv, "L2")
-    return (incoming - outgoing) / lengths(z - z[partner], "L2")
+    return _ratio(incoming - outgoing, lengths(z - z[partner], "L2"))
 
 
 def partners(n: int, generator: torch.Generator) -> Tensor:
@@ -199,11 +214,10 @@ def measure_label_free(
         layout: Where the encoder lives, and images per forward pass.
 
     Raises:
-        UserError: fewer than 10 images.
+        UserError: fewer than 10 images, or all with the same features.
     """
     settings = settings or FeatureAttackSettings(steps=25)
-    if len(x) < 10:
-        raise UserError(f"label-free measures need at least 10 images, not {len(x)}")
+    _check_count(len(x))
     x = x[: min(len(x), MAX_IMAGES) // 2 * 2]
     generator = torch.Generator().manual_seed(settings.seed)
 
@@ -211,6 +225,11 @@ def measure_label_free(
         return features(encoder, images, layout)
 
     z = embed(x)
+    if bool((z == z[0]).all()):
+        raise UserError(
+            f"all {len(x)} images have the same features: this encoder tells nothing "
+            "apart, so there is no distance to measure by (leave out --label-free)"
+        )
     z_away = embed(displace(encoder, x, threat, settings, layout))
     partner = partners(len(x), generator)
     z_towards = embed(approach(encoder, x, z[partner], threat, settings, layout))
@@ -265,6 +284,13 @@ def impersonation(
     )
     said = predict(classifier, found, layout).argmax(dim=1)
     return float((said == y[target]).double().mean())
+
+
+def _check_count(images: int) -> None:
+    if images < FEWEST:
+        raise UserError(
+            f"label-free measures need at least {FEWEST} images, not {images}"
+        )
 
 
 def _median(values: Tensor) -> float:

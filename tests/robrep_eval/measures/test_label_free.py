@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import math
 import statistics
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from robrep_eval import evaluate
 from robrep_eval.attacks.displacement import (
     DisplacementAttack,
     FeatureAttackSettings,
     approach,
     displace,
 )
+from robrep_eval.measures.base import Measurement
+from robrep_eval.measures.bound import EstimatedBound
 from robrep_eval.measures.label_free import (
+    WithoutLabels,
     breakaway,
     margin_ratios,
     measure_label_free,
@@ -183,3 +188,64 @@ def test_as_an_attack_it_tells_its_settings() -> None:
     attack = DisplacementAttack(steps=7)
     assert attack.parameters["steps"] == 7
     assert attack.parameters["start"] == "uniform in the ball"
+
+
+def test_equal_features_have_no_ratio() -> None:
+    """Neither where the attack moved nothing, nor where it moved something."""
+    z = torch.tensor([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0], [4.0, 4.0]])
+    moved = z + torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 0.0], [0.0, 1.0]])
+    partner = torch.tensor([1, 0, 3, 2])
+    left = remaining_ratios(z, moved, z[partner])
+    assert left.isnan().tolist() == [True, True, False, False]
+    assert left[2:].tolist() == pytest.approx([1.0, math.sqrt(34) / 5])
+    assert margin_ratios(z, moved, partner).isnan().tolist() == [
+        *(True, True, False, False),
+    ]
+
+
+def test_a_collapsed_encoder_is_told_so() -> None:
+    linear = nn.Linear(math.prod(SHAPE), 3)
+    nn.init.zeros_(linear.weight)
+    encoder = nn.Sequential(nn.Flatten(), linear)
+    with pytest.raises(UserError, match="all 20 images have the same features"):
+        measure_label_free(encoder, inner_images(), ThreatModel(norm="Linf", eps=0.1))
+
+
+@pytest.mark.parametrize(
+    ("measure", "limit", "message"),
+    [
+        (WithoutLabels(), 8, "at least 10 images, not 8"),
+        (WithoutLabels(metric="whitend"), 12, "metric 'whitend' is none of"),
+        (WithoutLabels(metric="whitened"), 64, "64 images, 64 features"),
+        (EstimatedBound(metric="white"), 12, "metric 'white' is none of"),
+        (EstimatedBound(metric="whitened"), 64, "64 images, 64 features"),
+        (EstimatedBound(metric="whitened", images=60), 80, "60 images, 64 features"),
+    ],
+)
+def test_what_is_bound_to_fail_is_refused_before_any_work(
+    measure: Measurement[Any], limit: int, message: str
+) -> None:
+    stages: list[str] = []
+    with pytest.raises(UserError, match=message):
+        evaluate(
+            "zoo:tarrl-digits",
+            attacks="fgsm",
+            limit=limit,
+            measure=(measure,),
+            output=None,
+            on_stage=stages.append,
+        )
+    assert stages == []
+
+
+def test_a_whitened_bound_takes_images_enough() -> None:
+    """Of a short battery a plain one takes 16."""
+    found = evaluate(
+        "zoo:tarrl-digits",
+        attacks="fgsm",
+        limit=100,
+        measure=(EstimatedBound(metric="whitened", steps=1, restarts=1),),
+        output=None,
+    ).measurements.bound
+    assert found is not None
+    assert found.settings["images"] == 65
