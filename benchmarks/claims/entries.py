@@ -119,7 +119,7 @@ OTHERS_BEHIND = (
     *_claims(WIDE, "dynacl-wide-cifar10-jpeg", "deacl-wide-cifar10-jpeg"),
     *_claims(WIDE, "simclr-wide-cifar10-jpeg"),
 )
-"""Every entry of SLF by a method of others without labels."""
+"""Every encoder by a method of others without labels, on its own task (SLF, 1)."""
 NEAR = (
     *_claims(SPECTRAL, "pgd-at-k2-fashion-mnist", margin=2),
     *_claims(SPECTRAL, "pgd-at-k2-fashion-mnist", what="clean", margin=2),
@@ -130,8 +130,9 @@ NEAR = (
 STATEMENTS = {
     "Under attack the supervised entry is ahead of the one without labels in each of "
     "these three comparisons.": LABELS_AHEAD,
-    "Of ours, the best without labels for each dataset and network is ahead of every "
-    "entry by a published method without labels on the same images.": OTHERS_BEHIND,
+    "On the task of its pretraining, of ours the best without labels for each dataset "
+    "and size of network is ahead of every encoder by a published method without "
+    "labels.": OTHERS_BEHIND,
 }
 """Comparative sentences of the README, and what each rests on."""
 CLAIMS = (

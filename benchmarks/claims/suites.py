@@ -204,9 +204,9 @@ ON_PHOTOS = SuiteClaim(suite=PHOTOS, a=MID_LABELS, b=MID_SPECTRAL, images="own")
 ON_OTHER_PHOTOS = replace(ON_PHOTOS, images="other")
 ON_CLOTHING = (SuiteClaim(suite=FASHION, a=LABELS, b=SPECTRAL, images="own"),)
 STATEMENTS = {
-    "In the mean of eight questions about handwritten digits `spectral-c30-grid`, "
-    "trained on clothing without labels, is ahead of PGD-AT with as many features "
-    "under attack.": ON_HANDWRITING[:1],
+    "By battery `fast`, in the mean of eight questions about handwritten digits "
+    "`spectral-c30-grid`, trained on clothing without labels, is ahead of PGD-AT with "
+    "as many features under attack.": ON_HANDWRITING[:1],
     "In the mean of eight tasks about clothing PGD-AT is ahead of it; trained on "
     "photographs, PGD-AT is ahead of `spectral-mid` on their own images and on "
     "others.": (
