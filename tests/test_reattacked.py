@@ -86,3 +86,14 @@ def test_the_document_has_the_table() -> None:
     told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert told.stdout.strip() in (ROOT / "docs/results/batteries.md").read_text()
     assert all(json.loads(text) for text in FOUND.read_text().splitlines())
+
+
+def test_a_line_that_a_killed_process_left_is_written_anew(tmp_path: Path) -> None:
+    path = tmp_path / "found.jsonl"
+    add(line("a/one"), path)
+    add(line("b/two"), path)
+    whole = path.read_text()
+    path.write_text(whole[:-9])
+    assert list(read(path)) == ["a/one"]
+    add(line("b/two"), path)
+    assert path.read_text() == whole

@@ -13,8 +13,7 @@ from zoo.label_budget import LabelBudget
 from zoo.records import Result
 from zoo.recount import agree, holds
 from zoo.selection import SELECTED, as_limit
-
-PROTOCOLS = ("SLF", "SLF-R", "ALF", "AFF")
+from zoo.task_version import PROTOCOLS
 
 
 def images(result: Result, data: Dataset) -> str:

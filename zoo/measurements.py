@@ -199,11 +199,6 @@ class HealthReport(Measured):
         found = {flag.status for flag in self.flags}
         return next(s for s in (Status.FAIL, Status.WARN, Status.PASS) if s in found)
 
-    @property
-    def cause(self) -> Flag | None:
-        """The first failing check: they are ordered from causes to consequences."""
-        return next((f for f in self.flags if f.status is Status.FAIL), None)
-
     def flag(self, check: str) -> Flag:
         """The flag of one check; raises `KeyError`."""
         return {flag.check: flag for flag in self.flags}[check]

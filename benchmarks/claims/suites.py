@@ -27,7 +27,7 @@ from zoo.threat import parse_eps
 BATTERY = "fast"
 FEWER = {"digits": 360}
 """Test images of datasets that have fewer than a suite asks for."""
-SHOWN = {"slf": "SLF", "slf-r": "SLF-R"}
+SHOWN = {name.lower(): name for name in PROTOCOLS}
 Images = Literal["all", "own", "other"]
 """Tasks of all images, of those of the pretraining's dataset, or of other datasets'."""
 

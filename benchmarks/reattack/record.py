@@ -57,13 +57,19 @@ class Line:
 
 def read(path: Path = FOUND) -> dict[str, Line]:
     """By entry; nothing if the file is not there."""
-    if not path.exists():
-        return {}
-    lines = (Line(**json.loads(text)) for text in path.read_text().splitlines())
+    lines = (Line(**json.loads(text)) for text in _whole(path).splitlines())
     return {line.entry: line for line in lines}
 
 
 def add(line: Line, path: Path = FOUND) -> None:
-    """Appends a line."""
+    """Appends a line, in place of one that a killed process left half-written."""
+    before = _whole(path)
     with path.open("a") as file:
+        file.truncate(len(before.encode()))
         file.write(json.dumps(asdict(line)) + "\n")
+
+
+def _whole(path: Path) -> str:
+    """The lines that were written to their end."""
+    text = path.read_text() if path.exists() else ""
+    return text[: text.rfind("\n") + 1]

@@ -21,6 +21,7 @@ from zoo.collection.publish import LOCK
 from zoo.collection.sources import FolderSource
 from zoo.collection.worst_case import WORST, WORST_DELTAS, WorstCase
 from zoo.datasets.base import Dataset
+from zoo.datasets.local import noted
 from zoo.deltas import pack, unpack
 from zoo.errors import UserError
 from zoo.evidence import check_adversarials
@@ -99,7 +100,8 @@ def strengthen(
     Args:
         root: Folder of the collection that holds the entry.
         reference: ENCODER/ENTRY.
-        runs: Folders of evaluations under the entry's threat model.
+        runs: Folders of evaluations under the entry's threat model; of an entry on a
+            user's own images they say where these are.
         data_dir: Where the dataset lies.
 
     Returns:
@@ -118,8 +120,9 @@ def strengthen(
         source = FolderSource(root)
         source.whole_index()  # which is written anew at the end
         entry = read_entry(source, source.find(encoder), name)
-        verify_entry(source, entry, data_dir=data_dir)
-        data = load_named_dataset(entry.result, data_dir)
+        own = next(filter(None, map(noted, runs)), None)
+        verify_entry(source, entry, data_dir=data_dir, images=own)
+        data = load_named_dataset(entry.result, data_dir, own)
         found = _Gathering(entry.result, load_classifier(source, entry), data)
         if entry.worst:
             before = worst_case.read_claims(source, entry.row, entry.worst, data)
@@ -146,7 +149,8 @@ def _add_run(found: _Gathering, run: Path, data_dir: Path | None) -> None:
                 f"the run in {run} is of another {what} than the entry: {theirs}, not "
                 f"{ours}"
             )
-    claims = claims_of_run(run, other, load_named_dataset(other, data_dir))
+    data = load_named_dataset(other, data_dir, noted(run))
+    claims = claims_of_run(run, other, data)
     rows = {index: row for row, index in enumerate(result.examples.index)}
     index = other.examples.index
     at = [rows.get(index[place], -1) for place in claims.positions.tolist()]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from zoo_collection import Evaluated
 
@@ -122,6 +125,34 @@ def test_a_battery_that_saw_few_of_the_images_is_said_to_have(
     assert row.worst_by == worst.by
     again = strengthen(forged, REFERENCE, [evaluated.run])
     assert again == worst
+
+
+def test_an_entry_on_images_of_ones_own_has_a_worst_case(
+    evaluated: Evaluated, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The runs say where the images are; the entry never does."""
+    monkeypatch.setenv("ROBREP_ZOO", str(evaluated.plain))
+    noise = np.random.default_rng(0)
+    for split, label in itertools.product(("train", "test"), range(2)):
+        place = tmp_path / "mine" / split / str(label)
+        place.mkdir(parents=True)
+        for at in range(8):
+            pixels = noise.integers(0, 60, (8, 8)) + 80 * label
+            Image.fromarray(pixels.astype("uint8")).save(place / f"{at}.png")
+    for attacks in ("none", "fgsm"):
+        found = evaluate(
+            f"zoo:{NAME}",
+            f"imagefolder:{tmp_path / 'mine'}",
+            eps=0.3,
+            attacks=attacks,
+            output=tmp_path / attacks,
+            measure=(),
+        )
+    publish(Publication(runs=[tmp_path / "none"]), str(tmp_path / "zoo"))
+    (row,) = build(FolderSource(tmp_path / "zoo")).rows
+    worst = strengthen(tmp_path / "zoo", row.reference, [tmp_path / "fgsm"])
+    assert worst.robust == found.robust
+    assert found.robust.k < found.clean.k
 
 
 @pytest.mark.parametrize("tried", [[0], [61], [], [5, 5]])

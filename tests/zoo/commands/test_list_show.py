@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -10,6 +11,12 @@ from pathlib import Path
 
 import pytest
 from zoo_collection import add_encoder
+
+from zoo.board.leaderboard import Board, Row
+from zoo.collection.audit import Audit
+from zoo.collection.reattack import Sampled
+
+ROOT = Path(__file__).parents[3]
 
 
 def zoo(*args: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -87,3 +94,14 @@ def test_nothing_heavy_is_imported(root: Path, args: list[str]) -> None:
         env={**os.environ, "ROBREP_ZOO": str(root)},
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_the_page_names_every_field_that_programs_get() -> None:
+    """Of a row of the leaderboard, of a verdict, and of a re-attack."""
+    text = (ROOT / "docs" / "reference" / "zoo.md").read_text(encoding="utf-8")
+    part = text.partition("## For programs")[2].partition("\n## ")[0]
+    fields = [*Row.model_fields, *Board.model_fields]
+    fields += [
+        each.name for kind in (Audit, Sampled) for each in dataclasses.fields(kind)
+    ]
+    assert [name for name in fields if f"`{name}`" not in part] == []
