@@ -131,7 +131,7 @@ def _run_suite(
 ) -> None:
     """All tasks of a suite, and the table of it."""
     from robrep_eval.commands.display import LiveProgress
-    from robrep_eval.run.evaluation import Callbacks
+    from robrep_eval.run.callbacks import Callbacks
     from robrep_eval.run.suite_evaluation import run_suite
     from zoo.processes import leading
 
@@ -170,7 +170,8 @@ def _evaluate(
     progress.stage(
         f"loading {', '.join(dict.fromkeys(str(r.model) for r in requests))}"
     )
-    from robrep_eval.run.evaluation import Callbacks, run_plan
+    from robrep_eval.run.callbacks import Callbacks
+    from robrep_eval.run.evaluation import run_plan
     from robrep_eval.run.plan import prepare
     from robrep_eval.run.several import evaluate_each
 

@@ -17,8 +17,9 @@ from typing import Any, Unpack
 from torch import nn
 
 from robrep_eval.probes.linear import ProbeSettings
+from robrep_eval.run.callbacks import Callbacks, showing
 from robrep_eval.run.engine import Progress
-from robrep_eval.run.evaluation import Callbacks, run_plan, showing
+from robrep_eval.run.evaluation import run_plan
 from robrep_eval.run.fits import Fits
 from robrep_eval.run.options import SharedOptions, named, own_data, request_options
 from robrep_eval.run.places import AXES, asked_for, placed, table_files

@@ -9,8 +9,8 @@ from typing import Any, Unpack
 
 from torch import nn
 
+from robrep_eval.run.callbacks import Callbacks, showing
 from robrep_eval.run.engine import Progress
-from robrep_eval.run.evaluation import Callbacks, showing
 from robrep_eval.run.options import SharedOptions, request_options
 from robrep_eval.run.plan import check_request
 from robrep_eval.run.request import Request
