@@ -63,12 +63,12 @@ def test_the_table_counts_by_labels_and_battery() -> None:
         line("spectral-x/mnist-5k-blur-fast", 1),
         line("spectral-y/mnist-5k-blur-fast", 1),
         line("trades-x/digits-linf-0.1-slf", 0, 1000, strong=True),
+        line("simclr-x/digits-linf-0.1-slf", 0, 0, strong=True),
     ]
     text = markdown({one.entry: one for one in lines})
     assert "`standard`: 1 entries, 0 of 1,000 (0.0%) fell" in text
-    assert (
-        "`fast`: 3 entries, 7 of 150 (4.7%) fell (7 to square). Refuted: none" in text
-    )
+    assert "`fast`: 3 entries, 7 of 150 (4.7%) fell (7 to square). " in text
+    assert "1 entries more have no robust image. Refuted: none" in text
     assert "| blur | 3 | 2 of 100 (2.0%) | 5 of 50 (10.0%) |" in text
     assert losses("handwriting", ["spectral-c30-grid-fashion-mnist"], {}) is None
 

@@ -7,7 +7,8 @@ shorter than Welch's (`robrep_eval.run.suite_figures.difference`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Literal
@@ -20,6 +21,8 @@ from zoo.collection.entries import read_entry
 from zoo.collection.opening import open_source
 from zoo.datasets.derived_names import parts_of
 from zoo.datasets.names import split_name
+from zoo.judgement import MARKED
+from zoo.judgement import judge as judgement
 from zoo.records import Result
 from zoo.task_version import PROTOCOLS
 from zoo.threat import parse_eps
@@ -94,9 +97,22 @@ def judge(claim: SuiteClaim) -> Verdict:
         low=low,
         high=high,
         p_value=None,
-        units=f"{len(a)} and {len(b)} seeds, {tasks}, {images} images",
+        units=", ".join(
+            [f"{len(a)} and {len(b)} seeds", tasks, f"{images} images", *_marked(sides)]
+        ),
         holds=low > -claim.margin,
     )
+
+
+def _marked(sides: Iterable[Iterable[Mapping[str, Result]]]) -> list[str]:
+    """How many of the evaluations health checks call what, as "1 broken"."""
+    judged = Counter(
+        judgement(result.measurements.health)
+        for side in sides
+        for found in side
+        for result in found.values()
+    )
+    return [f"{judged[word]} {word}" for word in MARKED if judged[word]]
 
 
 def results(encoder: str, suite: Suite, probe: str) -> dict[str, Result]:
