@@ -3,9 +3,12 @@
     torchrun --nproc-per-node 2 -m benchmarks.reattack --data-dir FOLDER   # hours
     python -m benchmarks.reattack --only digits       # entries with that word
     python -m benchmarks.reattack --table
+    python -m benchmarks.reattack --publish --data-dir FOLDER   # their worst cases
 
 What is found is added to `found.jsonl`, entry by entry, and goes on where it ended. The
 table counts what fell by kind of task, and says how far means over suites come down.
+`--publish` has the images that fell attacked once more, as they were, and adds their
+adversarials to the worst case known of each entry.
 """
 
 from __future__ import annotations
@@ -16,11 +19,16 @@ from pathlib import Path
 
 from benchmarks.reattack import record, table
 from zoo.collection.audit import Again, plan
+from zoo.collection.entries import read_entry
 from zoo.collection.opening import open_source
 from zoo.collection.reattack import find_attack
 from zoo.collection.shared_audit import audit_all
+from zoo.collection.sources import FolderSource
+from zoo.collection.strengthen import Further, strengthen
 from zoo.processes import Company
 
+ROOTS = [Path(__file__).parents[2] / name for name in ("zoo/embedded", "collection")]
+"""Where the published encoders lie."""
 SEED = 20261129
 """Drawn from nothing: the day on which this was begun, when all entries were public."""
 
@@ -42,17 +50,40 @@ def attack(given: argparse.Namespace) -> None:
         print(f"{found.item}: {found.reattacked}", flush=True)
 
 
+def publish(given: argparse.Namespace) -> None:
+    """Adds what fell, where it is not yet in the worst case of its entry."""
+    for line in record.read(given.record).values():
+        encoder, _, name = line.entry.partition("/")
+        if not line.fallen or not all(word in line.entry for word in given.only):
+            continue
+        root = next(root for root in ROOTS if (root / encoder).is_dir())
+        source = FolderSource(root)
+        worst = read_entry(source, source.find(encoder), name).worst
+        known = set(map(int, line.fallen))
+        if worst and known <= set(worst.fallen):
+            continue
+        again = Again(count=given.count, seed=line.seed, attack=find_attack())
+        further = Further(again=again, known=known)
+        told = strengthen(
+            root, line.entry, [], further=further, data_dir=given.data_dir
+        )
+        print(f"{line.entry}: {told}", flush=True)
+
+
 def main() -> None:
-    """Attacks, or prints the table."""
+    """Attacks, publishes what was found, or prints the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--count", type=int, default=50, help="images of each entry")
     parser.add_argument("--only", nargs="*", default=[], metavar="WORD")
     parser.add_argument("--record", type=Path, default=record.FOUND)
     parser.add_argument("--table", action="store_true")
+    parser.add_argument("--publish", action="store_true")
     given = parser.parse_args()
     if given.table:
         print(table.markdown(record.read(given.record)))
+    elif given.publish:
+        publish(given)
     else:
         attack(given)
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from torch import Tensor
+
     from zoo.classifier import Classifier
     from zoo.collection.entries import Published
     from zoo.collection.sources import Source
@@ -38,6 +40,19 @@ STRONG = frozenset(VERSIONS["standard"])
 """Whoever claims to have run these claims that the re-attack finds next to nothing."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Attacked:
+    """What an attack came to."""
+
+    names: list[str | None]
+    """For each image the attack that fooled it, "(clean)" if it is wrong without any,
+    or None."""
+    rows: Tensor
+    """Which images the adversarials are of, int64 (k,)."""
+    adversarials: Tensor
+    """float32 (k, C, H, W)."""
+
+
 class Attack(Protocol):
     """Attacks images, and re-checks what it finds as `zoo.evidence` does."""
 
@@ -50,8 +65,8 @@ class Attack(Protocol):
         seed: int,
         device: str,
         on_progress: Callable[[], None],
-    ) -> list[str | None]:
-        """For each image the name of the attack that fooled it, or None.
+    ) -> Attacked:
+        """What fell, and to what.
 
         `on_progress` is to be called now and then: other processes may wait, and take
         one of which they hear nothing for half an hour for hung.
@@ -200,7 +215,7 @@ def reattack(
             device=device,
             on_progress=on_progress,
         )
-        pairs = zip(data.positions.tolist(), found, strict=True)
+        pairs = zip(data.positions.tolist(), found.names, strict=True)
         fallen = {index: name for index, name in pairs if name is not None}
     low, high = hypergeometric.interval(len(fallen), len(rows), result.robust.k)
     return Sampled(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -13,11 +13,13 @@ from torch import Tensor
 
 from zoo.classifier import Classifier
 from zoo.collection import worst_case
+from zoo.collection.audit import Again
 from zoo.collection.entries import Published, load_classifier, read_entry
 from zoo.collection.entry_verification import verify_entry
 from zoo.collection.index import ENTRIES, INDEX, EncoderRow, FileRecord, write_index
 from zoo.collection.model_card import README, readme
 from zoo.collection.publish import LOCK
+from zoo.collection.reattack import draw
 from zoo.collection.sources import FolderSource
 from zoo.collection.worst_case import WORST, WORST_DELTAS, WorstCase
 from zoo.datasets.base import Dataset
@@ -30,6 +32,7 @@ from zoo.evidence_file import read_claims as claims_of_run
 from zoo.files import copy_together, write_tensors, write_text
 from zoo.records import Result, Verdict, write_record
 from zoo.result_file import read_result
+from zoo.two_phases import STRONGER
 from zoo.verification import BLOCK, check_claims, load_named_dataset
 from zoo.writable import check_writable
 
@@ -89,10 +92,27 @@ class _Gathering:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Further:
+    """An attack on images that the entry calls robust, beside what runs found."""
+
+    again: Again
+    """How many images are drawn, by which seed, and what attacks them."""
+    known: Container[int] | None = None
+    """Positions in the split that fell to just this before: of those drawn only these
+    are attacked once more, to have their adversarials. None: all of them are."""
+    device: str = "cpu"
+
+
 def strengthen(
-    root: Path, reference: str, runs: Sequence[Path], *, data_dir: Path | None = None
+    root: Path,
+    reference: str,
+    runs: Sequence[Path],
+    *,
+    further: Further | None = None,
+    data_dir: Path | None = None,
 ) -> WorstCase:
-    """Adds to an entry's worst case what runs found on its images.
+    """Adds to an entry's worst case what runs, or an attack now, find on its images.
 
     A run need not be of the same classifier: its adversarials are tried on the
     published one, and those count that fool it on an image that the entry calls robust.
@@ -102,6 +122,7 @@ def strengthen(
         reference: ENCODER/ENTRY.
         runs: Folders of evaluations under the entry's threat model; of an entry on a
             user's own images they say where these are.
+        further: An attack to be made now.
         data_dir: Where the dataset lies.
 
     Returns:
@@ -120,9 +141,9 @@ def strengthen(
         source = FolderSource(root)
         source.whole_index()  # which is written anew at the end
         entry = read_entry(source, source.find(encoder), name)
-        own = next(filter(None, map(noted, runs)), None)
-        verify_entry(source, entry, data_dir=data_dir, images=own)
-        data = load_named_dataset(entry.result, data_dir, own)
+        place = next(filter(None, map(noted, runs)), None)
+        verify_entry(source, entry, data_dir=data_dir, images=place)
+        data = load_named_dataset(entry.result, data_dir, place)
         found = _Gathering(entry.result, load_classifier(source, entry), data)
         if entry.worst:
             before = worst_case.read_claims(source, entry.row, entry.worst, data)
@@ -133,6 +154,8 @@ def strengthen(
                 found.note(battery, tried[at] if tried else entry.result.robust.k)
         for run in runs:
             _add_run(found, run, data_dir)
+        if further is not None:
+            _attack(found, further)
         return _publish(source, entry, found)
 
 
@@ -161,6 +184,28 @@ def _add_run(found: _Gathering, run: Path, data_dir: Path | None) -> None:
     attacked = {at for at, said in seen if said is not Verdict.MISCLASSIFIED}
     robust = {at for at, row in rows.items() if verdict[row] is Verdict.ROBUST}
     found.note(other.battery, len(attacked & robust))
+
+
+def _attack(found: _Gathering, further: Further) -> None:
+    """By the members of `standard`, on images drawn from those called robust."""
+    again, result = further.again, found.result
+    drawn = draw(result, again.count, again.seed)
+    known = further.known
+    index = result.examples.index
+    rows = [row for row in drawn if known is None or index[row] in known]
+    if rows:
+        attacked = again.attack(
+            found.classifier.to(further.device),
+            found.data.subset(rows),
+            result.threat,
+            seed=again.seed,
+            device=further.device,
+            on_progress=lambda: None,
+        )
+        found.classifier.to("cpu")
+        fell = torch.tensor(rows)[attacked.rows]
+        found.add(STRONGER, fell, attacked.adversarials)
+    found.note(STRONGER, len(drawn))
 
 
 def _publish(source: FolderSource, entry: Published, found: _Gathering) -> WorstCase:

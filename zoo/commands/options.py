@@ -23,13 +23,9 @@ SOURCE = click.option(
     metavar="WHERE",
     help="embedded (default), a folder, https://HOST/PATH or hf://ORG/REPO.",
 )
-RUNS = click.argument(
-    "runs",
-    nargs=-1,
-    required=True,
-    metavar="RUN...",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-)
+_RUN = click.Path(exists=True, file_okay=False, path_type=Path)
+RUNS = click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=_RUN)
+RUNS_IF_ANY = click.argument("runs", nargs=-1, metavar="[RUN]...", type=_RUN)
 DATA_DIR = click.option(
     "--data-dir",
     type=click.Path(file_okay=False, path_type=Path),

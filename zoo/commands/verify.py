@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import rich_click as click
 
-from zoo.commands.numbers import Whole
+from zoo.commands.again import ATTACK, ATTACK_SEED, DEVICE, reattack
 from zoo.commands.options import (
     AS_JSON,
     DATA_DIR,
@@ -21,25 +21,16 @@ from zoo.commands.options import (
 from zoo.plain_text import plain
 
 if TYPE_CHECKING:
-    from zoo.collection.audit import Again, Audit
+    from zoo.collection.audit import Audit
 
 
 @click.command()
 @click.argument("name", required=False, shell_complete=complete_name)
 @click.option("--all", "everything", is_flag=True, help="Every encoder and entry.")
-@click.option(
-    "--attack",
-    type=Whole(min=1),
-    metavar="N",
-    help="Attack N images said to be robust, of each entry.",
-)
-@click.option(
-    "--seed",
-    type=Whole(0, 2**31 - 1),
-    help="Which images, and the attack's draws; by default fresh, and printed.",
-)
+@ATTACK
+@ATTACK_SEED
 @click.option("--strict", is_flag=True, help="An entry fails if one image falls.")
-@click.option("--device", default="cpu", show_default=True)
+@DEVICE
 @DATA_DIR
 @SOURCE
 @AS_JSON
@@ -71,7 +62,7 @@ def verify(
     if (name is None) != everything:
         raise UserError("give a NAME, or --all")
     check_device(device)
-    again = _again(attack, seed, strict=strict)
+    again = reattack(attack, seed, strict=strict)
     collection = open_source(source)
     with naming(name):
         items = plan(collection, name)
@@ -93,24 +84,6 @@ def verify(
     elif told := _bases(verdicts):
         show_table(plain(told))
     _conclude(verdicts, strict=not everything)
-
-
-def _again(count: int | None, seed: int | None, *, strict: bool) -> Again | None:
-    """The re-attack that was asked for."""
-    from zoo.collection.audit import Again
-    from zoo.collection.reattack import find_attack, fresh_seed
-    from zoo.errors import UserError
-
-    if count is None:
-        if seed is not None or strict:
-            raise UserError("--seed and --strict belong to --attack N")
-        return None
-    return Again(
-        count=count,
-        seed=fresh_seed() if seed is None else seed,
-        attack=find_attack(),
-        strict=strict,
-    )
 
 
 def _bases(verdicts: list[Audit]) -> str:

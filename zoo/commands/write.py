@@ -6,7 +6,8 @@ from pathlib import Path
 
 import rich_click as click
 
-from zoo.commands.options import DATA_DIR, RUNS, SOURCE
+from zoo.commands.again import ATTACK, ATTACK_SEED, DEVICE
+from zoo.commands.options import DATA_DIR, RUNS, RUNS_IF_ANY, SOURCE
 from zoo.plain_text import plain
 
 
@@ -43,28 +44,46 @@ def publish(
 
 @click.command("worst-case")
 @click.argument("reference", metavar="ENCODER/ENTRY")
-@RUNS
+@RUNS_IF_ANY
 @click.option(
     "--to",
     required=True,
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder of the collection that holds the entry.",
 )
+@ATTACK
+@ATTACK_SEED
+@DEVICE
 @DATA_DIR
 def worst_case(
-    reference: str, runs: tuple[Path, ...], to: Path, data_dir: Path | None
+    reference: str,
+    runs: tuple[Path, ...],
+    to: Path,
+    attack: int | None,
+    seed: int | None,
+    device: str,
+    data_dir: Path | None,
 ) -> None:
     """Add what RUN found to the worst case known of a published entry.
 
     RUN is the folder of an evaluation on the same images and under the same threat
     model, such as one with --battery fast. Those of its adversarials count that fool
     the published classifier on an image that the entry calls robust. The entry and its
-    figure stay as they are.
+    figure stay as they are. With --attack N, what `verify --attack N` finds counts too.
     """
-    from zoo.collection.strengthen import strengthen
+    from zoo.collection.strengthen import Further, strengthen
+    from zoo.commands.again import reattack
+    from zoo.device import check_device
+    from zoo.errors import UserError
 
-    worst = strengthen(to, reference, runs, data_dir=data_dir)
-    click.echo(plain(f"{reference}: worst case known {worst}"))
+    check_device(device)
+    again = reattack(attack, seed)
+    if not runs and again is None:
+        raise UserError("name a RUN, or --attack N images now")
+    further = None if again is None else Further(again=again, device=device)
+    worst = strengthen(to, reference, runs, further=further, data_dir=data_dir)
+    seeded = f", seed {again.seed}" if again else ""
+    click.echo(plain(f"{reference}: worst case known {worst}{seeded}"))
 
 
 @click.command()

@@ -11,7 +11,7 @@ from torch.distributed import HashStore  # type: ignore[attr-defined]
 
 from zoo.collection import shared_audit
 from zoo.collection.audit import Again, Audit, Item
-from zoo.collection.reattack import Sampled
+from zoo.collection.reattack import Attack, Sampled
 from zoo.collection.shared_audit import audit_all
 from zoo.collection.sources import Source
 from zoo.processes import Company
@@ -27,7 +27,7 @@ def companies(count: int) -> list[Company]:
 
 
 def again(seed: int) -> Again:
-    return Again(count=2, seed=seed, attack=lambda *_, **__: [])
+    return Again(count=2, seed=seed, attack=cast("Attack", None))
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ from zoo.collection.entries import read_entry
 from zoo.collection.reattack import (
     GROUP,
     STRONG,
+    Attacked,
     Sampled,
     claims_strong,
     draw,
@@ -183,7 +184,7 @@ def test_nothing_is_drawn_where_nothing_is_said_to_be_robust(
         update={"robust": Proportion.of(0, images), "examples": examples}
     )
 
-    def attack(*_: object, **__: object) -> list[str | None]:
+    def attack(*_: object, **__: object) -> Attacked:
         raise AssertionError("there is nothing to attack")
 
     found = reattack(source, replace(published, result=none), 50, seed=1, attack=attack)
@@ -199,7 +200,7 @@ def test_options_that_belong_together(
     source = ["--source", evaluated.published]
     for extra in (["--seed", 1], ["--strict"]):
         code, _, err = command("verify", "tiny-digits", *source, *extra)
-        assert (code, "belong to --attack N" in err) == (2, True)
+        assert (code, "only beside --attack N" in err) == (2, True)
     assert command("verify", "tiny-digits", *source, "--attack", 0)[0] == 2
 
 

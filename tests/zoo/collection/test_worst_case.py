@@ -17,14 +17,16 @@ from safetensors.torch import load_file, save_file
 from zoo_collection import Evaluated
 
 from robrep_eval import evaluate
+from robrep_eval.run.audit import attack_again
 from zoo.board.leaderboard import build
 from zoo.board.text import WORST, markdown
-from zoo.collection.audit import Audit, audit, plan
+from zoo.collection.audit import Again, Audit, audit, plan
 from zoo.collection.entries import read_entry
 from zoo.collection.index import INDEX, FileRecord, scan
 from zoo.collection.publish import Publication, publish
+from zoo.collection.reattack import reattack
 from zoo.collection.sources import FolderSource
-from zoo.collection.strengthen import strengthen
+from zoo.collection.strengthen import Further, strengthen
 from zoo.commands.cli import cli
 from zoo.commands.shell import run
 from zoo.errors import UserError
@@ -125,6 +127,24 @@ def test_a_battery_that_saw_few_of_the_images_is_said_to_have(
     assert row.worst_by == worst.by
     again = strengthen(forged, REFERENCE, [evaluated.run])
     assert again == worst
+
+
+def test_an_attack_now_adds_what_verify_finds(weak: Path, tmp_path: Path) -> None:
+    """Also where only those known to fall are attacked: draws belong to an image."""
+    again = Again(count=12, seed=3, attack=attack_again)
+    source = FolderSource(weak)
+    entry = read_entry(source, source.find(NAME), ENTRY)
+    told = reattack(source, entry, 12, seed=3, attack=attack_again).fallen
+    assert 2 < len(told) <= 12
+    few = sorted(told)[:2]
+    for known, expected in ((None, sorted(told)), (few, few)):
+        root = shutil.copytree(weak, tmp_path / str(len(expected)))
+        further = Further(again=again, known=known)
+        worst = strengthen(root, REFERENCE, [], further=further)
+        assert (worst.batteries, worst.tried) == (["standard"], [12])
+        assert worst.fallen == expected
+        assert audited(root).holds
+        assert strengthen(root, REFERENCE, [], further=further) == worst
 
 
 def test_an_entry_on_images_of_ones_own_has_a_worst_case(
@@ -301,3 +321,26 @@ def test_the_command(
     assert not left.value.code
     assert f"{REFERENCE}: worst case known" in capsys.readouterr().out
     assert audited(root).holds
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "name a RUN, or --attack N"),
+        (["--seed", "1"], "--seed: only beside --attack N"),
+        (["--attack", "0"], "0 is not in the range"),
+    ],
+)
+def test_words_that_the_command_does_not_take(
+    words: list[str],
+    message: str,
+    weak: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    call = ["robrep-zoo", "worst-case", REFERENCE, "--to", str(weak), *words]
+    monkeypatch.setattr("sys.argv", call)
+    with pytest.raises(SystemExit) as left:
+        run(cli, "robrep-zoo")
+    assert left.value.code == 2
+    assert message in " ".join(capsys.readouterr().err.split())
