@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from benchmarks.reattack.table import kind, losses, markdown
 from zoo.collection.entries import read_entry
 from zoo.collection.opening import open_source
 from zoo.collection.reattack import draw
+from zoo.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 
@@ -97,3 +99,52 @@ def test_a_line_that_a_killed_process_left_is_written_anew(tmp_path: Path) -> No
     assert list(read(path)) == ["a/one"]
     add(line("b/two"), path)
     assert path.read_text() == whole
+
+
+def reattack(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "benchmarks.reattack", *words]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"[1]\n", "line 1 is no line of this record"),
+        (b"\n", "line 1 is no line of this record"),
+        (b"\xff\xfe\n", "cannot read the record"),
+        (None, "cannot read the record"),
+    ],
+)
+def test_a_record_that_is_none(
+    content: bytes | None, message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "found.jsonl"
+    if content is None:
+        path.mkdir()
+    else:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--only", "nosuchword"), "no entry has the words nosuchword"),
+        (("--count", "0"), "'0' is no number of at least 1"),
+        (("--count", "-5"), "'-5' is no number of at least 1"),
+        (("--only", "tarrl", "--record", "/proc/no/c.jsonl"), "/proc/no"),
+    ],
+)
+def test_words_that_make_no_sense(words: tuple[str, ...], message: str) -> None:
+    done = reattack(*words)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_fewer_images_than_are_asked_for_are_not_enough() -> None:
+    assert line("a/one", of=50).enough(50)
+    assert not line("a/one", of=50).enough(60)
+    few = Line(**{**asdict(line("a/one", of=2)), "robust": 2})
+    assert few.enough(50)

@@ -94,7 +94,10 @@ def copy_together(pairs: Sequence[tuple[Path, Path]]) -> None:
     """
     with ExitStack() as stack:
         for origin, path in reversed(pairs):  # what is entered last appears first
-            shutil.copyfile(origin, stack.enter_context(atomic(path)))
+            temporary = stack.enter_context(atomic(path))
+            shutil.copyfile(origin, temporary)
+            with temporary.open("rb") as written:  # none is left for the renames
+                os.fsync(written.fileno())
 
 
 def write_json(path: Path, content: Any) -> None:

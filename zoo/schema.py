@@ -22,7 +22,7 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
-from pydantic_core import CoreSchema
+from pydantic_core import CoreSchema, ErrorDetails
 
 from zoo.errors import UserError
 from zoo.files import read_json, write_text
@@ -141,6 +141,8 @@ class Proportion(Record):
         return f"{100 * self.value:.1f}% [{100 * self.low:.1f}, {100 * self.high:.1f}]"
 
 
+SHORT = 60
+"""Characters of a wrong value in a message."""
 R = TypeVar("R", bound=Record)
 
 
@@ -173,7 +175,19 @@ def validated(content: object, kind: type[R], name: str) -> R:
         where = ".".join(str(part) for part in first["loc"])
         what = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", kind.__name__).lower()
         reason = ": ".join(filter(None, (where, first["msg"])))
-        raise UserError(f"{name} is not a valid {what}: {reason}") from None
+        raise UserError(
+            f"{name} is not a valid {what}: {reason}{_found(first)}"
+        ) from None
+
+
+def _found(error: ErrorDetails) -> str:
+    """The value that is wrong, where it is short and the message does not say it."""
+    value = error.get("input")
+    plain = value is None or isinstance(value, str | int | float)
+    if not plain or error["type"] in ("missing", "value_error", "extra_forbidden"):
+        return ""
+    text = repr(value)
+    return f", not {text if len(text) <= SHORT else text[:SHORT] + '...'}"
 
 
 def check_version(content: object, known: Sequence[int], name: str) -> int:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import argparse
 
 from benchmarks.claims import table
+from benchmarks.shell import guarded
 
 
 def main() -> None:
+    """Prints them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--markdown", action="store_true")
     if parser.parse_args().markdown:
@@ -21,4 +23,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    guarded(main, "benchmarks.claims")

@@ -18,6 +18,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.reattack import record, table
+from benchmarks.shell import guarded
 from zoo.collection.audit import Again, plan
 from zoo.collection.entries import read_entry
 from zoo.collection.opening import open_source
@@ -25,7 +26,9 @@ from zoo.collection.reattack import find_attack
 from zoo.collection.shared_audit import audit_all
 from zoo.collection.sources import FolderSource
 from zoo.collection.strengthen import Further, strengthen
+from zoo.errors import UserError, VerificationError
 from zoo.processes import Company
+from zoo.writable import check_writable
 
 ROOTS = [Path(__file__).parents[2] / name for name in ("zoo/embedded", "collection")]
 """Where the published encoders lie."""
@@ -38,16 +41,27 @@ def attack(given: argparse.Namespace) -> None:
     source = open_source("embedded")
     items = {str(item): item for item in plan(source, None) if item.entry}
     names = [name for name in items if all(word in name for word in given.only)]
+    if not names:
+        raise UserError(f"no entry has the words {', '.join(given.only)} in its name")
+    check_writable(given.record.parent, "name another file with --record")
     again = Again(count=given.count, seed=SEED, attack=find_attack())
     known = record.read(given.record)
-    left = [items[name] for name in names if name not in known]
+    done = {name for name, line in known.items() if line.enough(given.count)}
+    left = [items[name] for name in names if name not in done]
     company = Company.from_environment("reattack")
+    wrong = []
     for found in audit_all(source, left, company, data_dir=given.data_dir, again=again):
+        wrong += [found.item] * (not found.holds)
         if found.reattacked is None:
             print(found, file=sys.stderr)
             continue
         record.add(record.Line.of(found), given.record)
         print(f"{found.item}: {found.reattacked}", flush=True)
+    if wrong:
+        raise VerificationError(
+            f"{len(wrong)} of {len(left)} entries failed or could not be attacked: "
+            f"{', '.join(wrong)}"
+        )
 
 
 def publish(given: argparse.Namespace) -> None:
@@ -70,11 +84,18 @@ def publish(given: argparse.Namespace) -> None:
         print(f"{line.entry}: {told}", flush=True)
 
 
+def _positive(text: str) -> int:
+    """A number of images."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is no number of at least 1")
+    return int(text)
+
+
 def main() -> None:
     """Attacks, publishes what was found, or prints the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--data-dir", type=Path)
-    parser.add_argument("--count", type=int, default=50, help="images of each entry")
+    parser.add_argument("--count", type=_positive, default=50, help="of each entry")
     parser.add_argument("--only", nargs="*", default=[], metavar="WORD")
     parser.add_argument("--record", type=Path, default=record.FOUND)
     parser.add_argument("--table", action="store_true")
@@ -89,4 +110,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    guarded(main, "benchmarks.reattack")

@@ -6,7 +6,10 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from pydantic import TypeAdapter, ValidationError
+
 from zoo.collection.audit import Audit
+from zoo.errors import UserError
 
 FOUND = Path(__file__).parent / "found.jsonl"
 """Of the published entries; each line has the seed of the choice and the attacks."""
@@ -49,6 +52,10 @@ class Line:
             fallen={str(at): name for at, name in found.fallen.items()},
         )
 
+    def enough(self, count: int) -> bool:
+        """Whether so many images were attacked, or all that are robust."""
+        return self.attacked >= min(count, self.robust)
+
     @property
     def share(self) -> float:
         """Of the images attacked, those that fell; 0 if there were none."""
@@ -56,9 +63,23 @@ class Line:
 
 
 def read(path: Path = FOUND) -> dict[str, Line]:
-    """By entry; nothing if the file is not there."""
-    lines = (Line(**json.loads(text)) for text in _whole(path).splitlines())
-    return {line.entry: line for line in lines}
+    """By entry, the last line of each; nothing if the file is not there.
+
+    Raises:
+        UserError: a file that cannot be read, or a line that is none.
+    """
+    found = {}
+    for number, text in enumerate(_whole(path).splitlines(), start=1):
+        try:
+            line = TypeAdapter(Line).validate_json(text, strict=True)
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"]
+            raise UserError(
+                f"{path}, line {number} is no line of this record: {reason}; mend the "
+                "file, or name another with --record"
+            ) from None
+        found[line.entry] = line
+    return found
 
 
 def add(line: Line, path: Path = FOUND) -> None:
@@ -71,5 +92,8 @@ def add(line: Line, path: Path = FOUND) -> None:
 
 def _whole(path: Path) -> str:
     """The lines that were written to their end."""
-    text = path.read_text() if path.exists() else ""
+    try:
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read the record {path}: {error}") from None
     return text[: text.rfind("\n") + 1]

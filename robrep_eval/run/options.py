@@ -237,8 +237,9 @@ def request_options(options: Mapping[str, Any]) -> dict[str, Any]:
     )
     found |= {name: options[name] for name in same if name in options}
     limit = options.get("limit")
-    if isinstance(limit, bool) or not isinstance(limit, Integral | None):
-        raise UserError(f"limit must be a whole number, not {limit!r}")
+    whole = isinstance(limit, Integral) and not isinstance(limit, bool)
+    if limit is not None and not (whole and limit >= 1):
+        raise UserError(f"limit must be a whole number of at least 1, not {limit!r}")
     for name in ("engine", "randomness"):
         if name in options:
             found[name] = options[name].lower()

@@ -60,6 +60,11 @@ class Task(Record):
     labels: Annotated[str, BeforeValidator(_as_text)] | None = None
     """How many training labels the probe may use; null for all."""
 
+    @property
+    def asked(self) -> tuple[object, ...]:
+        """What makes it another task than one with another name."""
+        return self.dataset, parse_eps(self.eps), self.labels
+
     @model_validator(mode="after")
     def _known(self) -> Task:
         datasets.check(self.dataset)
@@ -97,6 +102,14 @@ class Suite(Record):
                     "give one of them another name"
                 )
             names[folder] = name
+        asked: dict[tuple[object, ...], str] = {}
+        for task in self.tasks:
+            same = asked.setdefault(task.asked, task.name)
+            if same != task.name:
+                raise ValueError(
+                    f"the tasks '{same}' and '{task.name}' are one: dataset, radius "
+                    "and labels are the same"
+                )
         return self
 
     @property
@@ -170,7 +183,7 @@ def task_options(suite: Suite, task: Task, limit: int | None) -> dict[str, Any]:
         "dataset": task.dataset,
         "eps": str(task.eps),
         "labels": task.labels,
-        "limit": limit or suite.images,
+        "limit": suite.images if limit is None else limit,
     }
 
 

@@ -151,7 +151,7 @@ def _check_place(base: Path, empty: SuiteResult) -> SuiteResult | None:
     if base.exists() and not base.is_dir():
         raise UserError(f"{base} is no folder; choose another output")
     path = base / MARKDOWN
-    if path.exists() and not path.read_text(encoding="utf-8").startswith(MARK):
+    if path.exists() and not _is_ours(path):
         raise UserError(f"{path} is there already and is none of robrep's; move it")
     if not (base / JSON).exists():
         return None
@@ -163,3 +163,12 @@ def _check_place(base: Path, empty: SuiteResult) -> SuiteResult | None:
             f"{', '.join(asked)}; choose another --output"
         )
     return found
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether it is the table of a suite."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(MARK)) == MARK.encode()
+    except OSError:  # a folder, or nothing that can be read
+        return False

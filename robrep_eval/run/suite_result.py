@@ -166,7 +166,7 @@ def suite_result(
     told = [TaskRow(task=tasks[str(row.folder)], row=row) for row in _apart(rows)]
     whole = _whole(suite, told, base)
     first = requests[0]
-    limit = first.limit or suite.images
+    limit = suite.images if first.limit is None else first.limit
     return SuiteResult(
         suite=suite.name,
         version=suite.version,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -19,6 +20,7 @@ from zoo.records import (
     Training,
     Verdict,
     read_record,
+    validated,
     write_record,
 )
 from zoo.verdicts import (
@@ -173,3 +175,31 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
         write_half()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"dim": -1}, "dim: Input should be greater than 0, not -1"),
+        ({"name": "A B"}, "not 'A B'"),
+        ({"licence": None}, "licence: Input should be a valid string, not None"),
+        ({"arch": "x" * 99, "dim": "y" * 99}, "not 'yyy"),
+    ],
+)
+def test_the_message_has_the_value(change: dict[str, Any], message: str) -> None:
+    content = {
+        "schema_version": 1,
+        "name": "a",
+        "description": "a test",
+        "arch": "resnet_s8",
+        "shape": [1, 8, 8],
+        "dim": 8,
+        "training": {"method": "tarrl", "dataset": "digits"},
+        "sha256": "0" * 64,
+        "licence": "none",
+    }
+    assert validated(content, Card, "card.json").dim == 8
+    with pytest.raises(UserError) as caught:
+        validated({**content, **change}, Card, "card.json")
+    assert message in str(caught.value)
+    assert len(str(caught.value)) < 250

@@ -11,6 +11,7 @@ from zoo.claims import UNPROVEN, Basis, names
 from zoo.collection.index import EncoderRow
 from zoo.collection.sources import Source
 from zoo.errors import MissingDatasetError, RobrepError
+from zoo.plain_text import plain_line
 from zoo.processes import ALONE, AbsentError, Company
 
 if TYPE_CHECKING:
@@ -66,15 +67,18 @@ class Audit:
     seconds: float
 
     def __str__(self) -> str:
+        """A line, and of what holds one for each check: texts of others, such as the
+        name of a battery, never make lines of their own."""
         if self.unchecked:
-            return f"not checked  {self.item}: {self.reason}"
+            return plain_line(f"not checked  {self.item}: {self.reason}")
         if not self.holds:
-            return f"FAILS  {self.item}: {self.reason}"
+            return plain_line(f"FAILS  {self.item}: {self.reason}")
         found = list(self.findings)
         if self.reattacked:
             found.append(("re-attack", str(self.reattacked)))
-        checks = "\n".join(f"       {check}: {text}" for check, text in found)
-        return f"holds  {self.item} ({self.seconds:.1f} s)\n{checks}"
+        lines = [f"holds  {self.item} ({self.seconds:.1f} s)"]
+        lines += [f"       {check}: {text}" for check, text in found]
+        return "\n".join(map(plain_line, lines))
 
     def as_json(self) -> dict[str, Any]:
         """For programs."""

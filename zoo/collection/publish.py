@@ -10,7 +10,8 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -220,9 +221,7 @@ def _by_reference(reference: str, request: Publication) -> tuple[Path, Card]:
 
 def _publish_to_folder(stage: Path, name: str, root: Path) -> Receipt:
     root.mkdir(parents=True, exist_ok=True)
-    if (root / LOCK).is_symlink():
-        raise UserError(f"{root / LOCK} is a link, through which robrep writes nothing")
-    with FileLock(root / LOCK):
+    with locked(root):
         target = FolderSource(root)
         merged = merge(stage, name, target, name)
         write_index(stage / INDEX, merged.index)
@@ -232,9 +231,26 @@ def _publish_to_folder(stage: Path, name: str, root: Path) -> Receipt:
             _check_free(origin, path, file, merged)
         pairs.append((stage / INDEX, root / INDEX))
         for _, path in pairs:
-            _sweep(path)
+            sweep(path)
         copy_together(pairs)
     return merged.receipt(str(root))
+
+
+@contextmanager
+def locked(root: Path) -> Iterator[None]:
+    """Keeps other writers out of a collection.
+
+    Raises:
+        UserError: what is in the lock's place is none.
+    """
+    path = root / LOCK
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise UserError(
+            f"{path} is a link or no file, through which robrep writes nothing; "
+            "move it away"
+        )
+    with FileLock(path):
+        yield
 
 
 def _visibility(path: str) -> int:
@@ -259,7 +275,7 @@ def _check_free(origin: Path, path: Path, file: str, merged: Merged) -> None:
         )
 
 
-def _sweep(path: Path) -> None:
+def sweep(path: Path) -> None:
     """Deletes what a killed publisher left of `path`; the lock is ours."""
     for left in leftovers(path):
         left.unlink()

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-from filelock import FileLock
 from torch import Tensor
 
+from zoo.batteries import shown
 from zoo.classifier import Classifier
 from zoo.collection import worst_case
 from zoo.collection.audit import Again
@@ -18,10 +18,10 @@ from zoo.collection.entries import Published, load_classifier, read_entry
 from zoo.collection.entry_verification import verify_entry
 from zoo.collection.index import ENTRIES, INDEX, EncoderRow, FileRecord, write_index
 from zoo.collection.model_card import README, readme
-from zoo.collection.publish import LOCK
+from zoo.collection.publish import locked, sweep
 from zoo.collection.reattack import draw
 from zoo.collection.sources import FolderSource
-from zoo.collection.worst_case import WORST, WORST_DELTAS, WorstCase
+from zoo.collection.worst_case import MOST, WorstCase
 from zoo.datasets.base import Dataset
 from zoo.datasets.local import noted
 from zoo.deltas import pack, unpack
@@ -29,8 +29,9 @@ from zoo.errors import UserError
 from zoo.evidence import check_adversarials
 from zoo.evidence_file import Claims
 from zoo.evidence_file import read_claims as claims_of_run
-from zoo.files import copy_together, write_tensors, write_text
+from zoo.files import copy_together, sha256_file, write_tensors, write_text
 from zoo.records import Result, Verdict, write_record
+from zoo.recount import agree, check_figures
 from zoo.result_file import read_result
 from zoo.two_phases import STRONGER
 from zoo.verification import BLOCK, check_claims, load_named_dataset
@@ -136,8 +137,10 @@ def strengthen(
     encoder, _, name = reference.partition("/")
     if not root.is_dir():
         raise UserError(f"no zoo at {root}: no such folder")
+    if not (root / INDEX).is_file():
+        raise UserError(f"{root} has no {INDEX}: publish the entry to it first")
     check_writable(root, "name a copy of it that can be written with --to")
-    with FileLock(root / LOCK):
+    with locked(root):
         source = FolderSource(root)
         source.whole_index()  # which is written anew at the end
         entry = read_entry(source, source.find(encoder), name)
@@ -173,17 +176,37 @@ def _add_run(found: _Gathering, run: Path, data_dir: Path | None) -> None:
                 f"{ours}"
             )
     data = load_named_dataset(other, data_dir, noted(run))
-    claims = claims_of_run(run, other, data)
+    _check_run(run, other, data)
     rows = {index: row for row, index in enumerate(result.examples.index)}
     index = other.examples.index
-    at = [rows.get(index[place], -1) for place in claims.positions.tolist()]
-    own = torch.tensor(at, dtype=torch.int64)
-    found.add(other.battery, own[own >= 0], claims.images[own >= 0])
-    verdict = result.examples.verdict
     seen = zip(index, other.examples.verdict, strict=True)
     attacked = {at for at, said in seen if said is not Verdict.MISCLASSIFIED}
+    verdict = result.examples.verdict
     robust = {at for at, row in rows.items() if verdict[row] is Verdict.ROBUST}
-    found.note(other.battery, len(attacked & robust))
+    if not attacked & robust:
+        raise UserError(
+            f"the run in {run} attacked none of the images that the entry calls robust"
+        )
+    claims = claims_of_run(run, other, data)
+    at = [rows.get(index[place], -1) for place in claims.positions.tolist()]
+    own = torch.tensor(at, dtype=torch.int64)
+    battery = shown(other)  # a name that says which attacks these were, or "custom"
+    found.add(battery, own[own >= 0], claims.images[own >= 0])
+    found.note(battery, len(attacked & robust))
+
+
+def _check_run(run: Path, result: Result, data: Dataset) -> None:
+    """That its record is one, and of attacks; its adversarials are checked one by one.
+
+    Raises:
+        UserError: nothing was attacked.
+        VerificationError: the record contradicts itself or the images.
+    """
+    if not result.attacks:
+        raise UserError(f"the run in {run} attacked nothing (battery {result.battery})")
+    agree("images of the run", result.dataset.n, len(result.examples.index))
+    agree("their shape", tuple(result.dataset.shape), data.shape)
+    check_figures(result)
 
 
 def _attack(found: _Gathering, further: Further) -> None:
@@ -212,10 +235,13 @@ def _publish(source: FolderSource, entry: Published, found: _Gathering) -> Worst
     """Writes both files, the encoder's page and the index, all checked before."""
     result, row, data = entry.result, entry.row, found.data
     place = f"{ENTRIES}/{entry.entry.name}"
+    if len(found.batteries) > MOST:
+        raise UserError(f"a worst case names at most {MOST} batteries")
     with tempfile.TemporaryDirectory() as scratch:
         stage = Path(scratch)
         tensors = pack(found.classifier, found.claims(), data, result.threat)
-        write_tensors(stage / place / WORST_DELTAS, tensors, {"version": 1})
+        write_tensors(stage / place / "worst.safetensors", tensors, {"version": 1})
+        deltas = _by_content(stage / place / "worst.safetensors")
         worst = WorstCase(
             encoder=row.card.name,
             entry=entry.entry.name,
@@ -223,9 +249,10 @@ def _publish(source: FolderSource, entry: Published, found: _Gathering) -> Worst
             tried=[found.tried[battery] for battery in found.batteries],
             robust=worst_case.figure(result, len(found.positions)),
             fallen=sorted(result.examples.index[at] for at in found.positions),
-            deltas=FileRecord.of(stage / place, WORST_DELTAS),
+            deltas=FileRecord.of(stage / place, deltas.name),
         )
-        write_record(stage / place / WORST, worst)
+        write_record(stage / place / "worst.json", worst)
+        record = _by_content(stage / place / "worst.json")
         claims = unpack(tensors, data)
         worst_case.check_counts(worst, result, claims)
         check_claims(result, found.classifier, claims, data, "cpu")
@@ -237,18 +264,33 @@ def _publish(source: FolderSource, entry: Published, found: _Gathering) -> Worst
         entries.append(replace(entry, worst=worst))
         entries.sort(key=lambda each: each.reference)
         write_text(stage / README, readme(row.card, entries))
-        paths = [f"{place}/{WORST_DELTAS}", f"{place}/{WORST}", README]
-        _write_index(source, row, stage, paths)
+        paths = [f"{place}/{deltas.name}", f"{place}/{record.name}", README]
+        old = set(worst_case.files_of(row, entry.entry.name)) - set(paths)
+        _write_index(source, row, stage, paths, old)
         pairs = [(stage / path, source.root / row.located(path)) for path in paths]
-        copy_together([*pairs, (stage / INDEX, source.root / INDEX)])
+        pairs.append((stage / INDEX, source.root / INDEX))
+        for _, path in pairs:
+            sweep(path)
+        copy_together(pairs)
+        for name in old:
+            (source.root / row.located(name)).unlink(missing_ok=True)
     return worst
 
 
+def _by_content(path: Path) -> Path:
+    """The file under a name that other content never has."""
+    return path.rename(path.with_stem(f"{path.stem}-{sha256_file(path)[:8]}"))
+
+
 def _write_index(
-    source: FolderSource, row: EncoderRow, stage: Path, paths: Sequence[str]
+    source: FolderSource,
+    row: EncoderRow,
+    stage: Path,
+    paths: Sequence[str],
+    without: Container[str],
 ) -> None:
     """The index with these files of the encoder as they are in the stage."""
-    files = {file.path: file for file in row.files}
+    files = {file.path: file for file in row.files if file.path not in without}
     files |= {path: FileRecord.of(stage, path) for path in paths}
     new = row.model_copy(update={"files": [files[path] for path in sorted(files)]})
     index = source.index

@@ -9,6 +9,7 @@ imports no torch.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
@@ -23,8 +24,12 @@ if TYPE_CHECKING:
     from zoo.datasets.base import Dataset
     from zoo.evidence_file import Claims
 
-WORST = "worst.json"
-WORST_DELTAS = "worst.safetensors"
+WORST = re.compile(r"worst(-[0-9a-f]{8})?\.json")
+WORST_DELTAS = re.compile(r"worst(-[0-9a-f]{8})?\.safetensors")
+"""Names of the two files: by their content, so that new ones never take the place of
+those that an index names; the first ones had none."""
+MOST = 255
+"""Batteries of a worst case."""
 
 
 class WorstCase(Record):
@@ -33,7 +38,7 @@ class WorstCase(Record):
     schema_version: Literal[1] = 1
     encoder: Name
     entry: Name
-    batteries: Annotated[list[str], Field(min_length=1, max_length=255)]
+    batteries: Annotated[list[str], Field(min_length=1, max_length=MOST)]
     """What was tried beyond the entry's own battery; an adversarial names one by its
     place here."""
     tried: list[Count] | None = None
@@ -67,15 +72,29 @@ def read_worst(source: Source, row: EncoderRow, entry: str) -> WorstCase | None:
         UserError: a file that is not what the index says, or no such record.
         VerificationError: it is of another entry.
     """
-    path = f"{ENTRIES}/{entry}/{WORST}"
-    if all(file.path != path for file in row.files):
+    paths = [path for path in files_of(row, entry) if path.endswith(".json")]
+    if not paths:
         return None
+    if len(paths) > 1:
+        raise VerificationError(f"two worst cases: {', '.join(paths)}")
+    path = paths[0]
     found = read_record(source.fetch(row, path), WorstCase)
     if (found.encoder, found.entry) != (row.card.name, entry):
         raise VerificationError(
             f"{path} is the worst case of {found.encoder}/{found.entry}"
         )
     return found
+
+
+def files_of(row: EncoderRow, entry: str) -> list[str]:
+    """Paths of an entry's worst case, of both files, as the index has them."""
+    place = f"{ENTRIES}/{entry}/"
+    return [
+        file.path
+        for file in row.files
+        if file.path.startswith(place)
+        and any(n.fullmatch(file.path, len(place)) for n in (WORST, WORST_DELTAS))
+    ]
 
 
 def read_claims(
@@ -90,8 +109,10 @@ def read_claims(
     from zoo.deltas import unpack
     from zoo.files import read_tensors
 
-    path = f"{ENTRIES}/{worst.entry}/{worst.deltas.path}"
-    agree(path, worst.deltas, row.file(path).model_copy(update={"path": WORST_DELTAS}))
+    name = worst.deltas.path
+    holds(f"worst case: a file called '{name}'", bool(WORST_DELTAS.fullmatch(name)))
+    path = f"{ENTRIES}/{worst.entry}/{name}"
+    agree(path, worst.deltas, row.file(path).model_copy(update={"path": name}))
     return unpack(read_tensors(source.fetch(row, path))[0], data)
 
 

@@ -28,7 +28,7 @@ RUNS = click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=_R
 RUNS_IF_ANY = click.argument("runs", nargs=-1, metavar="[RUN]...", type=_RUN)
 DATA_DIR = click.option(
     "--data-dir",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Folder of the datasets, if not robrep's own.",
 )
 

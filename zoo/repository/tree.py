@@ -120,7 +120,10 @@ def misplaced(folder: Path, root: Path) -> Iterator[str]:
 
 def _strangers(task: Path, root: Path) -> Iterator[str]:
     """Files beside those of an entry."""
-    allowed = (ENTRY, RESULT, HEAD, WHOLE, DELTAS, PATTERN, WORST, WORST_DELTAS)
+    allowed = (ENTRY, RESULT, HEAD, WHOLE, DELTAS, PATTERN)
     for path in sorted(task.rglob("*")):
-        if path.parent != task or not any(path.match(name) for name in allowed):
+        known = any(path.match(name) for name in allowed) or any(
+            name.fullmatch(path.name) for name in (WORST, WORST_DELTAS)
+        )
+        if path.parent != task or not known:
             yield f"{name_in(root, path)} does not belong there"

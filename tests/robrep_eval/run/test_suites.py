@@ -336,6 +336,7 @@ def test_a_suite_of_two_seeds_and_another_method(
         (("--suite", "digits", "--probe", "slf,alf"), "takes one --probe"),
         (("--suite", "digits", "--summary", "t.tex"), "a suite's tables are"),
         (("--suite", "no.yaml",), "cannot read the suite"),
+        (("--suite", "digits", "--limit", "0"), "limit must be at least 1"),
     ],
 )  # fmt: skip
 def test_what_a_suite_does_not_take(call: Any, words: Any, message: str) -> None:
@@ -357,6 +358,7 @@ def test_what_a_suite_does_not_take(call: Any, words: Any, message: str) -> None
         ("version: 2", "version: 0", "version"),
         ("norm: Linf", "norm: Lp", "norm"),
         ("images: 20", "images: 20\nmore: 1", "more"),
+        ("digits+parity, eps: 0.05}", "digits, eps: 0.05, labels: 40}", "are one"),
     ],
 )
 def test_a_file_that_is_no_suite(
@@ -503,6 +505,7 @@ def test_what_is_stopped_leaves_the_table_of_what_is_finished(
         (("zoo:tarrl-digits",) * 2, {}, "'zoo:tarrl-digits' is named twice"),
         (("zoo:tarrl-digits", "zoo:no"), {}, "has no encoder 'no'"),
         ("zoo:tarrl-digits", {"eps": 0}, "--eps is for the suite"),
+        ("zoo:tarrl-digits", {"limit": 0}, "limit"),
         ("zoo:tarrl-digits", {"resize": 9}, "--resize is for the suite"),
         ("zoo:tarrl-digits", {"classes": 9}, "--classes is for the suite"),
     ],
@@ -525,3 +528,17 @@ def test_a_suite_by_its_path_and_a_file_in_the_place_of_its_folder(
     with pytest.raises(UserError, match="is no folder"):
         evaluate_suite("zoo:tarrl-digits", "digits", output=tmp_path / "file")
     assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"", b"# My notes\n", None])
+def test_what_is_no_table_is_not_replaced(
+    tmp_path: Path, content: bytes | None
+) -> None:
+    place = tmp_path / "suite.md"
+    if content is None:
+        place.mkdir()
+    else:
+        place.write_bytes(content)
+    with pytest.raises(UserError, match="none of robrep's; move it"):
+        evaluate_suite("zoo:tarrl-digits", "digits", output=tmp_path)
+    assert content is None or place.read_bytes() == content

@@ -18,8 +18,14 @@ MODULE = nn.Sequential(nn.Flatten(), nn.Linear(64, 5), nn.ReLU())
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"train": (X, Y), "limit": "ten"}, "limit must be a whole number, not 'ten'"),
-        ({"train": (X, Y), "limit": True}, "limit must be a whole number, not True"),
+        (
+            {"train": (X, Y), "limit": "ten"},
+            "limit must be a whole number of at least 1, not 'ten'",
+        ),
+        (
+            {"train": (X, Y), "limit": True},
+            "limit must be a whole number of at least 1, not True",
+        ),
         ({}, r"that the probe of 'own' is to be fitted on \(train=\)"),
     ],
 )

@@ -29,7 +29,7 @@ from zoo.collection.audit import Audit, audit, plan
 from zoo.collection.entries import Entry, load_classifier, read_entry
 from zoo.collection.index import INDEX, FileRecord, scan
 from zoo.collection.sources import FolderSource
-from zoo.collection.worst_case import WORST, WorstCase
+from zoo.collection.worst_case import WorstCase
 from zoo.errors import RobrepError
 from zoo.layout import ON_CPU
 from zoo.records import Card, Result, write_record
@@ -65,7 +65,7 @@ class Forger:
             "entry": json.loads((place / "entry.json").read_text()),
             "result": read_whole(place),
             "columns": json.loads((place / "result.json").read_text())["columns"],
-            "worst": json.loads((place / WORST).read_text()),
+            "worst": json.loads(next(place.glob("worst*.json")).read_text()),
         }
         return cls(root, pristine)
 
@@ -98,7 +98,7 @@ class Forger:
                 )
                 entry[key] = FileRecord.of(place, path).model_dump(mode="json")
         (place / "entry.json").write_text(json.dumps(entry))
-        (place / WORST).write_text(json.dumps(self.now["worst"]))
+        next(place.glob("worst*.json")).write_text(json.dumps(self.now["worst"]))
         try:
             write_record(self.root / INDEX, scan(self.root))
             source = FolderSource(self.root)

@@ -22,7 +22,6 @@ from zoo.collection.audit import audit, plan
 from zoo.collection.index import INDEX, scan
 from zoo.collection.sources import FolderSource
 from zoo.collection.store import load_encoder_by_name
-from zoo.collection.worst_case import WORST, WORST_DELTAS
 from zoo.encoder import fingerprint
 from zoo.records import Proportion, write_record
 from zoo.selection import SELECTED
@@ -38,8 +37,9 @@ def root(tmp_path: Path) -> Path:
     """A collection that holds one published entry, 86.1% robust by `standard`."""
     origin = Path(sources_embedded.__file__).parents[1] / "embedded" / NAME
     shutil.copytree(origin, tmp_path / "zoo" / NAME)
-    for worst in (WORST, WORST_DELTAS):  # which a forger would leave out
-        (tmp_path / "zoo" / NAME / "entries" / ENTRY / worst).unlink()
+    place = tmp_path / "zoo" / NAME / "entries" / ENTRY
+    for worst in place.glob("worst*"):  # which a forger would leave out
+        worst.unlink()
     write_record(tmp_path / "zoo" / INDEX, scan(tmp_path / "zoo"))
     return tmp_path / "zoo"
 

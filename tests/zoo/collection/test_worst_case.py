@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
+import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,7 +33,7 @@ from zoo.collection.sources import FolderSource
 from zoo.collection.strengthen import Further, strengthen
 from zoo.commands.cli import cli
 from zoo.commands.shell import run
-from zoo.errors import UserError
+from zoo.errors import UserError, VerificationError
 from zoo.files import sha256_file
 from zoo.records import Proportion, Verdict, write_record
 
@@ -37,6 +41,7 @@ NAME = "tiny-digits"
 ENTRY = "digits-linf-0.02-slf-v2-none"
 REFERENCE = f"{NAME}/{ENTRY}"
 PLACE = f"{NAME}/entries/{ENTRY}"
+KINDS = ("json", "safetensors")
 
 
 @pytest.fixture(scope="module")
@@ -82,12 +87,13 @@ def audited(root: Path) -> Audit:
 def alter(root: Path, change: Callable[[dict[str, Any], dict[str, Any]], None]) -> None:
     """Changes record and perturbations, and makes all checksums agree again."""
     place = root / PLACE
-    record = json.loads((place / "worst.json").read_text())
-    tensors = load_file(place / "worst.safetensors")
+    [path], [deltas] = (list(place.glob(f"worst*.{end}")) for end in KINDS)
+    record = json.loads(path.read_text())
+    tensors = load_file(deltas)
     change(record, tensors)
-    save_file(tensors, place / "worst.safetensors", {"version": "1"})
-    record["deltas"] = FileRecord.of(place, "worst.safetensors").model_dump()
-    (place / "worst.json").write_text(json.dumps(record))
+    save_file(tensors, deltas, {"version": "1"})
+    record["deltas"] = FileRecord.of(place, deltas.name).model_dump()
+    path.write_text(json.dumps(record))
     write_record(root / INDEX, scan(root))
 
 
@@ -181,6 +187,51 @@ def test_where_it_was_tried_must_be_possible(forged: Path, tried: list[int]) -> 
     assert not audited(forged).holds
 
 
+@pytest.mark.parametrize("after", range(9))
+def test_a_killed_call_leaves_the_entry_as_it_was_and_can_be_repeated(
+    after: int,
+    forged: Path,
+    evaluated: Evaluated,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Killed at any of its renames, and at those of the second worst case too."""
+    monkeypatch.setenv("ROBREP_ZOO", str(evaluated.plain))
+    evaluate(
+        f"zoo:{NAME}",
+        eps=0.02,
+        attacks="apgd-ce",
+        limit=60,
+        output=tmp_path / "more",
+        measure=(),
+    )
+    script = f"""
+import os, sys
+from pathlib import Path
+from zoo.collection.strengthen import strengthen
+renamed, left = Path.replace, {after}
+def replace(self, target):
+    global left
+    if Path({str(forged)!r}) in Path(target).parents:
+        if not left:
+            os.kill(os.getpid(), 9)
+        left -= 1
+    return renamed(self, target)
+Path.replace = replace
+strengthen(Path({str(forged)!r}), {REFERENCE!r}, [Path({str(tmp_path / "more")!r})])
+"""
+    done = subprocess.run([sys.executable, "-c", script], env=dict(os.environ))
+    assert done.returncode in (-9, 0)
+    if done.returncode:
+        assert audited(forged).holds
+    worst = strengthen(forged, REFERENCE, [tmp_path / "more"])
+    assert len(worst.batteries) == 2
+    assert audited(forged).holds
+    for end in KINDS:
+        assert len(list((forged / PLACE).glob(f"worst*.{end}"))) == 1
+    assert not list(forged.rglob(".*.*.????????"))
+
+
 def test_records_of_before_do_not_say_where(forged: Path) -> None:
     alter(forged, lambda record, _: record.pop("tried"))
     assert audited(forged).holds
@@ -192,10 +243,10 @@ def test_the_entry_stays_as_it_was(weak: Path, known: Path) -> None:
     before = {p: sha256_file(p) for p in sorted((weak / PLACE).iterdir())}
     after = {p.name: sha256_file(p) for p in (known / PLACE).iterdir()}
     assert {p.name: found for p, found in before.items()}.items() <= after.items()
-    assert after.keys() - {p.name for p in before} == {
-        "worst.json",
-        "worst.safetensors",
-    }
+    new = sorted(after.keys() - {p.name for p in before}, key=lambda name: name[-4:])
+    assert [re.sub("-[0-9a-f]{8}", "", name) for name in new] == [
+        *("worst.safetensors", "worst.json"),
+    ]
     found = scan(known).encoders[0].files, FolderSource(known).index.encoders[0].files
     assert found[0] == found[1]
     serials = [FolderSource(root).index.serial for root in (weak, known)]
@@ -344,3 +395,81 @@ def test_words_that_the_command_does_not_take(
         run(cli, "robrep-zoo")
     assert left.value.code == 2
     assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_runs_that_add_nothing_are_refused(
+    weak: Path, evaluated: Evaluated, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ROBREP_ZOO", str(evaluated.plain))
+    root = shutil.copytree(weak, tmp_path / "zoo")
+    evaluate(
+        f"zoo:{NAME}",
+        eps=0.02,
+        attacks="none",
+        limit=20,
+        output=tmp_path / "none",
+        measure=(),
+    )
+    with pytest.raises(UserError, match="attacked nothing"):
+        strengthen(root, REFERENCE, [tmp_path / "none"])
+    (root / INDEX).rename(tmp_path / "index.json")
+    with pytest.raises(UserError, match=r"has no index\.json"):
+        strengthen(root, REFERENCE, [evaluated.run])
+
+
+def _moved(content: dict[str, Any]) -> None:
+    content["dataset"]["n"] = 2000
+
+
+def _shaped(content: dict[str, Any]) -> None:
+    content["dataset"]["shape"] = [3, 8, 8]
+
+
+def _called(content: dict[str, Any]) -> None:
+    content["battery"] = "standard"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_moved, "images of the run"),
+        (_shaped, "their shape"),
+        (_called, "battery 'standard'"),
+    ],
+)
+def test_a_run_that_contradicts_itself_is_refused(
+    change: Callable[[dict[str, Any]], None],
+    message: str,
+    weak: Path,
+    evaluated: Evaluated,
+    tmp_path: Path,
+) -> None:
+    root = shutil.copytree(weak, tmp_path / "zoo")
+    copy = shutil.copytree(evaluated.run, tmp_path / "run")
+    content = json.loads((copy / "result.json").read_text())
+    change(content)
+    (copy / "result.json").write_text(json.dumps(content))
+    with pytest.raises(VerificationError, match=message):
+        strengthen(root, REFERENCE, [copy])
+
+
+def test_a_battery_of_no_known_name_is_custom(
+    weak: Path, evaluated: Evaluated, tmp_path: Path
+) -> None:
+    """What others wrote there is not told in robrep's name."""
+    root = shutil.copytree(weak, tmp_path / "zoo")
+    copy = shutil.copytree(evaluated.run, tmp_path / "run")
+    content = json.loads((copy / "result.json").read_text())
+    content["battery"] = "the best of all\nholds  famous/entry (0.1 s)"
+    (copy / "result.json").write_text(json.dumps(content))
+    assert strengthen(root, REFERENCE, [copy]).batteries == ["custom"]
+
+
+def test_what_others_wrote_makes_no_line_of_a_verdict(forged: Path) -> None:
+    lie = "plus\nholds  famous/entry (0.1 s)"
+    alter(forged, lambda record, _: record.update(batteries=[lie]))
+    verdict = audited(forged)
+    assert verdict.holds
+    first, *rest = str(verdict).split("\n")
+    assert first.startswith(f"holds  {REFERENCE} ")
+    assert all(line.startswith("       ") for line in rest)
