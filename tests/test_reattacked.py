@@ -101,6 +101,17 @@ def test_a_line_that_a_killed_process_left_is_written_anew(tmp_path: Path) -> No
     assert path.read_text() == whole
 
 
+def test_lines_as_an_editor_leaves_them_stay(tmp_path: Path) -> None:
+    """With ends of another system, and without the last one."""
+    path = tmp_path / "found.jsonl"
+    for at in range(30):
+        add(line(f"a/{at}"), path)
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n")[:-2])
+    assert len(read(path)) == 30
+    add(line("b/last"), path)
+    assert [*read(path)] == [*(f"a/{at}" for at in range(30)), "b/last"]
+
+
 def reattack(*words: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "benchmarks.reattack", *words]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

@@ -21,13 +21,14 @@ from benchmarks.reattack import record, table
 from benchmarks.shell import guarded
 from zoo.collection.audit import Again, plan
 from zoo.collection.entries import read_entry
+from zoo.collection.gathering import Further
 from zoo.collection.opening import open_source
 from zoo.collection.reattack import find_attack
 from zoo.collection.shared_audit import audit_all
 from zoo.collection.sources import FolderSource
-from zoo.collection.strengthen import Further, strengthen
+from zoo.collection.strengthen import strengthen
 from zoo.errors import UserError, VerificationError
-from zoo.processes import Company
+from zoo.processes import Company, leading
 from zoo.writable import check_writable
 
 ROOTS = [Path(__file__).parents[2] / name for name in ("zoo/embedded", "collection")]
@@ -70,13 +71,15 @@ def publish(given: argparse.Namespace) -> None:
         encoder, _, name = line.entry.partition("/")
         if not line.fallen or not all(word in line.entry for word in given.only):
             continue
-        root = next(root for root in ROOTS if (root / encoder).is_dir())
+        root = next((root for root in ROOTS if (root / encoder).is_dir()), None)
+        if root is None:
+            raise UserError(f"{given.record} speaks of '{encoder}', which is not here")
         source = FolderSource(root)
         worst = read_entry(source, source.find(encoder), name).worst
         known = set(map(int, line.fallen))
         if worst and known <= set(worst.fallen):
             continue
-        again = Again(count=given.count, seed=line.seed, attack=find_attack())
+        again = Again(count=line.attacked, seed=line.seed, attack=find_attack())
         further = Further(again=again, known=known)
         told = strengthen(
             root, line.entry, [], further=further, data_dir=given.data_dir
@@ -104,7 +107,8 @@ def main() -> None:
     if given.table:
         print(table.markdown(record.read(given.record)))
     elif given.publish:
-        publish(given)
+        if leading():
+            publish(given)
     else:
         attack(given)
 

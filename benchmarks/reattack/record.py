@@ -85,15 +85,22 @@ def read(path: Path = FOUND) -> dict[str, Line]:
 def add(line: Line, path: Path = FOUND) -> None:
     """Appends a line, in place of one that a killed process left half-written."""
     before = _whole(path)
-    with path.open("a") as file:
-        file.truncate(len(before.encode()))
-        file.write(json.dumps(asdict(line)) + "\n")
+    end = b"\n" if before and not before.endswith(b"\n") else b""
+    with path.open("ab") as file:
+        file.truncate(len(before))
+        file.write(end + json.dumps(asdict(line)).encode() + b"\n")
 
 
-def _whole(path: Path) -> str:
+def _whole(path: Path) -> bytes:
     """The lines that were written to their end."""
     try:
-        text = path.read_text(encoding="utf-8") if path.exists() else ""
+        content = path.read_bytes() if path.exists() else b""
+        content.decode()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read the record {path}: {error}") from None
-    return text[: text.rfind("\n") + 1]
+    whole = content[: content.rfind(b"\n") + 1]
+    try:
+        json.loads(content[len(whole) :])
+    except json.JSONDecodeError:
+        return whole
+    return content  # an editor's last line has no end

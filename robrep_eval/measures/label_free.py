@@ -225,13 +225,14 @@ def measure_label_free(
         return features(encoder, images, layout)
 
     z = embed(x)
-    if bool((z == z[0]).all()):
+    partner = partners(len(x), generator)
+    if torch.equal(z, z[partner]):
         raise UserError(
-            f"all {len(x)} images have the same features: this encoder tells nothing "
-            "apart, so there is no distance to measure by (leave out --label-free)"
+            f"{len(x)} images have the features of their partners: this encoder tells "
+            "them not apart, and there is no distance to measure by (leave out "
+            "--label-free)"
         )
     z_away = embed(displace(encoder, x, threat, settings, layout))
-    partner = partners(len(x), generator)
     z_towards = embed(approach(encoder, x, z[partner], threat, settings, layout))
     risk, top1, top5 = breakaway(z, z_away)
     margin = margin_ratios(z, z_towards, partner)

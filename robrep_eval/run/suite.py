@@ -167,7 +167,8 @@ def suite_requests(
 def check_left_out(suite: Suite, options: Mapping[str, Any]) -> None:
     """Raises `UserError` for an option that the suite decides, or another norm."""
     for name in FIXED:
-        if options.get(name) not in (None, (), []):
+        value = options.get(name)
+        if value is not None and not (isinstance(value, tuple | list) and not value):
             raise UserError(
                 f"--{name.replace('_', '-')} is for the suite {suite.name} to say; "
                 "leave it out, or name datasets in place of --suite"

@@ -48,8 +48,8 @@ class SuiteResult(Record):
     version: int
     tasks: list[str]
     battery: str
-    probe: str = "SLF"
-    """Protocol asked for."""
+    probe: str | None = None
+    """Protocol asked for; null in tables before robrep said so."""
     images: int
     """At most so many of each task; the suite's own number unless --limit was given."""
     own_images: bool
@@ -67,7 +67,9 @@ class SuiteResult(Record):
     def asked(self) -> list[str]:
         """What all figures share: suite, battery, and protocol if it is not SLF."""
         words = [f"suite {self.suite}, version {self.version}", self.battery]
-        return [*words, *[self.probe] * (self.probe != "SLF")]
+        said = (each.row.protocol for each in self.rows)
+        protocol = self.probe or next(filter(None, said), "SLF")
+        return [*words, *[protocol] * (protocol != "SLF")]
 
     @property
     def title(self) -> str:
@@ -145,7 +147,8 @@ def _lines(total: Total) -> list[str]:
     lines = [f"  clean   {clean} ({total.clean_worst_task})"]
     if total.robust_mean:
         held = f"mean {total.robust_mean}{mark(total.judgement)}"
-        worst = f"worst {total.robust_worst} ({total.robust_worst_task})"
+        worst = f"worst {total.robust_worst}{mark(total.worst_judgement)}"
+        worst += f" ({total.robust_worst_task})"
         lines.append(f"  robust  {held}, {worst}")
     return lines
 

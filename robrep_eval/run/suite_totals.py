@@ -40,11 +40,16 @@ class Total(Record):
     robust_worst_task: str | None
     judgement: Judgement = Judgement.UNCHECKED
     """The worst that health checks made of one of the evaluations."""
+    worst_judgement: Judgement = Judgement.UNCHECKED
+    """The same of the evaluations on the worst task."""
 
     def cells(self) -> list[str]:
         """Name, clean mean and worst, robust mean and worst, on which task."""
-        held = (self.robust_mean, self.robust_worst)
-        robust = [f"{one}{mark(self.judgement)}" if one else "-" for one in held]
+        held = (
+            (self.robust_mean, self.judgement),
+            (self.robust_worst, self.worst_judgement),
+        )
+        robust = [f"{one}{mark(judged)}" if one else "-" for one, judged in held]
         clean = map(str, (self.clean_mean, self.clean_worst))
         return [self.name, *clean, *robust, self.robust_worst_task or "-"]
 
@@ -162,7 +167,12 @@ def _total(method: Method) -> Total:
     clean = figures(answers, "clean")
     held = figures(answers, "robust") if _attacked(method) else None
     training = next(iter(method.found[0].values())).model.training
-    results = [result for found in method.found for result in found.values()]
+    judged = [
+        (task, judge(result.measurements.health))
+        for found in method.found
+        for task, result in found.items()
+    ]
+    worst = held and held.worst_task
     return Total(
         name=method.name,
         models=method.models,
@@ -173,7 +183,8 @@ def _total(method: Method) -> Total:
         robust_worst=held and held.worst,
         clean_worst_task=clean.worst_task,
         robust_worst_task=held and held.worst_task,
-        judgement=worst_of(judge(each.measurements.health) for each in results),
+        judgement=worst_of(said for _, said in judged),
+        worst_judgement=worst_of(said for task, said in judged if task == worst),
     )
 
 

@@ -85,6 +85,7 @@ def _table(table: Table) -> dict[str, Any]:
     for line, told in zip(table.lines, found["lines"], strict=True):
         told["cells"] = [cell and _cell(cell) for cell in line.cells]
         told["mark"] = mark(line.judgement)
+        told["worst_mark"] = mark(line.worst_judgement)
     return found
 
 

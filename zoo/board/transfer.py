@@ -52,6 +52,8 @@ class Line(Record):
     """Over the counted tasks; null unless all of them were measured."""
     judgement: Judgement
     """The worst of these."""
+    worst_judgement: Judgement
+    """Of the task with the lowest robust figure."""
 
     @property
     def place(self) -> tuple[bool, bool, float, str]:
@@ -167,6 +169,9 @@ def _line(found: dict[str, Row], tasks: Sequence[str], counted: Sequence[bool]) 
         robust_mean=sum(robust) / len(robust) if complete else None,
         robust_worst=min(robust) if complete else None,
         judgement=worst_of(cell.judgement for cell in whole),
+        worst_judgement=worst_of(
+            cell.judgement for cell in whole if cell.robust.value == min(robust)
+        ),
     )
 
 

@@ -103,9 +103,9 @@ class Sampled:
         """Whether more fell than a second run of the same battery explains.
 
         An exact one-sided test at 2.5% that an image falls with `AGAIN`: a rate, and
-        not a share of these images, so that one of a handful may fall.
+        not a share of these images; one image alone refutes nothing.
         """
-        if not (self.strong and self.fallen):
+        if not self.strong or len(self.fallen) < 2:
             return False
         return Proportion.of(len(self.fallen), self.attacked).low > AGAIN
 

@@ -10,9 +10,9 @@ imports no torch.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from zoo.collection.index import ENTRIES, EncoderRow, FileRecord
 from zoo.collection.sources import Source
@@ -42,19 +42,27 @@ class WorstCase(Record):
     """What was tried beyond the entry's own battery; an adversarial names one by its
     place here."""
     tried: list[Count] | None = None
-    """On how many of the images that the entry calls robust, for each battery, in one
-    call of `worst-case`; null in records that do not say."""
+    """On how many of the images that the entry calls robust, at least, for each
+    battery; null in records that do not say."""
     robust: Proportion
     """Of the entry's images, under its own battery and these together."""
     fallen: list[Count]
     """Positions in the split of those that fell to these alone, ascending."""
     deltas: FileRecord
 
+    @model_validator(mode="after")
+    def _one_count_each(self) -> Self:
+        if self.tried is not None and len(self.tried) != len(self.batteries):
+            raise ValueError("tried has not one number for each battery")
+        return self
+
     @property
     def by(self) -> list[str]:
         """The batteries, and where they were not tried on all, on how many images."""
         robust = self.robust.k + len(self.fallen)
-        tried = self.tried or [robust] * len(self.batteries)
+        tried = self.tried
+        if tried is None:
+            tried = [robust] * len(self.batteries)
         return [
             name if count >= robust else f"{name} (on {count} of {robust})"
             for name, count in zip(self.batteries, tried, strict=True)
@@ -86,14 +94,18 @@ def read_worst(source: Source, row: EncoderRow, entry: str) -> WorstCase | None:
     return found
 
 
+def is_one(name: str) -> bool:
+    """Whether a file of that name is one of the two."""
+    return any(kind.fullmatch(name) for kind in (WORST, WORST_DELTAS))
+
+
 def files_of(row: EncoderRow, entry: str) -> list[str]:
     """Paths of an entry's worst case, of both files, as the index has them."""
     place = f"{ENTRIES}/{entry}/"
     return [
         file.path
         for file in row.files
-        if file.path.startswith(place)
-        and any(n.fullmatch(file.path, len(place)) for n in (WORST, WORST_DELTAS))
+        if file.path.startswith(place) and is_one(file.path.removeprefix(place))
     ]
 
 
@@ -153,7 +165,7 @@ def _tried_fits(worst: WorstCase, result: Result, claims: Claims) -> bool:
     fell = [0] * len(worst.batteries)
     for at in claims.attack_index.tolist():
         fell[at] += 1
-    return len(worst.tried) == len(fell) and all(
+    return all(
         found <= tried <= result.robust.k
         for found, tried in zip(fell, worst.tried, strict=True)
     )

@@ -71,7 +71,8 @@ def worst_case(
     the published classifier on an image that the entry calls robust. The entry and its
     figure stay as they are. With --attack N, what `verify --attack N` finds counts too.
     """
-    from zoo.collection.strengthen import Further, strengthen
+    from zoo.collection.gathering import Further
+    from zoo.collection.strengthen import strengthen
     from zoo.commands.again import reattack
     from zoo.device import check_device
     from zoo.errors import UserError
@@ -81,9 +82,10 @@ def worst_case(
     if not runs and again is None:
         raise UserError("name a RUN, or --attack N images now")
     further = None if again is None else Further(again=again, device=device)
+    if again:  # so that a killed call can be repeated
+        click.echo(f"attacking {again.count} images, seed {again.seed}", err=True)
     worst = strengthen(to, reference, runs, further=further, data_dir=data_dir)
-    seeded = f", seed {again.seed}" if again else ""
-    click.echo(plain(f"{reference}: worst case known {worst}{seeded}"))
+    click.echo(plain(f"{reference}: worst case known {worst}"))
 
 
 @click.command()

@@ -24,7 +24,7 @@ function transferView(tables, remember) {
   function total(line, which) {
     const value = line[`${kind.value}_${which}`];
     return number(make("span", { className: "figure", textContent: share(value) }),
-      ...(value === null ? [] : doubt(line.mark)));
+      ...(value === null ? [] : doubt(which === "worst" ? line.worst_mark : line.mark)));
   }
 
   function show() {
@@ -60,7 +60,9 @@ function transferView(tables, remember) {
       if (labels.value) state.set("pretrained", labels.value);
     },
     recall: (state) => {
-      from.selectedIndex = Math.max(0, tables.findIndex((table) => table.title === state.get("from")));
+      const named = (of) => tables.findIndex((table) => of(table) === state.get("from"));
+      const whole = named((table) => table.title); // links of before name the dataset alone
+      from.selectedIndex = Math.max(0, whole < 0 ? named((table) => table.pretraining) : whole);
       kind.value = state.get("kind") === "clean" ? "clean" : "robust";
       labels.value = ["yes", "no"].includes(state.get("pretrained")) ? state.get("pretrained") : "";
     },

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import os
 import re
@@ -456,6 +457,21 @@ def test_a_table_of_something_else_is_not_replaced(tmp_path: Path, call: Any) ->
     failed = evaluate_suite(module, "small.yaml", limit=12, seed=1, **few)
     assert (len(failed.failed), failed.rows) == (2, [])
     assert (tmp_path / "place" / "suite.json").read_bytes() == before
+
+
+def test_a_table_of_before_knows_its_protocol_by_its_rows(
+    tmp_path: Path, call: Any
+) -> None:
+    module = nn.Sequential(nn.Flatten(), nn.Linear(64, 8))
+    few: Any = {"attacks": "fgsm", "measure": (), "limit": 12, "probe": "slf-r"}
+    found = evaluate_suite(module, "small.yaml", output=tmp_path / "old", **few)
+    path = tmp_path / "old" / "suite.json"
+    content = json.loads(path.read_text())
+    assert content.pop("probe") == "SLF-R"
+    path.write_text(json.dumps(content))
+    assert read_record(path, SuiteResult).title == found.title
+    again = evaluate_suite(module, "small.yaml", output=tmp_path / "old", **few)
+    assert again == found
 
 
 def test_two_folders_of_one_name_are_refused(tmp_path: Path, call: Any) -> None:

@@ -171,7 +171,7 @@ def test_the_view_is_chosen_filtered_and_linked_to(view: View, file: Path) -> No
     assert [row[0].split()[0] for row in found] == ["ours", "evil", "theirs", "part"]
     theirs = found[2]  # a broken evaluation, however high it is
     assert found[0][1:3] == ["70.0", "50.0"]
-    assert theirs[1:3] == ["57.0 broken", "30.0 broken"]
+    assert theirs[1:3] == ["57.0 broken", "30.0 doubtful"]
     assert "30.0 doubtful [27.2, 32.9]" in theirs
     assert any(cell.startswith("89.0 broken [") for cell in theirs)
     tab.select_option("#labels", "no")
@@ -230,4 +230,4 @@ def test_axe_has_no_objection(
 def test_the_boards_of_other_tests_have_transfer_too() -> None:
     """Entries of an encoder of cifar10 on digits."""
     found = [(table.pretraining, table.kind) for table in transfer(board())]
-    assert found == [("cifar10", "SLF, custom-2.0"), ("cifar10", "SLF, standard")]
+    assert found == [("cifar10", "ALF, standard"), ("cifar10", "SLF, standard")]

@@ -26,11 +26,12 @@ from zoo.board.leaderboard import build
 from zoo.board.text import WORST, markdown
 from zoo.collection.audit import Again, Audit, audit, plan
 from zoo.collection.entries import read_entry
+from zoo.collection.gathering import Further
 from zoo.collection.index import INDEX, FileRecord, scan
 from zoo.collection.publish import Publication, publish
 from zoo.collection.reattack import reattack
 from zoo.collection.sources import FolderSource
-from zoo.collection.strengthen import Further, strengthen
+from zoo.collection.strengthen import strengthen
 from zoo.commands.cli import cli
 from zoo.commands.shell import run
 from zoo.errors import UserError, VerificationError
@@ -82,6 +83,12 @@ def forged(known: Path, tmp_path: Path) -> Path:
 def audited(root: Path) -> Audit:
     source = FolderSource(root)
     return audit(source, plan(source, REFERENCE)[0], data_dir=None)
+
+
+def everything(root: Path) -> list[Audit]:
+    """Verdicts on the encoder and its entry."""
+    source = FolderSource(root)
+    return [audit(source, item, data_dir=None) for item in plan(source, NAME)]
 
 
 def alter(root: Path, change: Callable[[dict[str, Any], dict[str, Any]], None]) -> None:
@@ -185,6 +192,30 @@ def test_an_entry_on_images_of_ones_own_has_a_worst_case(
 def test_where_it_was_tried_must_be_possible(forged: Path, tried: list[int]) -> None:
     alter(forged, lambda record, _: record.update(tried=tried))
     assert not audited(forged).holds
+    board = build(FolderSource(forged))
+    assert len(board.rows) + len(board.left_out) == 1
+
+
+def test_attacks_by_several_seeds_add_up(weak: Path, tmp_path: Path) -> None:
+    """However many fall by all of them, none was tried on fewer."""
+    root, fallen = shutil.copytree(weak, tmp_path / "zoo"), 0
+    for seed in range(4):
+        again = Again(count=8, seed=seed, attack=attack_again)
+        worst = strengthen(root, REFERENCE, [], further=Further(again=again))
+        assert worst.batteries == ["standard"]
+        assert worst.tried == [max(8, len(worst.fallen))]
+        assert len(worst.fallen) >= fallen
+        fallen = len(worst.fallen)
+    assert fallen > 8
+    assert audited(root).holds
+
+
+def test_nothing_to_attack_is_said(weak: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(weak, tmp_path / "zoo")
+    again = Again(count=8, seed=0, attack=attack_again)
+    with pytest.raises(UserError, match="known to fall was drawn"):
+        strengthen(root, REFERENCE, [], further=Further(again=again, known=set()))
+    assert not list((root / PLACE).glob("worst*"))
 
 
 @pytest.mark.parametrize("after", range(9))
@@ -224,9 +255,12 @@ strengthen(Path({str(forged)!r}), {REFERENCE!r}, [Path({str(tmp_path / "more")!r
     assert done.returncode in (-9, 0)
     if done.returncode:
         assert audited(forged).holds
+        before = sorted(forged.rglob("*"))
+        strengthen(forged, REFERENCE, [evaluated.run])  # another run than that
+        assert len(sorted(forged.rglob("*"))) <= len(before)
     worst = strengthen(forged, REFERENCE, [tmp_path / "more"])
     assert len(worst.batteries) == 2
-    assert audited(forged).holds
+    assert all(verdict.holds for verdict in everything(forged))
     for end in KINDS:
         assert len(list((forged / PLACE).glob(f"worst*.{end}"))) == 1
     assert not list(forged.rglob(".*.*.????????"))
@@ -243,9 +277,12 @@ def test_the_entry_stays_as_it_was(weak: Path, known: Path) -> None:
     before = {p: sha256_file(p) for p in sorted((weak / PLACE).iterdir())}
     after = {p.name: sha256_file(p) for p in (known / PLACE).iterdir()}
     assert {p.name: found for p, found in before.items()}.items() <= after.items()
-    new = sorted(after.keys() - {p.name for p in before}, key=lambda name: name[-4:])
+    new = sorted(
+        after.keys() - {p.name for p in before},
+        key=lambda name: name.rpartition(".")[2],
+    )
     assert [re.sub("-[0-9a-f]{8}", "", name) for name in new] == [
-        *("worst.safetensors", "worst.json"),
+        *("worst.json", "worst.safetensors"),
     ]
     found = scan(known).encoders[0].files, FolderSource(known).index.encoders[0].files
     assert found[0] == found[1]
