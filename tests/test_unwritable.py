@@ -159,7 +159,7 @@ def test_a_worst_case_in_a_zoo_that_cannot_be_written(
     """/proc is a folder that is there; its lock would be refused with a traceback."""
     from zoo.collection.strengthen import strengthen
 
-    monkeypatch.setattr("zoo.collection.strengthen.FileLock", never)
+    monkeypatch.setattr("zoo.collection.publish.FileLock", never)
     with pytest.raises(UserError, match=r"^cannot write to /proc: .*--to$"):
         strengthen(Path("/proc"), "encoder/entry", [root])
 

@@ -63,9 +63,9 @@ def strengthen(
     encoder, _, name = reference.partition("/")
     if not root.is_dir():
         raise UserError(f"no zoo at {root}: no such folder")
+    check_writable(root, "name a copy of it that can be written with --to")
     if not (root / INDEX).is_file():
         raise UserError(f"{root} has no {INDEX}: publish the entry to it first")
-    check_writable(root, "name a copy of it that can be written with --to")
     with locked(root):
         source = FolderSource(root)
         source.whole_index()  # which is written anew at the end
