@@ -1,4 +1,7 @@
-"""What was found beyond an entry's battery stands beside it, and is checked like it."""
+"""What was found beyond an entry's battery stands beside it, and is checked like it.
+
+One file in spite of its length: all of it is of one published entry and one run.
+"""
 
 from __future__ import annotations
 
