@@ -39,7 +39,7 @@ from zoo.commands.cli import cli
 from zoo.commands.shell import run
 from zoo.errors import UserError, VerificationError
 from zoo.files import sha256_file
-from zoo.records import Proportion, Verdict, write_record
+from zoo.records import Proportion, Result, Verdict, write_record
 
 NAME = "tiny-digits"
 ENTRY = "digits-linf-0.02-slf-v2-none"
@@ -48,20 +48,25 @@ PLACE = f"{NAME}/entries/{ENTRY}"
 KINDS = ("json", "safetensors")
 
 
+def measured(attacks: str, output: Path, *, limit: int) -> Result:
+    """A run of the published encoder."""
+    return evaluate(
+        f"zoo:{NAME}",
+        eps=0.02,
+        attacks=attacks,
+        limit=limit,
+        output=output,
+        measure=(),
+    )
+
+
 @pytest.fixture(scope="module")
 def weak(evaluated: Evaluated, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An entry of the same images that nothing attacked."""
     root = tmp_path_factory.mktemp("weak")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ROBREP_ZOO", str(evaluated.plain))
-        evaluate(
-            f"zoo:{NAME}",
-            eps=0.02,
-            attacks="none",
-            limit=60,
-            output=root / "run",
-            measure=(),
-        )
+        measured("none", root / "run", limit=60)
         publish(Publication(runs=[root / "run"]), str(root / "zoo"))
     return root / "zoo"
 
@@ -124,14 +129,7 @@ def test_a_battery_that_saw_few_of_the_images_is_said_to_have(
 ) -> None:
     """Else ten images of it would be told as all that the entry has."""
     monkeypatch.setenv("ROBREP_ZOO", str(evaluated.plain))
-    few = evaluate(
-        f"zoo:{NAME}",
-        eps=0.02,
-        attacks="fgsm",
-        limit=10,
-        output=tmp_path / "few",
-        measure=(),
-    )
+    few = measured("fgsm", tmp_path / "few", limit=10)
     worst = strengthen(forged, REFERENCE, [tmp_path / "few"])
     tried = sum(v is not Verdict.MISCLASSIFIED for v in few.examples.verdict)
     clean = evaluated.result.clean.k
@@ -231,14 +229,7 @@ def test_a_killed_call_leaves_the_entry_as_it_was_and_can_be_repeated(
 ) -> None:
     """Killed at any of its renames, and at those of the second worst case too."""
     monkeypatch.setenv("ROBREP_ZOO", str(evaluated.plain))
-    evaluate(
-        f"zoo:{NAME}",
-        eps=0.02,
-        attacks="apgd-ce",
-        limit=60,
-        output=tmp_path / "more",
-        measure=(),
-    )
+    measured("apgd-ce", tmp_path / "more", limit=60)
     script = f"""
 import os, sys
 from pathlib import Path
@@ -442,14 +433,7 @@ def test_runs_that_add_nothing_are_refused(
 ) -> None:
     monkeypatch.setenv("ROBREP_ZOO", str(evaluated.plain))
     root = shutil.copytree(weak, tmp_path / "zoo")
-    evaluate(
-        f"zoo:{NAME}",
-        eps=0.02,
-        attacks="none",
-        limit=20,
-        output=tmp_path / "none",
-        measure=(),
-    )
+    measured("none", tmp_path / "none", limit=20)
     with pytest.raises(UserError, match="attacked nothing"):
         strengthen(root, REFERENCE, [tmp_path / "none"])
     (root / INDEX).rename(tmp_path / "index.json")
