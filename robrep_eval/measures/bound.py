@@ -50,7 +50,7 @@ class EstimatedBound(Measurement[BoundEstimate]):
     @classmethod
     def asked(cls, options: Mapping[str, Any]) -> Self | None:
         """Unless --no-bound."""
-        return cls() if options["bound"] else None
+        return cls(metric=options["feature_metric"]) if options["bound"] else None
 
     def check(self, encoder: nn.Module | None, data: Dataset) -> None:
         """Units that there are, and images enough for them."""

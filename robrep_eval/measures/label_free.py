@@ -29,7 +29,7 @@ from zoo.layout import ON_CPU, Layout
 from zoo.measurements import LabelFree
 from zoo.records import Result
 from zoo.threat import ThreatModel
-from zoo.whitening import PLAIN, WHITENED, check_units, whitened
+from zoo.whitening import PLAIN, WHITENED, check_units, said_metric, whitened
 
 FEWEST = 10
 """Images of which the distances say something."""
@@ -53,7 +53,7 @@ class WithoutLabels(Measurement[LabelFree]):
     @classmethod
     def asked(cls, options: Mapping[str, Any]) -> Self | None:
         """--label-free."""
-        return cls() if options["label_free"] else None
+        return cls(metric=options["feature_metric"]) if options["label_free"] else None
 
     def check(self, encoder: nn.Module | None, data: Dataset) -> None:
         """Images enough for the measures, and for their units."""
@@ -90,9 +90,11 @@ class WithoutLabels(Measurement[LabelFree]):
     @classmethod
     def told(cls, record: LabelFree, result: Result) -> str:
         """The main ones."""
+        units = " (whitened features)" if said_metric(record) == WHITENED else ""
         return (
-            f"Without any probe: universal quantile {record.universal_quantile:.3f}, "
-            f"remaining distance {record.remaining_distance_ratio:.3f}, breakaway "
+            f"Without any probe{units}: universal quantile "
+            f"{record.universal_quantile:.3f}, remaining distance "
+            f"{record.remaining_distance_ratio:.3f}, breakaway "
             f"risk {record.breakaway_risk:.4f}, overlap risk "
             f"{record.overlap_risk:.1%}, margin {record.margin:.3f} on {record.n} "
             "images."

@@ -15,6 +15,8 @@ from zoo.errors import UserError, nearest
 if TYPE_CHECKING:
     from robrep_eval.measures.base import Measurement
 
+METRICS = ("plain", "whitened")
+"""The usual one first. Those of `zoo.whitening`, which imports torch."""
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -118,6 +120,15 @@ _TABLE = (
                 show_default=True,
                 help="Estimate the bound on the adversarial loss.",
             ),
+            click.option(
+                "--feature-metric",
+                default=METRICS[0],
+                show_default=True,
+                metavar="METRIC",
+                help="Of the bound and --label-free: plain, or whitened, which no "
+                "invertible linear map of the features changes (more images than "
+                "features).",
+            ),
         ),
     ),
     Row(
@@ -177,8 +188,9 @@ def read_options(values: Mapping[str, Any]) -> tuple[Measurement[Any], ...]:
         values: Of its options, by parameter name.
 
     Raises:
-        UserError: an unknown certificate, or a setting that makes no sense.
+        UserError: an unknown word, or a setting that makes no sense.
     """
+    _check_metric(values)
     certificates = [row.name for row in ROWS.values() if row.certificate]
     for name in values["certify"]:
         if name not in certificates:
@@ -191,3 +203,17 @@ def read_options(values: Mapping[str, Any]) -> tuple[Measurement[Any], ...]:
         if not row.certificate or row.name in values["certify"]
     ]
     return tuple(made for made in found if made is not None)
+
+
+def _check_metric(values: Mapping[str, Any]) -> None:
+    """A known one, of something that is asked for."""
+    metric = values["feature_metric"]
+    if metric not in METRICS:
+        raise UserError(
+            f"unknown feature metric '{metric}'; {nearest(metric, METRICS)}"
+        )
+    if metric != METRICS[0] and not (values["bound"] or values["label_free"]):
+        raise UserError(
+            f"feature metric '{metric}' is of the bound and of label-free measures; "
+            "neither is asked for"
+        )

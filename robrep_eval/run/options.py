@@ -61,6 +61,8 @@ class MeasureOptions(TypedDict, total=False):
     bound: bool
     """Whether the bound is estimated; true by default."""
     label_free: bool
+    feature_metric: str
+    """Of both: "plain" (usual) or "whitened"."""
     corruptions: str | None
 
 

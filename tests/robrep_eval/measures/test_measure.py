@@ -168,10 +168,19 @@ def test_the_commands_words_become_measurements() -> None:
         EstimatedBound(),
         WithoutLabels(),
     )
+    words = "--health none --label-free --feature-metric whitened"
+    assert read_options(options(*words.split())) == (
+        EstimatedBound(metric="whitened"),
+        WithoutLabels(metric="whitened"),
+    )
     with pytest.raises(UserError, match="did you mean 'full'"):
         read_options(options("--health", "ful"))
     with pytest.raises(UserError, match="did you mean 'smoothing'"):
         read_options(options("--certify", "smothing"))
+    with pytest.raises(UserError, match="did you mean 'whitened'"):
+        read_options(options("--feature-metric", "whitend"))
+    with pytest.raises(UserError, match="neither is asked for"):
+        read_options(options("--feature-metric", "whitened", "--no-bound"))
 
 
 @pytest.mark.parametrize(
