@@ -92,39 +92,18 @@ def strengthen(
 
 def _publish(source: FolderSource, entry: Published, found: Gathering) -> WorstCase:
     """Writes both files, the encoder's page and the index, all checked before."""
-    result, row, data = entry.result, entry.row, found.data
-    place = f"{ENTRIES}/{entry.entry.name}"
-    if len(found.batteries) > MOST:
-        raise UserError(f"a worst case names at most {MOST} batteries")
+    row, name = entry.row, entry.entry.name
+    place = f"{ENTRIES}/{name}"
     with tempfile.TemporaryDirectory() as scratch:
         stage = Path(scratch)
-        tensors = pack(found.classifier, found.claims(), data, result.threat)
-        write_tensors(stage / place / "worst.safetensors", tensors, {"version": 1})
-        deltas = _by_content(stage / place / "worst.safetensors")
-        worst = WorstCase(
-            encoder=row.card.name,
-            entry=entry.entry.name,
-            batteries=found.batteries,
-            tried=found.counts(),
-            robust=worst_case.figure(result, len(found.positions)),
-            fallen=sorted(result.examples.index[at] for at in found.positions),
-            deltas=FileRecord.of(stage / place, deltas.name),
-        )
-        write_record(stage / place / "worst.json", worst)
-        record = _by_content(stage / place / "worst.json")
-        claims = unpack(tensors, data)
-        worst_case.check_counts(worst, result, claims)
-        check_claims(result, found.classifier, claims, data, "cpu")
-        entries = [
-            read_entry(source, row, name)
-            for name in row.entries
-            if name != entry.entry.name
-        ]
+        worst, made = _staged(stage / place, entry, found)
+        others = [other for other in row.entries if other != name]
+        entries = [read_entry(source, row, other) for other in others]
         entries.append(replace(entry, worst=worst))
         entries.sort(key=lambda each: each.reference)
         write_text(stage / README, readme(row.card, entries))
-        paths = [f"{place}/{deltas.name}", f"{place}/{record.name}", README]
-        old = set(worst_case.files_of(row, entry.entry.name)) - set(paths)
+        paths = [*(f"{place}/{path.name}" for path in made), README]
+        old = set(worst_case.files_of(row, name)) - set(paths)
         _write_index(source, row, stage, paths, old)
         pairs = [(stage / path, source.root / row.located(path)) for path in paths]
         pairs.append((stage / INDEX, source.root / INDEX))
@@ -132,9 +111,36 @@ def _publish(source: FolderSource, entry: Published, found: Gathering) -> WorstC
             sweep(path)
         _sweep_strays(source.root / row.located(place), row, place)
         copy_together(pairs)
-        for name in old:
-            (source.root / row.located(name)).unlink(missing_ok=True)
+        for stale in old:
+            (source.root / row.located(stale)).unlink(missing_ok=True)
     return worst
+
+
+def _staged(
+    folder: Path, entry: Published, found: Gathering
+) -> tuple[WorstCase, tuple[Path, Path]]:
+    """The record and its adversarials in a folder, checked as `verify` does, and both
+    files."""
+    result, data = entry.result, found.data
+    if len(found.batteries) > MOST:
+        raise UserError(f"a worst case names at most {MOST} batteries")
+    tensors = pack(found.classifier, found.claims(), data, result.threat)
+    write_tensors(folder / "worst.safetensors", tensors, {"version": 1})
+    deltas = _by_content(folder / "worst.safetensors")
+    worst = WorstCase(
+        encoder=entry.row.card.name,
+        entry=entry.entry.name,
+        batteries=found.batteries,
+        tried=found.counts(),
+        robust=worst_case.figure(result, len(found.positions)),
+        fallen=sorted(result.examples.index[at] for at in found.positions),
+        deltas=FileRecord.of(folder, deltas.name),
+    )
+    write_record(folder / "worst.json", worst)
+    claims = unpack(tensors, data)
+    worst_case.check_counts(worst, result, claims)
+    check_claims(result, found.classifier, claims, data, "cpu")
+    return worst, (deltas, _by_content(folder / "worst.json"))
 
 
 def _sweep_strays(folder: Path, row: EncoderRow, place: str) -> None:
