@@ -18,7 +18,7 @@ NEEDED = (
     "zoo/repository/template/dot-github/workflows/verify.yml",
     "pretrain/recipes/tarrl-digits.yaml",
     "robrep_eval/commands/cli.py",
-    "robrep_eval/suites/digits.yaml",
+    "zoo/suites/digits.yaml",
 )
 
 

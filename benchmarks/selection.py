@@ -26,11 +26,11 @@ from benchmarks.claims import suites
 from robrep_eval.attacks.displacement import FeatureAttackSettings
 from robrep_eval.measures.label_free import measure_label_free
 from robrep_eval.probes.linear import features
-from robrep_eval.run.suite import Suite, load_suite
 from zoo.classifier import Classifier
 from zoo.collection import store
 from zoo.datasets import load
 from zoo.encoder import Encoder
+from zoo.suites.suite import Suite, load_suite
 from zoo.tables import markdown_table
 from zoo.threat import ThreatModel, parse_eps
 from zoo.whitening import METRICS, PLAIN, whitened

@@ -13,12 +13,12 @@ from scipy.stats import t as student
 from benchmarks.claims import entries as claims
 from benchmarks.claims import suites, table
 from benchmarks.claims.entries import CLAIMS, Claim, judge, judged
-from robrep_eval.run.suite import load_suite
 from robrep_eval.run.suite_figures import welch
 from zoo.collection.entries import Published, read_entry
 from zoo.collection.opening import open_source
 from zoo.paired import paired_interval
 from zoo.records import TaskVersion
+from zoo.suites.suite import load_suite
 from zoo.verdicts import correct, robust
 
 ROOT = Path(__file__).parents[1]

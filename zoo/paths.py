@@ -1,4 +1,4 @@
-"""Where robrep keeps downloads, and the environment variables that move it.
+"""Paths as people type them, and where robrep keeps downloads.
 
 `ROBREP_HOME`: the folder (default: the platform's cache folder, `robrep/`).
 `ROBREP_OFFLINE`: 1 forbids the network; `HF_HUB_OFFLINE=1` implies it.
@@ -42,3 +42,8 @@ def offline() -> bool:
         os.environ.get(name, "").lower() in TRUE
         for name in ("ROBREP_OFFLINE", "HF_HUB_OFFLINE")
     )
+
+
+def safe_name(text: str) -> str:
+    """Every character that is unsafe in a path replaced."""
+    return "".join(c if c.isalnum() or c in "._-" else "-" for c in text).strip(".")

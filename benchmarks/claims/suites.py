@@ -14,7 +14,6 @@ from functools import cache, partial
 from typing import Literal
 
 from benchmarks.claims.verdict import Verdict, What, sentence
-from robrep_eval.run.suite import Suite, Task, load_suite
 from robrep_eval.run.suite_figures import difference
 from robrep_eval.run.suite_totals import answers_of
 from zoo.collection.entries import read_entry
@@ -24,6 +23,7 @@ from zoo.datasets.names import split_name
 from zoo.judgement import MARKED
 from zoo.judgement import judge as judgement
 from zoo.records import Result
+from zoo.suites.suite import Suite, Task, load_suite
 from zoo.task_version import PROTOCOLS
 from zoo.threat import parse_eps
 

@@ -20,7 +20,7 @@ from benchmarks.claims.suites import (
     entries,
 )
 from benchmarks.reattack.record import Line
-from robrep_eval.run.suite import load_suite
+from zoo.suites.suite import load_suite
 
 KINDS = {
     "blur": "blur",

@@ -20,9 +20,9 @@ from zoo.plain_text import plain
 if TYPE_CHECKING:
     from robrep_eval.commands.display import LiveProgress
     from robrep_eval.run.request import Request
-    from robrep_eval.run.suite import Suite
     from robrep_eval.run.summary import Summary
     from zoo.records import Result
+    from zoo.suites.suite import Suite
 
 EPILOG = """
 Examples:
@@ -117,7 +117,8 @@ def _suite(
 ) -> tuple[Suite, list[Request]]:
     """The suite of that name and what it asks for."""
     from robrep_eval.run.several import split_values
-    from robrep_eval.run.suite import load_suite, suite_requests
+    from robrep_eval.run.suite_requests import suite_requests
+    from zoo.suites.suite import load_suite
 
     suite = load_suite(name)
     models = split_values("model", options["model"])

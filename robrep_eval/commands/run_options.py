@@ -31,7 +31,7 @@ def known_names(kind: str) -> list[str]:
 
         return [f"zoo:{name}" for name in encoder_names(None)]
     if kind == "suite":
-        from robrep_eval.suites import names
+        from zoo.suites import names
 
         return names()
     if kind == "dataset":

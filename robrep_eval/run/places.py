@@ -11,13 +11,14 @@ from typing import Any
 
 from torch import nn
 
-from robrep_eval.run.plan import model_word, safe_name
+from robrep_eval.run.plan import model_word
 from robrep_eval.run.request import Request
 from robrep_eval.run.summary import SUFFIXES
 from zoo.datasets.base import Dataset
 from zoo.datasets.names import recorded_name
 from zoo.errors import UserError
 from zoo.own_module import class_name
+from zoo.paths import safe_name
 
 AXES = ("model", "dataset", "eps", "probe")
 """Options that may have several values, the slowest to change first."""

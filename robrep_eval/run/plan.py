@@ -33,6 +33,7 @@ from zoo.datasets.names import split_name
 from zoo.datasets.same_classes import check_same_classes
 from zoo.encoder import Encoder
 from zoo.errors import UserError
+from zoo.paths import safe_name
 from zoo.processes import leading
 from zoo.threat import Norm, ThreatModel, parse_eps, parse_norm
 
@@ -228,8 +229,3 @@ def model_word(model: str | nn.Module) -> str:
     if not isinstance(model, str):
         return "model"
     return Path(model).stem if Path(model).is_file() else model.removeprefix("zoo:")
-
-
-def safe_name(text: str) -> str:
-    """Every character that is unsafe in a path replaced."""
-    return "".join(c if c.isalnum() or c in "._-" else "-" for c in text).strip(".")

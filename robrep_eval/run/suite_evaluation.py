@@ -15,10 +15,8 @@ from robrep_eval.run.options import SharedOptions, request_options
 from robrep_eval.run.plan import check_request
 from robrep_eval.run.request import Request
 from robrep_eval.run.several import check_distinct, check_names, listed, run_each
-from robrep_eval.run.suite import (
-    Suite,
+from robrep_eval.run.suite_requests import (
     check_left_out,
-    load_suite,
     placed_tasks,
     task_options,
 )
@@ -35,6 +33,7 @@ from zoo.files import write_text
 from zoo.paths import user_path
 from zoo.processes import leading
 from zoo.records import read_record, write_record
+from zoo.suites.suite import Suite, load_suite
 
 
 def evaluate_suite(

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from pydantic import Field
 from scipy.stats import ttest_ind
 
-from zoo.records import Record
+from zoo.records import Proportion, Record
 from zoo.schema import Share
 
 DRAWS = 2000
@@ -32,7 +32,8 @@ Signed = Annotated[float, Field(ge=-1, le=1)]
 
 
 class Estimate(Record):
-    """A share with its interval, by percentiles of the bootstrap."""
+    """A share with its interval: by percentiles of the bootstrap, but for one model on
+    one task, where it is exact."""
 
     value: Share
     low: Share
@@ -75,8 +76,10 @@ class Figures:
 
     mean: Estimate
     worst: Estimate
-    """Of the task on which it is lowest; the interval is of that task alone."""
-    worst_task: str
+    """Of the task on which it is lowest; the interval is of that task alone, exact for
+    one model, and by the bootstrap for several."""
+    worst_tasks: list[str]
+    """More than one where they are equal."""
 
 
 def figures(
@@ -95,11 +98,14 @@ def figures(
     tasks = _tasks(models)
     drawn = _means(models, tasks, kind, seed)
     whole = drawn[0]
-    worst = int(whole.argmin())
+    lowest = np.flatnonzero(whole == whole.min()).tolist()
+    worst = lowest[0]
     return Figures(
         mean=_estimate(whole.mean(), drawn[1:].mean(axis=1)),
-        worst=_estimate(whole[worst], drawn[1:, worst]),
-        worst_task=tasks[worst],
+        worst=_exact(getattr(models[0][tasks[worst]], kind))
+        if len(models) == 1
+        else _estimate(whole[worst], drawn[1:, worst]),
+        worst_tasks=[tasks[at] for at in lowest],
     )
 
 
@@ -201,6 +207,12 @@ def _drawn(
 def _estimate(value: float, draws: Floats) -> Estimate:
     low, high = (min(max(one, 0.0), 1.0) for one in _interval(draws))
     return Estimate(value=min(max(float(value), 0.0), 1.0), low=low, high=high)
+
+
+def _exact(held: Truths) -> Estimate:
+    """Of one model on one task, as tables of tasks have it (Clopper-Pearson)."""
+    one = Proportion.of(int(held.sum()), len(held))
+    return Estimate(value=one.value, low=one.low, high=one.high)
 
 
 def _interval(draws: Floats) -> tuple[float, float]:

@@ -10,13 +10,13 @@ from typing import Literal
 from pydantic import Field
 
 from robrep_eval.run.request import Request
-from robrep_eval.run.suite import Suite
 from robrep_eval.run.suite_totals import KINDS, Beside, Total, beside_first, totals
 from robrep_eval.run.summary import Failure, SummaryRow, counted
 from zoo.board.text import percent
 from zoo.judgement import mark
 from zoo.records import Record, Result
 from zoo.result_file import read_result
+from zoo.suites.suite import Suite
 from zoo.tables import escape_markdown, markdown_table
 
 JSON, MARKDOWN = "suite.json", "suite.md"
@@ -28,8 +28,8 @@ NOTE = (
     "Accuracies in %. In brackets: of a task, 95% intervals (Clopper-Pearson); of "
     "mean and difference, 95% by the bootstrap over images, and over models where "
     "there are several of one method (of their difference no shorter than Welch's); "
-    "worst is one task, and its interval that of the task. Differences are in points, "
-    "paired by image."
+    "worst is the lowest task, and its interval that of the task. Differences are in "
+    "points, paired by image."
 )
 
 

@@ -37,6 +37,7 @@ class Total(Record):
     robust_worst: Estimate | None
     """Null if nothing was attacked."""
     clean_worst_task: str
+    """All of them where several are equally low: "a, b"."""
     robust_worst_task: str | None
     judgement: Judgement = Judgement.UNCHECKED
     """The worst that health checks made of one of the evaluations."""
@@ -172,7 +173,7 @@ def _total(method: Method) -> Total:
         for found in method.found
         for task, result in found.items()
     ]
-    worst = held and held.worst_task
+    worst = held.worst_tasks if held else []
     return Total(
         name=method.name,
         models=method.models,
@@ -181,10 +182,10 @@ def _total(method: Method) -> Total:
         clean_worst=clean.worst,
         robust_mean=held and held.mean,
         robust_worst=held and held.worst,
-        clean_worst_task=clean.worst_task,
-        robust_worst_task=held and held.worst_task,
+        clean_worst_task=", ".join(clean.worst_tasks),
+        robust_worst_task=", ".join(worst) or None,
         judgement=worst_of(said for _, said in judged),
-        worst_judgement=worst_of(said for task, said in judged if task == worst),
+        worst_judgement=worst_of(said for task, said in judged if task in worst),
     )
 
 

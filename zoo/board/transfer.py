@@ -1,16 +1,17 @@
 """The transfer view: encoders by downstream tasks, with mean and worst.
 
-One table for each pretraining dataset, protocol with its version, and battery: figures
-of others are not of one kind. Its encoders are those with a result on another
-task than their own, its columns the tasks that they were measured on. Mean and worst
-are over the tasks that more than half of the encoders have, and only of encoders that
-have all of these: a mean over other tasks is another figure. It reads rows of the
-leaderboard and nothing else; intervals of a mean are in the tables of suites.
+One table for each suite, protocol with its version, and battery: figures of others are
+not of one kind. What belongs to no suite stands in a table of its pretraining dataset.
+Encoders of a table are those with a result on another task than their own, its columns
+the tasks that they were measured on. Mean and worst are over the tasks that more than
+half of the encoders have, and only of encoders that have all of these: a mean over
+other tasks is another figure. It reads rows of the leaderboard and the suites that come
+with robrep; intervals of a mean are in the tables of suites.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from zoo.batteries import CUSTOM, NONE
 from zoo.board.leaderboard import Board, Row
@@ -20,6 +21,9 @@ from zoo.errors import UserError
 from zoo.judgement import Judgement, mark, worst_of
 from zoo.records import Proportion, Record
 from zoo.schema import Share
+from zoo.suites import names
+from zoo.suites.suite import Suite, Task, load_suite
+from zoo.threat import ThreatModel, parse_eps
 
 
 class Cell(Record):
@@ -67,6 +71,10 @@ class Table(Record):
     """Encoders that were pretrained on one dataset, measured in one way."""
 
     pretraining: str
+    suite: str
+    """Whose tasks these are, "digits, version 1"; empty: of none."""
+    of: int
+    """Tasks of the suite, measured or not; 0 without one."""
     kind: str
     """Protocol with its version, and battery: "SLF version 2, fast"."""
     tasks: list[str]
@@ -77,20 +85,74 @@ class Table(Record):
 
     @property
     def title(self) -> str:
-        """ "digits: SLF version 2, fast"."""
-        return f"{self.pretraining}: {self.kind}"
+        """ "digits: suite digits, version 1; SLF version 2, fast"."""
+        suite = f"suite {self.suite}; " if self.suite else ""
+        return f"{self.pretraining}: {suite}{self.kind}"
 
 
 def transfer(board: Board) -> list[Table]:
-    """The tables of a leaderboard; the largest first."""
+    """The tables of a leaderboard, most encoders first, of a suite before others."""
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in board.rows:
         if row.battery not in (CUSTOM, NONE) and not row.images:
             key = (row.card.training.dataset, _kind(row))
             groups.setdefault(key, []).append(row)
-    found = [_table(*key, rows) for key, rows in groups.items()]
-    tables = [table for table in found if table.lines]
-    return sorted(tables, key=lambda t: (-len(t.lines), t.title))
+    suites = [load_suite(name) for name in names()]
+    found = [
+        table
+        for (pretraining, kind), rows in groups.items()
+        for table in _tables(
+            pretraining,
+            kind,
+            rows,
+            [suite for suite in suites if suite.pretraining == pretraining],
+        )
+    ]
+    return sorted(found, key=lambda t: (-len(t.lines), not t.suite, t.title))
+
+
+def _tables(
+    pretraining: str, kind: str, rows: Sequence[Row], suites: Iterable[Suite]
+) -> list[Table]:
+    """Of each suite, and of what is in none of these."""
+    found, placed = [], set[str]()
+    for suite in suites:
+        own = _moved(_of_suite(rows, suite))
+        if own:
+            found.append(_table(pretraining, kind, own, suite))
+            placed |= {row.reference for row in own}
+    rest = _moved([row for row in rows if row.reference not in placed])
+    return [*found, *([_table(pretraining, kind, rest)] if rest else [])]
+
+
+def _of_suite(rows: Sequence[Row], suite: Suite) -> list[Row]:
+    """Those on its tasks, in its order; of each task those on as many of the images
+    that it takes as any entry has."""
+    found = []
+    for task in suite.tasks:
+        threat = ThreatModel(norm=suite.norm, eps=parse_eps(task.eps))
+        asked = (task.dataset, "test", threat, _labels(task))
+        some = [
+            row
+            for row in rows
+            if (row.dataset, row.split, row.threat, row.protocol.partition(", ")[2])
+            == asked
+            and row.clean.n <= suite.images
+        ]
+        most = max((row.clean.n for row in some), default=0)
+        found += [row for row in some if row.clean.n == most]
+    return found
+
+
+def _labels(task: Task) -> str:
+    """As protocols of entries say it."""
+    return f"{task.labels} labels" if task.labels else ""
+
+
+def _moved(rows: Sequence[Row]) -> list[Row]:
+    """Those of encoders that have one on another task than their own among them."""
+    moved = {row.card.name for row in rows if is_transfer(row)}
+    return [row for row in rows if row.card.name in moved]
 
 
 def _kind(row: Row) -> str:
@@ -118,21 +180,29 @@ def _task_of(name: str) -> str:
         return name
 
 
-def _table(pretraining: str, kind: str, rows: Sequence[Row]) -> Table:
-    moved = {row.card.name for row in rows if is_transfer(row)}
-    rows = [row for row in rows if row.card.name in moved]
+def _table(
+    pretraining: str, kind: str, rows: Sequence[Row], suite: Suite | None = None
+) -> Table:
     encoders: dict[str, dict[str, Row]] = {}
     for row in rows:
         encoders.setdefault(row.card.name, {}).setdefault(_heading(row), row)
     of: dict[str, Row] = {_heading(row): row for row in rows}
     own = _task_of(pretraining)
-    tasks = sorted(of, key=lambda t: (not _near(of[t], own), is_transfer(of[t]), t))
+    tasks = list(of)  # of a suite in its order
+    if suite is None:
+        tasks.sort(key=lambda t: (not _near(of[t], own), is_transfer(of[t]), t))
     count = {task: sum(task in found for found in encoders.values()) for task in tasks}
     counted = [2 * count[task] > len(encoders) for task in tasks]
     lines = [_line(found, tasks, counted) for found in encoders.values()]
     lines.sort(key=lambda line: line.place)
     return Table(
-        pretraining=pretraining, kind=kind, tasks=tasks, counted=counted, lines=lines
+        pretraining=pretraining,
+        suite=suite.title if suite else "",
+        of=len(suite.tasks) if suite else 0,
+        kind=kind,
+        tasks=tasks,
+        counted=counted,
+        lines=lines,
     )
 
 

@@ -1,7 +1,7 @@
 "use strict";
 // The transfer view: encoders by downstream tasks. Figures come from the JSON in the page;
 // its table is made when it is looked at. No text is ever turned into markup.
-//   tables: one for each pretraining dataset, protocol and battery.
+//   tables: one for each suite (or, of what is in none, pretraining dataset), protocol and battery.
 //   remember(): notes in the address what is shown.
 function transferView(tables, remember) {
   const $ = (id) => document.getElementById(id);
@@ -45,7 +45,8 @@ function transferView(tables, remember) {
       ...["mean", "worst"].map((which) => total(line, which)),
       ...line.cells.map(cell)));
     body.replaceChildren(make("thead", {}, make("tr", {}, ...heads)), make("tbody", {}, ...rows));
-    $("transfer-count").textContent = `${lines.length} of ${table.lines.length} encoders, ${table.tasks.length} tasks`;
+    const tasks = table.of ? `${table.tasks.length} of the ${table.of} tasks of the suite` : `${table.tasks.length} tasks`;
+    $("transfer-count").textContent = `${lines.length} of ${table.lines.length} encoders, ${tasks}`;
   }
 
   for (const select of [from, kind, labels]) {

@@ -19,12 +19,12 @@ import torch
 from robrep_eval import evaluate, evaluate_all
 from robrep_eval.commands.cli import main
 from robrep_eval.run.places import placed, words_for
-from robrep_eval.run.plan import safe_name
 from robrep_eval.run.request import Request
 from robrep_eval.run.several import split_values
 from robrep_eval.run.summary import Summary, SummaryRow
 from zoo.encoder import Encoder, EncoderSpec, save_encoder
 from zoo.errors import UserError, VerificationError
+from zoo.paths import safe_name
 from zoo.records import read_record
 from zoo.recount import check_figures
 from zoo.result_file import read_result

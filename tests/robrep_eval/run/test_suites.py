@@ -17,10 +17,8 @@ from torch import nn
 
 from robrep_eval import evaluate, evaluate_suite
 from robrep_eval.commands.cli import main
-from robrep_eval.run.suite import load_suite
 from robrep_eval.run.suite_figures import Estimate
 from robrep_eval.run.suite_result import SuiteResult
-from robrep_eval.suites import names
 from zoo import datasets
 from zoo.collection.opening import open_source
 from zoo.encoder import Encoder, EncoderSpec, save_encoder
@@ -28,6 +26,8 @@ from zoo.errors import UserError
 from zoo.files import sha256_file
 from zoo.records import Card, Training, read_record, write_record
 from zoo.result_file import read_result
+from zoo.suites import names
+from zoo.suites.suite import load_suite
 from zoo.threat import parse_eps
 from zoo.verification import verify_folder
 
