@@ -66,7 +66,7 @@ def judged(a: Result, b: Result, what: What, margin: float) -> Verdict:
         difference=100 * row.difference,
         low=100 * row.low,
         high=100 * row.high,
-        p_value=row.p_value,
+        p_value=None if margin else row.p_value,
         units=f"{comparison.shared} images",
         holds=100 * row.low > -margin,
     )

@@ -11,8 +11,14 @@ KINDS = {"claims": entries.rows, "suites": suites.rows}
 
 
 def markdown(kind: str) -> str:
-    """The table of "claims" (of entries) or "suites"."""
-    return markdown_table(HEADINGS, KINDS[kind](), numbers=set(NUMBERS))
+    """The table of "claims" (of entries) or "suites", without empty columns."""
+    rows = list(KINDS[kind]())
+    kept = [at for at in range(len(HEADINGS)) if any(row[at] for row in rows)]
+    return markdown_table(
+        [HEADINGS[at] for at in kept],
+        [[row[at] for at in kept] for row in rows],
+        numbers=set(NUMBERS),
+    )
 
 
 def text() -> str:

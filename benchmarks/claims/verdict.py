@@ -24,7 +24,8 @@ class Verdict:
     low: float
     high: float
     p_value: float | None
-    """Of no difference; None over seeds."""
+    """Of no difference; None for claims with a margin, of which it says nothing, and
+    over seeds."""
     units: str
     holds: bool
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any, Unpack
@@ -11,6 +12,7 @@ from torch import nn
 
 from robrep_eval.run.callbacks import Callbacks, showing
 from robrep_eval.run.engine import Progress
+from robrep_eval.run.images import named_images
 from robrep_eval.run.options import SharedOptions, request_options
 from robrep_eval.run.plan import check_request
 from robrep_eval.run.request import Request
@@ -28,6 +30,8 @@ from robrep_eval.run.suite_result import (
     suite_result,
 )
 from robrep_eval.run.summary import Failure, SummaryRow
+from zoo.datasets.derived_names import parts_of
+from zoo.datasets.names import PLACES, split_name
 from zoo.errors import UserError
 from zoo.files import write_text
 from zoo.paths import user_path
@@ -113,14 +117,16 @@ def run_suite(
         where it is written after each evaluation.
 
     Raises:
-        UserError: a name that nothing is known by, two folders of images with one
-            name, or, in the place of the table, another one or a file that is none.
+        UserError: a name that nothing is known by, images that are not here, two
+            folders of images with one name, or, in the place of the table, another one
+            or a file that is none.
             What goes wrong later is in `failed`.
     """
     tell = tell or Callbacks()
     for request in requests:
         check_request(request)
     check_names(requests)
+    _check_images(suite, requests)
     first = requests[0]
     assert isinstance(first.output, Path)
     base = first.output.parents[1]
@@ -139,6 +145,24 @@ def run_suite(
     if leading():
         tell.saved(f"suite saved in {base / JSON}")
     return found
+
+
+def _check_images(suite: Suite, requests: Sequence[Request]) -> None:
+    """That each dataset is here: without one task no model has a mean."""
+    lacking: dict[str, UserError] = {}
+    for task, request in zip(suite.tasks, requests, strict=False):  # the first model's
+        base = split_name(task.dataset)[0]
+        base = task.dataset if base.startswith(PLACES) else parts_of(base)[0]
+        if base not in lacking:
+            try:
+                named_images(replace(request, dataset=base), "test")
+            except UserError as reason:
+                lacking[base] = reason
+    if lacking:
+        reasons = "; ".join(map(str, lacking.values()))
+        raise UserError(
+            f"the suite {suite.name} needs images that are not here: {reasons}"
+        )
 
 
 def _check_place(base: Path, empty: SuiteResult) -> SuiteResult | None:

@@ -275,6 +275,29 @@ def test_a_module_from_python(
         evaluate_suite(module, suite, eps=0.1, **few)  # type: ignore[call-arg]
 
 
+def test_images_that_are_not_here_are_told_before_any_work(
+    tmp_path: Path, call: Any
+) -> None:
+    text = SUITE + "  - {name: cars, dataset: cifar10-jpeg+kinds, eps: 0.05}\n"
+    (tmp_path / "lacking.yaml").write_text(text)
+    (tmp_path / "empty").mkdir()
+    code, out, err = call(
+        *(
+            "--suite",
+            "lacking.yaml",
+            "--model",
+            "zoo:tarrl-digits",
+            "--battery",
+            "fgsm",
+        ),
+        *("--data-dir", "empty", "--output", "place"),
+    )
+    assert (code, out) == (2, "")
+    assert "the suite small needs images that are not here: " in err
+    assert "'cifar10-jpeg'" in err
+    assert not (tmp_path / "place").exists()
+
+
 def test_two_modules_of_one_class_are_two_models(tmp_path: Path, call: Any) -> None:
     torch.manual_seed(1)
     modules = [nn.Sequential(nn.Flatten(), nn.Linear(64, 8)) for _ in range(2)]
