@@ -72,6 +72,7 @@ def test_the_table_counts_by_labels_and_battery() -> None:
     assert "`fast`: 3 entries, 7 of 150 (4.7%) fell (7 to square). " in text
     assert "1 entries more have no robust image. Refuted: none" in text
     assert "| blur | 3 | 2 of 100 (2.0%) | 5 of 50 (10.0%) |" in text
+    assert "smooth images, 7 of 150 (4.7%) fell; of all others none." in text
     assert losses("handwriting", ["spectral-c30-grid-fashion-mnist"], {}) is None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -31,6 +31,7 @@ KINDS = {
     "all others": "",
 }
 """What is found in the names of entries; the first one counts."""
+SMOOTH = ("blur", "digits of 8x8, enlarged")
 SUPERVISED = ("pgd-at", "trades")
 SUITES = (
     ("handwriting", SPECTRAL),
@@ -59,7 +60,7 @@ def markdown(found: Mapping[str, Line]) -> str:
         f"{len(found) - len(lines)} entries more have no robust image. "
         f"Refuted: {', '.join(failed) or 'none'}."
     )
-    return "\n".join([sums, "", *_kinds(weak), "", *_suites(found)])
+    return "\n".join([sums, "", *_kinds(weak), "", _smooth(weak), "", *_suites(found)])
 
 
 def kind(entry: str) -> str:
@@ -81,6 +82,16 @@ def _kinds(lines: Iterable[Line]) -> list[str]:
         cells = " | ".join(_fell(side) for side in (free, taught))
         rows.append(f"| {name} | {len(some)} | {cells} |")
     return rows
+
+
+def _smooth(lines: Sequence[Line]) -> str:
+    """The first rows together, and all others."""
+    first = [line for line in lines if kind(line.entry) in SMOOTH]
+    others = [line for line in lines if kind(line.entry) not in SMOOTH]
+    return (
+        f"Of the first {len(SMOOTH)} rows, smooth images, {_fell(first)} fell; of all "
+        f"others {_fell(others) or 'none'}."
+    )
 
 
 def _fell(lines: Iterable[Line]) -> str:
