@@ -30,10 +30,11 @@ from zoo.classifier import Classifier
 from zoo.collection import store
 from zoo.datasets import load
 from zoo.encoder import Encoder
+from zoo.feature_metric import METRICS, PLAIN
 from zoo.suites.suite import Suite, load_suite
 from zoo.tables import markdown_table
 from zoo.threat import ThreatModel, parse_eps
-from zoo.whitening import METRICS, PLAIN, whitened
+from zoo.whitening import whitened
 
 MEASURES = {
     "remaining_distance_ratio": 1,

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Protocol, Self, TypeVar
 
 from pydantic import Field, field_validator, model_validator
 
+from zoo.feature_metric import PLAIN
 from zoo.schema import Column, Proportion, Record, validated
 
 R = TypeVar("R", bound=Record)
@@ -44,6 +45,11 @@ class Measured(Record):
     settings: dict[str, Any] = Field(default_factory=dict)
     """What it was made with; empty in records of the first robrep, except those of
     the bound and of the label-free measures."""
+
+    @property
+    def feature_metric(self) -> str:
+        """Units of lengths in feature space; plain in records that note none."""
+        return str(self.settings.get("metric", PLAIN))
 
 
 class BoundEstimate(Measured):

@@ -18,12 +18,13 @@ from zoo.bound import features_and_logits, from_reached, linear_head
 from zoo.classifier import Classifier
 from zoo.datasets.base import Dataset
 from zoo.errors import UserError, VerificationError
+from zoo.feature_metric import METRICS, WHITENED
 from zoo.layout import ON_CPU, Layout
 from zoo.lipschitz import certify_lipschitz
 from zoo.measurements import BoundEstimate, Limit, LipschitzCertificate
 from zoo.records import Proportion, Result, Verdict
 from zoo.recount import agree, check_curve, enough, holds, near
-from zoo.whitening import METRICS, WHITENED, said_metric, whitened
+from zoo.whitening import whitened
 
 ROUNDING = 1e-3
 """Relative difference that other devices and batch sizes may bring into a value."""
@@ -50,7 +51,7 @@ def check_bound(
     agree("bound.settings.images", found.settings.get("images", n), n)
     enough("bound", n, fewest(result).bound, len(data))
     columns = {name: np.array(values) for name, values in found.examples.items()}
-    units = said_metric(found)
+    units = found.feature_metric
     holds(f"bound: units '{units}'", units in METRICS)
     clean = features_and_logits(classifier, data.images(slice(n)), layout)
     if units == WHITENED:

@@ -20,14 +20,16 @@ from torch import Tensor, nn
 
 from zoo.classifier import Classifier
 from zoo.errors import UserError
-from zoo.measurements import Measured
+from zoo.feature_metric import METRICS, WHITENED
 
 FLAT = 1e-12
 """Directions of less variance than this share of the largest one vary by rounding of
 float32 features alone. They keep their length: an attack may yet move there."""
-WHITENED, PLAIN = METRICS = ("whitened", "plain")
-"""Units of lengths in feature space: whitened, or as the encoder gives them, in which
-records are that note none."""
+
+NO_HEAD = (
+    "whitened features need a linear head behind them, and a ready-made classifier has "
+    "none; leave out the feature metric"
+)
 
 
 @dataclass(frozen=True)
@@ -66,20 +68,26 @@ def whitening(z: Tensor) -> Whitening:
     )
 
 
-def check_units(metric: str, images: int, features: int | None) -> None:
+def check_units(metric: str, images: int, encoder: nn.Module | None) -> None:
     """That lengths can be measured in these units, before any work.
 
     Args:
         metric: One of `METRICS`.
         images: How many there will be.
-        features: Of the encoder; None if that is not known yet.
+        encoder: To be probed, or None for a ready-made classifier.
 
     Raises:
-        UserError: another word, or no more images than features for whitened ones.
+        UserError: another word; for whitened ones no encoder, or no more images than
+            features.
     """
     if metric not in METRICS:
-        raise UserError(f"metric '{metric}' is none of {', '.join(sorted(METRICS))}")
-    if metric == WHITENED and features is not None and images <= features:
+        raise UserError(f"metric '{metric}' is none of {', '.join(METRICS)}")
+    if metric != WHITENED:
+        return
+    if encoder is None:
+        raise UserError(NO_HEAD)
+    features = getattr(encoder, "dim", None)
+    if features is not None and images <= features:
         raise UserError(_too_few(images, features))
 
 
@@ -88,11 +96,6 @@ def _too_few(images: int, features: int) -> str:
         f"whitened measures need more images than features: {images} images, "
         f"{features} features"
     )
-
-
-def said_metric(record: Measured) -> str:
-    """The units of a record."""
-    return str(record.settings.get("metric", PLAIN))
 
 
 class _End(nn.Module):
@@ -127,7 +130,7 @@ def whitened(classifier: Classifier, z: Tensor) -> Classifier:
     """
     head = classifier.linear
     if head is None:
-        raise UserError("whitened features need a linear head behind them")
+        raise UserError(NO_HEAD)
     found, weight = whitening(z.cpu()), head.weight.detach().cpu().double()
     mean = z.cpu().double().mean(dim=0)
     bias = weight @ mean

@@ -31,7 +31,7 @@ KINDS = {
     "all others": "",
 }
 """What is found in the names of entries; the first one counts."""
-SMOOTH = ("blur", "digits of 8x8, enlarged")
+SMOOTH = list(KINDS)[:2]
 SUPERVISED = ("pgd-at", "trades")
 SUITES = (
     ("handwriting", SPECTRAL),
@@ -88,9 +88,10 @@ def _smooth(lines: Sequence[Line]) -> str:
     """The first rows together, and all others."""
     first = [line for line in lines if kind(line.entry) in SMOOTH]
     others = [line for line in lines if kind(line.entry) not in SMOOTH]
+    fell, rest = (_fell(side) or "none" for side in (first, others))
     return (
-        f"Of the first {len(SMOOTH)} rows, smooth images, {_fell(first)} fell; of all "
-        f"others {_fell(others) or 'none'}."
+        f"Of the first {len(SMOOTH)} rows, smooth images, {fell} fell; of all others "
+        f"{rest}."
     )
 
 

@@ -15,11 +15,16 @@ from robrep_eval.measures.base import Finished, Measurement
 from zoo.affordable import BOUND_IMAGES, affordable
 from zoo.bound import estimate_bound, features_and_logits
 from zoo.datasets.base import Dataset
+from zoo.feature_metric import PLAIN, WHITENED
 from zoo.margins import cross_entropy
 from zoo.measurements import BoundEstimate, Limit
 from zoo.records import Result
 from zoo.settings import LAYOUT, differing, plain
-from zoo.whitening import PLAIN, WHITENED, check_units, said_metric, whitened
+from zoo.whitening import check_units, whitened
+
+ENOUGH = 4
+"""Images for each feature that is whitened. Of d + 1 images in general position all
+distances come out equal, whatever the encoder is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +39,8 @@ class EstimatedBound(Measurement[BoundEstimate]):
 
     images: int = BOUND_IMAGES
     """The first ones; of the default number fewer where the battery was short, and
-    for whitened units more than there are features."""
+    for whitened units at least `ENOUGH` times as many as features, where the
+    images suffice."""
     restarts: int = 2
     """Of the displacement attack."""
     steps: int = 50
@@ -54,9 +60,8 @@ class EstimatedBound(Measurement[BoundEstimate]):
 
     def check(self, encoder: nn.Module | None, data: Dataset) -> None:
         """Units that there are, and images enough for them."""
-        width = getattr(encoder, "dim", None)
         most = len(data) if self.images == BOUND_IMAGES else self.images
-        check_units(self.metric, min(len(data), most), width)
+        check_units(self.metric, min(len(data), most), encoder)
 
     def applies(self, finished: Finished) -> bool:
         """With a linear head only."""
@@ -80,7 +85,7 @@ class EstimatedBound(Measurement[BoundEstimate]):
             most = affordable(finished.result, finished.data.shape).bound
             head = finished.classifier.linear
             if self.metric == WHITENED and head is not None:
-                most = max(most, 1 + head.in_features)
+                most = max(most, ENOUGH * head.in_features)
         else:
             most = self.images
         return min(len(finished.data), most)
@@ -145,7 +150,7 @@ class EstimatedBound(Measurement[BoundEstimate]):
             if record.limited_by is Limit.NONE
             else f"limited by the {record.limited_by.value}"
         )
-        units = "whitened " if said_metric(record) == WHITENED else ""
+        units = "whitened " if record.feature_metric == WHITENED else ""
         return (
             f"Bound (estimate): adversarial loss {record.adversarial_loss:.3f} <= "
             f"{record.b2:.3f} (B2) <= {record.b1:.3f} (B1); displacement "

@@ -25,11 +25,12 @@ from zoo.ball import lengths
 from zoo.classifier import Classifier, predict
 from zoo.datasets.base import Dataset
 from zoo.errors import UserError
+from zoo.feature_metric import PLAIN, WHITENED
 from zoo.layout import ON_CPU, Layout
 from zoo.measurements import LabelFree
 from zoo.records import Result
 from zoo.threat import ThreatModel
-from zoo.whitening import PLAIN, WHITENED, check_units, said_metric, whitened
+from zoo.whitening import check_units, whitened
 
 FEWEST = 10
 """Images of which the distances say something."""
@@ -59,7 +60,7 @@ class WithoutLabels(Measurement[LabelFree]):
         """Images enough for the measures, and for their units."""
         _check_count(len(data))
         most = min(len(data), MAX_IMAGES) // 2 * 2
-        check_units(self.metric, most, getattr(encoder, "dim", None))
+        check_units(self.metric, most, encoder)
 
     def noted(self, finished: Finished) -> dict[str, Any]:
         """Those of the attacks, and their threat model."""
@@ -90,7 +91,7 @@ class WithoutLabels(Measurement[LabelFree]):
     @classmethod
     def told(cls, record: LabelFree, result: Result) -> str:
         """The main ones."""
-        units = " (whitened features)" if said_metric(record) == WHITENED else ""
+        units = " (whitened features)" if record.feature_metric == WHITENED else ""
         return (
             f"Without any probe{units}: universal quantile "
             f"{record.universal_quantile:.3f}, remaining distance "

@@ -11,12 +11,11 @@ import rich_click as click
 
 from zoo.commands.numbers import DECIMAL, WHOLE
 from zoo.errors import UserError, nearest
+from zoo.feature_metric import METRICS, PLAIN
 
 if TYPE_CHECKING:
     from robrep_eval.measures.base import Measurement
 
-METRICS = ("plain", "whitened")
-"""The usual one first. Those of `zoo.whitening`, which imports torch."""
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -122,7 +121,7 @@ _TABLE = (
             ),
             click.option(
                 "--feature-metric",
-                default=METRICS[0],
+                default=PLAIN,
                 show_default=True,
                 metavar="METRIC",
                 help="Of the bound and --label-free: plain, or whitened, which no "
@@ -212,7 +211,7 @@ def _check_metric(values: Mapping[str, Any]) -> None:
         raise UserError(
             f"unknown feature metric '{metric}'; {nearest(metric, METRICS)}"
         )
-    if metric != METRICS[0] and not (values["bound"] or values["label_free"]):
+    if metric != PLAIN and not (values["bound"] or values["label_free"]):
         raise UserError(
             f"feature metric '{metric}' is of the bound and of label-free measures; "
             "neither is asked for"

@@ -22,7 +22,9 @@ from robrep_eval.report.svg import (
     frame,
 )
 from zoo.bound import median_distance
+from zoo.feature_metric import WHITENED
 from zoo.layout import Layout
+from zoo.measurements import BoundEstimate
 from zoo.pages.axis import Axis, nice_step
 from zoo.records import Verdict
 
@@ -68,9 +70,13 @@ def displacements(
             verdicts=verdicts[: len(moved)],
             source=f"{len(moved)} images, each under the strongest of an attack on the "
             "features themselves, one on the cross-entropy and all adversarials of the "
-            "run: estimates from below",
+            f"run: estimates from below{_units(bound)}",
         )
     return _of_adversarials(material, seen, device)
+
+
+def _units(bound: BoundEstimate) -> str:
+    return ", of whitened features" if bound.feature_metric == WHITENED else ""
 
 
 def _of_adversarials(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any, Unpack
@@ -12,11 +11,11 @@ from torch import nn
 
 from robrep_eval.run.callbacks import Callbacks, showing
 from robrep_eval.run.engine import Progress
-from robrep_eval.run.images import named_images
 from robrep_eval.run.options import SharedOptions, request_options
 from robrep_eval.run.plan import check_request
 from robrep_eval.run.request import Request
 from robrep_eval.run.several import check_distinct, check_names, listed, run_each
+from robrep_eval.run.suite_images import check_images
 from robrep_eval.run.suite_requests import (
     check_left_out,
     placed_tasks,
@@ -30,8 +29,6 @@ from robrep_eval.run.suite_result import (
     suite_result,
 )
 from robrep_eval.run.summary import Failure, SummaryRow
-from zoo.datasets.derived_names import parts_of
-from zoo.datasets.names import PLACES, split_name
 from zoo.errors import UserError
 from zoo.files import write_text
 from zoo.paths import user_path
@@ -126,8 +123,8 @@ def run_suite(
     for request in requests:
         check_request(request)
     check_names(requests)
-    _check_images(suite, requests)
     first = requests[0]
+    check_images(suite, first.data_dir)
     assert isinstance(first.output, Path)
     base = first.output.parents[1]
     before = _check_place(base, suite_result(suite, requests, [], [], base))
@@ -145,24 +142,6 @@ def run_suite(
     if leading():
         tell.saved(f"suite saved in {base / JSON}")
     return found
-
-
-def _check_images(suite: Suite, requests: Sequence[Request]) -> None:
-    """That each dataset is here: without one task no model has a mean."""
-    lacking: dict[str, UserError] = {}
-    for task, request in zip(suite.tasks, requests, strict=False):  # the first model's
-        base = split_name(task.dataset)[0]
-        base = task.dataset if base.startswith(PLACES) else parts_of(base)[0]
-        if base not in lacking:
-            try:
-                named_images(replace(request, dataset=base), "test")
-            except UserError as reason:
-                lacking[base] = reason
-    if lacking:
-        reasons = "; ".join(map(str, lacking.values()))
-        raise UserError(
-            f"the suite {suite.name} needs images that are not here: {reasons}"
-        )
 
 
 def _check_place(base: Path, empty: SuiteResult) -> SuiteResult | None:

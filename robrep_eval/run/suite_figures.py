@@ -26,6 +26,8 @@ from zoo.schema import Share
 
 DRAWS = 2000
 LEVEL = 0.95
+ROUNDING = 1e-9
+"""Of means: tasks that differ by less are equal."""
 Floats = npt.NDArray[np.float64]
 Truths = npt.NDArray[np.bool_]
 Signed = Annotated[float, Field(ge=-1, le=1)]
@@ -76,8 +78,8 @@ class Figures:
 
     mean: Estimate
     worst: Estimate
-    """Of the task on which it is lowest; the interval is of that task alone, exact for
-    one model, and by the bootstrap for several."""
+    """Of the task on which it is lowest; the interval is of that task alone (the first
+    of equal ones), exact for one model, and by the bootstrap for several."""
     worst_tasks: list[str]
     """More than one where they are equal."""
 
@@ -98,7 +100,7 @@ def figures(
     tasks = _tasks(models)
     drawn = _means(models, tasks, kind, seed)
     whole = drawn[0]
-    lowest = np.flatnonzero(whole == whole.min()).tolist()
+    lowest = np.flatnonzero(whole < whole.min() + ROUNDING).tolist()
     worst = lowest[0]
     return Figures(
         mean=_estimate(whole.mean(), drawn[1:].mean(axis=1)),

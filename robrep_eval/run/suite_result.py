@@ -28,8 +28,8 @@ NOTE = (
     "Accuracies in %. In brackets: of a task, 95% intervals (Clopper-Pearson); of "
     "mean and difference, 95% by the bootstrap over images, and over models where "
     "there are several of one method (of their difference no shorter than Welch's); "
-    "worst is the lowest task, and its interval that of the task. Differences are in "
-    "points, paired by image."
+    "worst is the lowest task, and its interval that of the task, of several models by "
+    "the bootstrap. Differences are in points, paired by image."
 )
 
 

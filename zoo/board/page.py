@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -31,6 +32,7 @@ def page(board: Board, title: str = "Robust encoders") -> str:
         title: Heading of the page.
     """
     tasks = Counter(_task(row) for row in board.rows).most_common()
+    tables = transfer(board)
     return render(
         "leaderboard.html.j2",
         styles=["leaderboard.css"],
@@ -42,16 +44,16 @@ def page(board: Board, title: str = "Robust encoders") -> str:
         title=title,
         board=board,
         tasks=tasks,
-        tables=transfer(board),
+        tables=tables,
         verify=f"robrep-zoo verify NAME{_option(board)}",
         option=_option(board),
         claims=[(basis, EXPLAINED[basis], names(basis)) for basis in Basis],
         unproven=UNPROVEN,
-        data=_script_safe(_data(board, [name for name, _ in tasks])),
+        data=_script_safe(_data(board, [name for name, _ in tasks], tables)),
     )
 
 
-def _data(board: Board, tasks: list[str]) -> dict[str, Any]:
+def _data(board: Board, tasks: list[str], tables: Sequence[Table]) -> dict[str, Any]:
     """All that the script shows; texts that repeat are numbers, into `texts`."""
     texts: dict[str, int] = {}
     cards = {row.card.name: row.card for row in board.rows}
@@ -74,7 +76,7 @@ def _data(board: Board, tasks: list[str]) -> dict[str, Any]:
         "verify": _option(board),
         "encoders": _columns([_encoder(card, texts) for card in cards.values()]),
         "entries": _columns(entries),
-        "transfer": [_table(table) for table in transfer(board)],
+        "transfer": [_table(table) for table in tables],
         "texts": list(texts),  # last, when all are in
     }
 

@@ -11,6 +11,7 @@ with robrep; intervals of a mean are in the tables of suites.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from zoo.batteries import CUSTOM, NONE
@@ -68,7 +69,8 @@ class Line(Record):
 
 
 class Table(Record):
-    """Encoders that were pretrained on one dataset, measured in one way."""
+    """Encoders that were pretrained on one dataset, measured in one way, on tasks of
+    one suite or on what is in none."""
 
     pretraining: str
     suite: str
@@ -126,8 +128,8 @@ def _tables(
 
 
 def _of_suite(rows: Sequence[Row], suite: Suite) -> list[Row]:
-    """Those on its tasks, in its order; of each task those on as many of the images
-    that it takes as any entry has."""
+    """Those on its tasks, in its order; of each task those on as many images, read in
+    the same way, as most are: more at a tie, but no more than the suite takes."""
     found = []
     for task in suite.tasks:
         threat = ThreatModel(norm=suite.norm, eps=parse_eps(task.eps))
@@ -139,9 +141,15 @@ def _of_suite(rows: Sequence[Row], suite: Suite) -> list[Row]:
             == asked
             and row.clean.n <= suite.images
         ]
-        most = max((row.clean.n for row in some), default=0)
-        found += [row for row in some if row.clean.n == most]
+        counts = Counter(map(_measured, some))
+        usual = max(counts, key=lambda one: (counts[one], one), default=None)
+        found += [row for row in some if _measured(row) == usual]
     return found
+
+
+def _measured(row: Row) -> tuple[int, int]:
+    """On how many images, and by which version they were read."""
+    return row.clean.n, _versions(row).get("dataset", 1)
 
 
 def _labels(task: Task) -> str:

@@ -62,8 +62,9 @@ function transferView(tables, remember) {
     },
     recall: (state) => {
       const named = (of) => tables.findIndex((table) => of(table) === state.get("from"));
-      const whole = named((table) => table.title); // links of before name the dataset alone
-      from.selectedIndex = Math.max(0, whole < 0 ? named((table) => table.pretraining) : whole);
+      // Links of before name no suite, or the dataset alone.
+      const names = [(table) => table.title, (table) => `${table.pretraining}: ${table.kind}`, (table) => table.pretraining];
+      from.selectedIndex = Math.max(0, names.map(named).find((at) => at >= 0) ?? 0);
       kind.value = state.get("kind") === "clean" ? "clean" : "robust";
       labels.value = ["yes", "no"].includes(state.get("pretrained")) ? state.get("pretrained") : "";
     },

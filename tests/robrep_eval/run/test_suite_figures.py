@@ -122,6 +122,16 @@ def test_the_interval_of_the_worst_task_holds_its_figure() -> None:
     assert (found.low, found.high) == pytest.approx((exact.low, exact.high))
 
 
+def test_means_of_seeds_are_equal_whatever_their_order() -> None:
+    """(0.1 + 0.2 + 0.3) / 3 is not (0.3 + 0.2 + 0.1) / 3 in floats."""
+    shares = {"a": (0.1, 0.2, 0.3), "b": (0.3, 0.2, 0.1), "c": (0.5, 0.5, 0.5)}
+    models = [
+        {task: answers(np.arange(10) < 10 * of[at]) for task, of in shares.items()}
+        for at in range(3)
+    ]
+    assert figures(models, "robust").worst_tasks == ["a", "b"]
+
+
 def test_a_worst_task_of_which_nothing_stands_is_not_sure() -> None:
     """The bootstrap alone would say [0, 0] of twenty images."""
     model = {"lost": answers(np.zeros(20, bool)), "held": answers(np.ones(20, bool))}

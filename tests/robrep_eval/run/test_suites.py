@@ -293,7 +293,7 @@ def test_images_that_are_not_here_are_told_before_any_work(
         *("--data-dir", "empty", "--output", "place"),
     )
     assert (code, out) == (2, "")
-    assert "the suite small needs images that are not here: " in err
+    assert "the suite small needs images that cannot be read: " in err
     assert "'cifar10-jpeg'" in err
     assert not (tmp_path / "place").exists()
 

@@ -80,14 +80,39 @@ def test_what_a_suite_does_not_ask_stands_apart(fields: dict[str, Any]) -> None:
     assert of_suite.lines[0].robust_mean == pytest.approx(0.5)
 
 
-def test_of_fewer_images_than_others_have_is_another_figure() -> None:
+@pytest.mark.parametrize(("usual", "other"), [(360, 20), (20, 360)])
+def test_of_another_number_of_images_than_most_have_is_another_figure(
+    usual: int, other: int
+) -> None:
+    """Else one newcomer with more images would take the column from all others."""
+    suite = load_suite("handwriting")
+    most = [
+        entry(name, suite, task, 1, n=usual) for name in "abc" for task in suite.tasks
+    ]
+    one = [entry("d", suite, task, 1, n=other) for task in suite.tasks]
+    of_suite, rest = tables(*most, *one)
+    assert [line.encoder for line in of_suite.lines] == ["a", "b", "c"]
+    assert [line.encoder for line in rest.lines] == ["d"]
+    (alone,) = tables(*one)
+    assert alone.of == len(suite.tasks)
+
+
+def test_of_equally_many_the_larger_number_of_images_counts() -> None:
     suite = load_suite("handwriting")
     few = [entry("b", suite, task, 1, n=20) for task in suite.tasks]
-    of_suite, rest = tables(*whole("a", "handwriting", 0.5), *few)
+    of_suite, _ = tables(*whole("a", "handwriting", 0.5), *few)
     assert [line.encoder for line in of_suite.lines] == ["a"]
-    assert [line.encoder for line in rest.lines] == ["b"]
-    (alone,) = tables(*few)
-    assert alone.of == len(suite.tasks)
+
+
+def test_another_version_of_the_images_is_no_further_task() -> None:
+    suite = load_suite("handwriting")
+    rows = [one for name in "ab" for one in whole(name, "handwriting", 0.5)]
+    other = [
+        entry("c", suite, task, 1, version="dataset 2, probe 1") for task in suite.tasks
+    ]
+    of_suite, rest = tables(*rows, *other)
+    assert (len(of_suite.tasks), of_suite.of) == (8, 8)
+    assert [line.encoder for line in rest.lines] == ["c"]
 
 
 def test_a_task_that_nobody_has_is_told_by_the_number_of_tasks() -> None:

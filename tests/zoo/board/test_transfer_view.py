@@ -14,6 +14,7 @@ from browsing import View
 from zoo.board.leaderboard import Board, Row
 from zoo.board.page import page
 from zoo.board.transfer import is_transfer, transfer
+from zoo.suites.suite import load_suite
 
 
 def entry(name: str, dataset: str, robust: int, **fields: Any) -> Row:
@@ -189,6 +190,28 @@ def test_the_view_is_chosen_filtered_and_linked_to(view: View, file: Path) -> No
     assert tab.locator("#rows").is_visible()
     assert tab.locator("#transfer tbody tr").count() == 0
     assert "view" not in tab.url
+
+
+@pytest.mark.browser
+def test_an_address_of_before_there_were_suites_still_opens_its_table(
+    browser: Any, tmp_path: Path
+) -> None:
+    asked = [task for task in load_suite("digits").tasks if task.labels is None]
+    card = {"training": {"method": "at", "dataset": "digits"}}
+    rows = [
+        entry(
+            "a", task.dataset, 5, clean=300, n=360, card=card,
+            threat={"norm": "Linf", "eps": task.eps},
+        )
+        for task in asked
+    ]  # fmt: skip
+    path = tmp_path / "leaderboard.html"
+    path.write_text(page(transferred([*ROWS, *rows])), encoding="utf-8")
+    opened = View(browser, path)
+    opened.tab.goto(f"{path.as_uri()}#view=transfer&from=digits:+SLF,+standard")
+    opened.tab.reload()
+    assert opened.tab.input_value("#from").startswith("digits: suite digits, ")
+    opened.context.close()
 
 
 @pytest.mark.browser
