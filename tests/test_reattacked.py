@@ -38,7 +38,8 @@ def test_each_line_is_of_a_published_entry_and_of_images_that_were_drawn() -> No
     for name, found in read().items():
         encoder, _, entry = name.partition("/")
         result = read_entry(source, source.find(encoder), entry).result
-        rows = draw(result, 50, found.seed)
+        few = 25 if "efficientnet" in encoder else 50  # hours of one core otherwise
+        rows = draw(result, few, found.seed)
         positions = {str(result.examples.index[row]) for row in rows}
         assert (found.robust, found.attacked) == (result.robust.k, len(rows))
         assert found.fallen.keys() <= positions
