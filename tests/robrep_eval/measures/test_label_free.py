@@ -239,7 +239,7 @@ def test_what_is_bound_to_fail_is_refused_before_any_work(
 
 
 def test_a_whitened_bound_takes_images_enough() -> None:
-    """Of a short battery a plain one takes 16."""
+    """A plain one takes 16; this one 4 for each of 64 features, if there are."""
     found = evaluate(
         "zoo:tarrl-digits",
         attacks="fgsm",
@@ -248,4 +248,4 @@ def test_a_whitened_bound_takes_images_enough() -> None:
         output=None,
     ).measurements.bound
     assert found is not None
-    assert found.settings["images"] == 65
+    assert found.settings["images"] == 100
