@@ -32,6 +32,7 @@ KINDS = {
 }
 """What is found in the names of entries; the first one counts."""
 SMOOTH = list(KINDS)[:2]
+"""Of these Square's many questions find what `fast` leaves."""
 SUPERVISED = ("pgd-at", "trades")
 SUITES = (
     ("handwriting", SPECTRAL),
